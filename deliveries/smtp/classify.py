@@ -1,0 +1,296 @@
+"""From an outcome or a peer's text to what it means: Verdict for the session, Classified for DSN texts.
+
+Rules are data (rules.toml, loaded once), tried in file order; the first that fits says category, whether the
+address is dead, and whether the provider asks for less mail. No regular expressions over the peer's text: a
+pattern is a row of literals (`*` = a short gap), so the work is linear in the (capped) text.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from deliveries.smtp.outcome import Broken, Outcome, Replied, Stage, Unable, Unanswered, Verdict
+from deliveries.smtp.reply import Reply, clean, parse_enhanced
+from deliveries.states import SUPPRESSING, Category, Status
+
+RULES_FILE = Path(__file__).with_name("rules.toml")
+
+#: a reply line holds ≤ 512 octets (RFC 5321 §4.5.3.1.5); DSN diagnostics quote several. Head and tail are read
+HEAD_CHARS = 3_000
+TAIL_CHARS = 1_000
+
+#: the widest gap that a `*` bridges: an address, a host name and a few words
+GAP_CHARS = 100
+#: how many places a first literal is tried at; a hostile text repeats it without end
+MAX_STARTS = 16
+
+#: RFC 5321 §3.1, §3.2: what is refused here is us or our session, before any recipient was named
+ABOUT_US = frozenset({Stage.CONNECT, Stage.GREETING, Stage.EHLO, Stage.STARTTLS, Stage.AUTH, Stage.MAIL})
+#: the recipient was accepted at RCPT: what is refused now is this mail
+AFTER_RCPT = frozenset({Stage.DATA, Stage.BODY, Stage.DOT})
+
+#: RFC 4954 §4.7, §6: authentication wanted, refused, too weak, or encryption needed first: never the recipient
+AUTH_CODES = frozenset({530, 534, 535, 538})
+
+#: what an unknown wording means at a stage where only we can be meant
+_CATEGORY_OF_STAGE = {
+    Stage.CONNECT: Category.NETWORK,
+    Stage.GREETING: Category.IP_REPUTATION,
+    Stage.EHLO: Category.PROTOCOL,
+    Stage.STARTTLS: Category.TLS,
+    Stage.AUTH: Category.POLICY_AUTH,
+    Stage.MAIL: Category.POLICY_AUTH,
+    Stage.RCPT: Category.POLICY_AUTH,
+    Stage.DATA: Category.POLICY_AUTH,
+    Stage.BODY: Category.POLICY_AUTH,
+    Stage.DOT: Category.POLICY_AUTH,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """What a text means. `permanent` is None where neither code nor wording says."""
+
+    category: Category
+    #: the address is dead. For BAD_DOMAIN it still needs a second sight ≥ 24 h later, decided by the caller
+    suppress: bool
+    rule: str
+    permanent: bool | None
+    slow_down: bool = False
+
+
+class Pattern:
+    """Literals in order, at most GAP_CHARS apart. A leading letter or digit must begin a word; `|` at the end closes one."""
+
+    __slots__ = ("_ends", "_parts", "_starts")
+
+    def __init__(self, source: str) -> None:
+        text = " ".join(source.lower().split())
+        self._ends = text.endswith("|")
+        self._parts = tuple(part for part in (p.strip() for p in text.removesuffix("|").split("*")) if part)
+        if not self._parts:
+            raise ValueError(f"empty pattern {source!r}")
+        self._starts = self._parts[0][0].isalnum()
+
+    def found(self, text: str) -> bool:
+        """Whether `text` (lower case, single spaces) holds the literals."""
+        first, start = self._parts[0], -1
+        for _ in range(MAX_STARTS):
+            start = text.find(first, start + 1)
+            if start < 0:
+                return False
+            if self._starts and start and text[start - 1].isalnum() and text[start - 1].isascii():
+                continue
+            end = start + len(first)
+            for part in self._parts[1:]:
+                at = text.find(part, end, end + GAP_CHARS + len(part))
+                if at < 0:
+                    break
+                end = at + len(part)
+            else:
+                if not self._ends or end >= len(text) or not text[end].isalnum():
+                    return True
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One line of knowledge. Every condition that is given must hold; `patterns` and `unless` are alternatives."""
+
+    id: str
+    category: Category
+    source: str
+    patterns: tuple[Pattern, ...] = ()
+    unless: tuple[Pattern, ...] = ()
+    codes: frozenset[int] = frozenset()  #: reply codes; a single digit stands for its class
+    enhanced: tuple[str, ...] = ()  #: `5.7.26`, `5.7.` (prefix), `.2.2` (any class)
+    stages: frozenset[Stage] = frozenset()
+    suppress: bool = False
+    slow_down: bool = False
+    permanent: bool | None = None
+
+    def fits(self, text: str, code: int | None, enhanced: str, stage: Stage | None) -> bool:
+        if self.codes and (code is None or not (code in self.codes or code // 100 in self.codes)):
+            return False
+        if self.enhanced and not any(_same(enhanced, wanted) for wanted in self.enhanced):
+            return False
+        if self.stages and stage not in self.stages:
+            return False
+        if self.patterns and not any(p.found(text) for p in self.patterns):
+            return False
+        return not any(p.found(text) for p in self.unless)
+
+
+def _same(enhanced: str, wanted: str) -> bool:
+    if not enhanced:
+        return False
+    if wanted.startswith("."):
+        return enhanced[1:] == wanted
+    if wanted.endswith("."):
+        return enhanced.startswith(wanted)
+    return enhanced == wanted
+
+
+def parse_rules(table: Mapping[str, Any]) -> tuple[Rule, ...]:
+    """The rules of a parsed file in order. Raises ValueError on an unknown key, category or empty pattern."""
+    rules = []
+    seen = set()
+    for row in table["rule"]:
+        row = dict(row)
+        category = Category(row.pop("category"))
+        rule = Rule(
+            id=row.pop("id"),
+            category=category,
+            source=row.pop("source"),
+            patterns=_patterns(row.pop("patterns", ())),
+            unless=_patterns(row.pop("unless", ())),
+            codes=frozenset(row.pop("codes", ())),
+            enhanced=tuple(row.pop("enhanced", ())),
+            stages=frozenset(Stage(s) for s in row.pop("stages", ())),
+            suppress=row.pop("suppress", category in SUPPRESSING),
+            slow_down=row.pop("slow_down", False),
+            permanent=row.pop("permanent", None),
+        )
+        if row:
+            raise ValueError(f"rule {rule.id}: unknown keys {sorted(row)}")
+        if rule.id in seen:
+            raise ValueError(f"rule {rule.id} stands twice")
+        if rule.suppress and category not in SUPPRESSING:
+            raise ValueError(f"rule {rule.id}: {category} never suppresses")
+        seen.add(rule.id)
+        rules.append(rule)
+    return tuple(rules)
+
+
+def _patterns(sources: Iterable[str]) -> tuple[Pattern, ...]:
+    return tuple(Pattern(s) for s in sources)
+
+
+@cache
+def rules() -> tuple[Rule, ...]:
+    """The house's rules, read once per process."""
+    with RULES_FILE.open("rb") as file:
+        return parse_rules(tomllib.load(file))
+
+
+def normalise(text: str) -> str:
+    """Lower case, single spaces, straight quotes, capped: the form that patterns are written in."""
+    if len(text) > HEAD_CHARS + TAIL_CHARS:
+        text = f"{text[:HEAD_CHARS]} {text[-TAIL_CHARS:]}"
+    return " ".join(text.replace("\u2019", "'").lower().split())
+
+
+def classify_text(
+    text: str, code: int | None = None, enhanced: str | None = None, stage: Stage | None = None
+) -> Classified:
+    """What a refusal says, from its words first, then its codes. Codes not given are read from the text."""
+    if code is None and enhanced is None:
+        code, enhanced = read_codes(text)
+    elif enhanced is None:
+        enhanced = read_codes(text)[1]
+    enhanced = enhanced or ""
+    flat = normalise(text)
+    permanent = _permanent(code, enhanced)
+    for rule in rules():
+        if rule.fits(flat, code, enhanced, stage):
+            final = permanent if rule.permanent is None else rule.permanent
+            # RFC 5321 §4.2.1: a 4xx may succeed later; no address dies of one
+            dead = rule.suppress and final is not False
+            return Classified(rule.category, dead, rule.id, final, rule.slow_down)
+    return Classified(Category.UNKNOWN, False, "no-rule", permanent)
+
+
+def read_codes(text: str) -> tuple[int | None, str]:
+    """The reply code and enhanced code that a text begins with; (None, "") where it does not."""
+    head = text[:HEAD_CHARS].lstrip()
+    code = None
+    if head[:3].isascii() and head[:3].isdigit() and "200" <= head[:3] <= "599" and not head[3:4].isalnum():
+        code = int(head[:3])
+        head = head[3:].lstrip(" -:#")
+    found = parse_enhanced(head)
+    return code, str(found) if found else ""
+
+
+def _permanent(code: int | None, enhanced: str) -> bool | None:
+    if code is not None and code // 100 in (4, 5):
+        return code // 100 == 5
+    if enhanced[:1] in ("4", "5"):
+        return enhanced[0] == "5"
+    return None
+
+
+def classify(outcome: Outcome, *, own_smarthost: bool = False) -> Verdict:
+    """What one transaction's end means for its delivery.
+
+    `own_smarthost`: the hop is a route of ours, so that a refusal of AUTH, MAIL or relaying is about our
+    account there (`our_route`) and the mail stays deferred.
+    """
+    match outcome:
+        case Replied():
+            return _replied(outcome, own_smarthost)
+        case Broken():
+            return Verdict(Status.DEFERRED, f"broken-{outcome.cause}", outcome.cause, text=clean(outcome.text))
+        case Unanswered():
+            # RFC 1047: it may have been accepted; only a second, later attempt or a DSN can tell
+            return Verdict(Status.UNKNOWN, "no-final-reply", Category.NETWORK, text=clean(outcome.text))
+        case Unable():
+            return Verdict(
+                Status.BOUNCED,
+                "peer-cannot",
+                outcome.category,
+                enhanced=str(outcome.enhanced),
+                text=clean(outcome.text),
+            )
+
+
+def _replied(outcome: Replied, own_smarthost: bool) -> Verdict:
+    reply, stage = outcome.reply, outcome.stage
+    enhanced = str(reply.enhanced or "")
+    if reply.positive and stage is Stage.DOT:
+        return Verdict(Status.DELIVERED, "accepted", enhanced=enhanced, code=reply.code, text=reply.text)
+    if not (reply.transient or reply.permanent):
+        # RFC 5321 §4.3.2: no such reply is lawful here. After the dot it may still have been an acceptance
+        status = Status.UNKNOWN if stage is Stage.DOT else Status.DEFERRED
+        return Verdict(status, "unlawful-reply", Category.PROTOCOL, enhanced=enhanced, code=reply.code, text=reply.text)
+
+    said = classify_text(_words(reply), reply.code, enhanced, stage)
+    status = Status.BOUNCED if reply.permanent else Status.DEFERRED
+    suppress, category, rule, our_route = said.suppress, said.category, said.rule, False
+    if reply.code == 552 and stage is Stage.RCPT and category in (Category.UNKNOWN, Category.MAILBOX_FULL):
+        # RFC 5321 §4.5.3.1.10: some servers say 552 where 452 is meant
+        status = Status.DEFERRED
+    if stage in ABOUT_US or reply.code in AUTH_CODES:
+        suppress = False
+        if category in SUPPRESSING:
+            category, rule = Category.POLICY_AUTH, f"{rule}-at-{stage}"
+        if category is Category.UNKNOWN:
+            category = _CATEGORY_OF_STAGE[stage]
+        if stage in (Stage.CONNECT, Stage.GREETING, Stage.EHLO, Stage.STARTTLS, Stage.AUTH):
+            # refused before the mail was named: another MX or hour may differ, and age ends it (RFC 5321 §3.1)
+            status = Status.DEFERRED
+    if own_smarthost and reply.permanent and (stage in ABOUT_US or category is Category.RELAY_DENIED):
+        status, suppress, our_route = Status.DEFERRED, False, True
+    return Verdict(
+        status,
+        rule,
+        category,
+        # BAD_DOMAIN waits for its second sight, which the writer of outcomes decides
+        suppress and status is Status.BOUNCED and category is not Category.BAD_DOMAIN,
+        enhanced,
+        reply.code,
+        reply.text,
+        said.slow_down,
+        our_route,
+    )
+
+
+def _words(reply: Reply) -> str:
+    """The reply's lines as one text, without the enhanced code that servers repeat on every line."""
+    own = str(reply.enhanced or "")
+    lines = (line.strip().removeprefix(own).strip() if own else line.strip() for line in reply.lines)
+    return " ".join(line for line in lines if line)
