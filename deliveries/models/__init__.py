@@ -1,0 +1,40 @@
+"""Fields, constraints and derived facts; changes go through the named verbs above this layer."""
+
+from deliveries.models.accounts import ApiKey, AuditEntry, DkimKey, Membership, SendingDomain, Tenant, User
+from deliveries.models.messages import (
+    Attachment,
+    Attempt,
+    Delivery,
+    Event,
+    IdempotencyKey,
+    InboundMessage,
+    Message,
+    MessageContent,
+    Suppression,
+)
+from deliveries.models.outbox import WebhookDelivery, WebhookEndpoint, WebhookTry
+from deliveries.models.queue import Destination, Queued
+
+__all__ = [
+    "ApiKey",
+    "Attachment",
+    "Attempt",
+    "AuditEntry",
+    "Delivery",
+    "Destination",
+    "DkimKey",
+    "Event",
+    "IdempotencyKey",
+    "InboundMessage",
+    "Membership",
+    "Message",
+    "MessageContent",
+    "Queued",
+    "SendingDomain",
+    "Suppression",
+    "Tenant",
+    "User",
+    "WebhookDelivery",
+    "WebhookEndpoint",
+    "WebhookTry",
+]

@@ -1,0 +1,85 @@
+"""What the application is told: endpoints, the outbox, and every try."""
+
+from __future__ import annotations
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models import Q
+
+from deliveries.models.accounts import Tenant
+from deliveries.models.fields import EncryptedField, uuid7
+
+
+class WebhookEndpoint(models.Model):
+    """A URL of the tenant's that hears events. `events` empty = all but the opt-in ones."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="endpoints")
+    url = models.URLField(max_length=2000)
+    events = ArrayField(models.CharField(max_length=40), default=list, blank=True)
+    secret = EncryptedField(help_text="`whsec_` and base64, as the verifiers of Standard Webhooks take it.")
+    enabled = models.BooleanField(default=True)
+    disabled_reason = models.CharField(max_length=300, blank=True)
+    failing_since = models.DateTimeField(null=True, blank=True, help_text="The first failure since the last 2xx.")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        db_table = "webhook_endpoint"
+        ordering = ("-created_at",)
+
+    def __str__(self) -> str:
+        return self.url
+
+
+class WebhookDelivery(models.Model):
+    """Outbox: one event for one endpoint, written with the outcome that it tells; partitioned by id."""
+
+    class State(models.TextChoices):
+        #: to be tried at next_try_at
+        PENDING = "pending"
+        #: answered 2xx; final
+        DELIVERED = "delivered"
+        #: the schedule ran out, or the endpoint is gone; final but for a replay
+        FAILED = "failed"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    tenant_id = models.UUIDField()
+    endpoint = models.ForeignKey(
+        WebhookEndpoint, on_delete=models.DO_NOTHING, db_constraint=False, related_name="deliveries"
+    )
+    event_id = models.UUIDField(db_index=True)
+    type = models.CharField(max_length=40)
+    body = models.TextField(help_text="The JSON octets as they are signed, the same at every try.")
+    state = models.CharField(max_length=10, choices=State.choices, default=State.PENDING)
+    tries = models.SmallIntegerField(default=0)
+    next_try_at = models.DateTimeField()
+    created_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "webhook_delivery"
+        verbose_name_plural = "webhook deliveries"
+        indexes = [
+            # notify: what is due
+            models.Index(fields=("next_try_at",), condition=Q(state="pending"), name="webhook_due"),
+            # the log of one endpoint
+            models.Index(fields=("endpoint", "-id"), name="webhook_endpoint_log"),
+        ]
+
+
+class WebhookTry(models.Model):
+    """One POST and what came back; partitioned by id."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    delivery = models.ForeignKey(
+        WebhookDelivery, on_delete=models.DO_NOTHING, db_constraint=False, related_name="log"
+    )
+    at = models.DateTimeField()
+    address = models.TextField(blank=True, help_text="The address that the URL was pinned to.")
+    status_code = models.SmallIntegerField(null=True)
+    elapsed_ms = models.IntegerField()
+    response = models.TextField(blank=True, help_text="The first 2 KB.")
+    error = models.TextField(blank=True)
+
+    class Meta:
+        db_table = "webhook_try"
+        verbose_name_plural = "webhook tries"

@@ -1,0 +1,37 @@
+"""The engine that carries work to workers. The broker holds nothing that Postgres cannot rebuild."""
+
+from __future__ import annotations
+
+import os
+
+from celery import Celery
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mailapi.settings")
+
+from django.conf import settings  # noqa: E402
+
+app = Celery("mailapi", broker=settings.BROKER_URL)
+app.conf.update(
+    accept_content=["json"],
+    task_serializer="json",
+    task_ignore_result=True,
+    task_default_queue="jobs",
+    task_routes={"deliveries.deliver": {"queue": "deliver"}},
+    task_acks_late=False,  # the queue rows remember what is to be done; a message is only a bell
+    worker_prefetch_multiplier=1,
+    worker_hijack_root_logger=False,
+    worker_send_task_events=False,
+    broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,
+    broker_transport_options={"socket_timeout": 5, "socket_connect_timeout": 1, "visibility_timeout": 3600},
+    worker_cancel_long_running_tasks_on_connection_loss=False,
+    beat_schedule={
+        # every bell expires before the next ones pile up behind a stopped worker
+        "deliver": {"task": "deliveries.deliver", "schedule": 1.0, "options": {"queue": "deliver", "expires": 5}},
+        "sweep": {"task": "deliveries.sweep", "schedule": 5.0, "options": {"expires": 5}},
+        "notify": {"task": "deliveries.notify", "schedule": 1.0, "options": {"expires": 5}},
+        "feedback": {"task": "deliveries.feedback", "schedule": 1.0, "options": {"expires": 5}},
+        "housekeeping": {"task": "deliveries.housekeeping", "schedule": 3600.0, "options": {"expires": 600}},
+    },
+)
+app.autodiscover_tasks(["deliveries"])

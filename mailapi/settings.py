@@ -1,0 +1,262 @@
+"""Every setting, from the environment; secrets also from NAME_FILE. docs/operations.md explains each.
+
+Without DATABASE_URL the parts that `manage.py up` runs are found through var/up.json.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+VAR = Path(os.environ.get("MAILAPI_VAR") or BASE_DIR / "var")
+
+if not os.environ.get("DATABASE_URL"):
+    from mailapi.up.discover import environ_from_up
+
+    for _name, _value in environ_from_up(VAR).items():
+        os.environ.setdefault(_name, _value)
+
+
+def text(name: str, default: str | None = None) -> str:
+    """The variable, or the content of the file that NAME_FILE names; without a default it must be set."""
+    value = os.environ.get(name)
+    if value is None and (path := os.environ.get(f"{name}_FILE")):
+        try:
+            value = Path(path).read_text().strip()
+        except OSError as e:
+            raise ImproperlyConfigured(f"{name}_FILE: cannot read {path}: {e.strerror}") from None
+    if value is None:
+        if default is None:
+            raise ImproperlyConfigured(f"{name} is not set; `python3 manage.py up` sets it, or see docs/operations.md")
+        value = default
+    return value
+
+
+def number(name: str, default: float, least: float = 0) -> float:
+    raw = text(name, str(default))
+    try:
+        value = float(raw)
+    except ValueError:
+        raise ImproperlyConfigured(f"{name}={raw!r} is not a number") from None
+    if value < least:
+        raise ImproperlyConfigured(f"{name}={raw} is below {least:g}")
+    return value
+
+
+def flag(name: str, default: bool = False) -> bool:
+    raw = text(name, "1" if default else "0").lower()
+    if raw not in ("0", "1", "true", "false", "yes", "no", "on", "off"):
+        raise ImproperlyConfigured(f"{name}={raw!r} is neither on nor off")
+    return raw in ("1", "true", "yes", "on")
+
+
+def words(name: str, default: str = "") -> tuple[str, ...]:
+    return tuple(w.strip() for w in text(name, default).split(",") if w.strip())
+
+
+def host_port(name: str) -> tuple[str, int] | None:
+    """`host:port`, `[::1]:port`; None when the variable is empty or unset."""
+    raw = text(name, "")
+    if not raw:
+        return None
+    try:
+        parts = urlsplit(f"//{raw}")
+        if parts.hostname and parts.port:
+            return parts.hostname, parts.port
+    except ValueError:
+        pass
+    raise ImproperlyConfigured(f"{name}={raw!r} is not host:port")
+
+
+def database(url: str) -> dict[str, object]:
+    """DATABASE_URL (postgres://user:password@host:port/name?sslmode=…) as Django takes it."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("postgres", "postgresql"):
+        raise ImproperlyConfigured("DATABASE_URL must begin with postgres:// or postgresql://")
+    options: dict[str, object] = dict(p.split("=", 1) for p in parts.query.split("&") if "=" in p)
+    options.setdefault("connect_timeout", 5)
+    options["options"] = f"-c statement_timeout={_STATEMENT_TIMEOUT_MS[ROLE]} -c lock_timeout={_LOCK_TIMEOUT_MS[ROLE]}"
+    options["pool"] = {"min_size": 0, "max_size": POOL_SIZE, "timeout": 10, "max_idle": 60}
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": unquote(parts.path[1:]),
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": parts.hostname or "",
+        "PORT": parts.port or 5432,
+        "CONN_MAX_AGE": 0,
+        "OPTIONS": options,
+    }
+
+
+# --- which process this is: each has its own time limits and number of connections -------------------------
+ROLE = text("MAILAPI_ROLE", "command")
+_STATEMENT_TIMEOUT_MS = {"web": 5000, "deliver": 30000, "jobs": 30000, "smtpd": 30000, "beat": 30000, "command": 0}
+_LOCK_TIMEOUT_MS = {"web": 2000, "deliver": 5000, "jobs": 5000, "smtpd": 5000, "beat": 5000, "command": 5000}
+if ROLE not in _STATEMENT_TIMEOUT_MS:
+    raise ImproperlyConfigured(f"MAILAPI_ROLE={ROLE!r} is none of {', '.join(_STATEMENT_TIMEOUT_MS)}")
+WEB_THREADS = int(number("WEB_THREADS", 8, 1))
+POOL_SIZE = {"web": WEB_THREADS, "deliver": 3, "jobs": 2, "smtpd": 2, "beat": 1, "command": 4}[ROLE]
+
+# --- parts --------------------------------------------------------------------------------------------------
+DATABASES = {"default": database(text("DATABASE_URL"))}
+BROKER_URL = text("BROKER_URL")
+REDIS_URL = text("REDIS_URL", BROKER_URL if BROKER_URL.startswith("redis") else "")
+
+# --- secrets ------------------------------------------------------------------------------------------------
+SECRET_KEY = text("SECRET_KEY")
+FIELD_KEYS = text("FIELD_KEYS")
+VERP_KEYS = text("VERP_KEYS")
+
+# --- where mail goes ----------------------------------------------------------------------------------------
+MAIL_ROUTE = text("MAIL_ROUTE", "sandbox")
+if MAIL_ROUTE not in ("sandbox", "mx"):
+    raise ImproperlyConfigured(f"MAIL_ROUTE={MAIL_ROUTE!r} is neither sandbox nor mx")
+SANDBOX = MAIL_ROUTE == "sandbox"
+SANDBOX_SMTP = host_port("SANDBOX_SMTP")
+SANDBOX_DOMAIN = text("SANDBOX_DOMAIN", "simulator.test")
+SANDBOX_SPOOL = text("SANDBOX_SPOOL", "")
+MAIL_ROUTES = text("MAIL_ROUTES", "")
+DNS_NAMESERVERS = words("DNS_NAMESERVERS")
+DNS_TRUST_AD = flag("DNS_TRUST_AD")
+SMTP_PORT = int(number("SMTP_PORT", 25, 1))
+SMTP_CA_FILE = text("SMTP_CA_FILE", "")
+MX_ALLOW_PRIVATE = flag("MX_ALLOW_PRIVATE")
+HELO_NAME = text("HELO_NAME", "mail.localhost.localdomain")
+SOURCE_IPS = words("SOURCE_IPS")
+BOUNCE_DOMAIN = text("BOUNCE_DOMAIN", "bounce.localhost.localdomain")
+SMTPD_INBOUND = host_port("SMTPD_INBOUND")
+
+# --- how it goes --------------------------------------------------------------------------------------------
+RETRY_SCHEDULE = text("RETRY_SCHEDULE", "")
+MAX_AGE = number("MAX_AGE", 0)
+UNKNOWN_POLICY = text("UNKNOWN_POLICY", "retry")
+if UNKNOWN_POLICY not in ("retry", "hold"):
+    raise ImproperlyConfigured(f"UNKNOWN_POLICY={UNKNOWN_POLICY!r} is neither retry nor hold")
+UNKNOWN_WAIT_S = number("UNKNOWN_WAIT_S", 0)
+LEASE_S = number("LEASE_S", 60, 2)
+DRAIN_S = number("DRAIN_S", 60)
+IN_FLIGHT = int(number("IN_FLIGHT", 200, 1))
+WEBHOOK_ALLOW_PRIVATE = flag("WEBHOOK_ALLOW_PRIVATE", SANDBOX) and SANDBOX
+
+# --- Django -------------------------------------------------------------------------------------------------
+DEBUG = False
+BASE_URL = text("BASE_URL", "http://127.0.0.1:8000").rstrip("/")
+_behind_https = BASE_URL.startswith("https://")
+ALLOWED_HOSTS = list(words("ALLOWED_HOSTS")) or [urlsplit(BASE_URL).hostname or "localhost", "127.0.0.1", "localhost"]
+CSRF_TRUSTED_ORIGINS = [BASE_URL]
+INSTALLED_APPS = [
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.postgres",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "deliveries",
+    "mailapi",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "mailapi.urls"
+WSGI_APPLICATION = "mailapi.wsgi.application"
+AUTH_USER_MODEL = "deliveries.User"
+APPEND_SLASH = False
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+PASSWORD_HASHERS = [
+    "django.contrib.auth.hashers.Argon2PasswordHasher",
+    "django.contrib.auth.hashers.PBKDF2PasswordHasher",
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+USE_TZ = True
+TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en"
+STATIC_URL = "/static/"
+STATIC_ROOT = VAR / "static"
+# files are served from the packages themselves, so that nothing has to be collected before the first start
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = False
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _behind_https
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if _behind_https else None
+SECURE_CONTENT_TYPE_NOSNIFF = True
+X_FRAME_OPTIONS = "SAMEORIGIN"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'self'"],
+        "img-src": ["'self'", "data:"],
+        "frame-ancestors": ["'self'"],
+        "form-action": ["'self'"],
+        "base-uri": ["'none'"],
+        "object-src": ["'none'"],
+    }
+}
+
+# --- the API ------------------------------------------------------------------------------------------------
+#: RFC-less limits of the native API (Resend's): octets of a request body, recipients of a mail, mails of a batch
+MAX_BODY_OCTETS = 40 * 1024 * 1024
+DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_OCTETS
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["mailapi.auth.KeyAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["mailapi.auth.HasKey"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "EXCEPTION_HANDLER": "mailapi.errors.handle",
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "UNAUTHENTICATED_USER": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "mailapi",
+    "DESCRIPTION": "Transactional mail: post it, follow it, hear what became of it.",
+    "VERSION": "0.1.0",
+    "OAS_VERSION": "3.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": [],
+    "SERVE_AUTHENTICATION": [],
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+}
+
+# --- logs: one line an event, on standard error; the supervisor or the host keeps them ----------------------
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": text("LOG_LEVEL", "INFO").upper()},
+    "loggers": {"django.request": {"level": "ERROR"}, "mail.log": {"level": "CRITICAL"}},
+}
