@@ -1,0 +1,56 @@
+"""The final octets of one delivery: [DKIM-Signature][token field][header] empty line [body].
+
+A message is prepared once, finished once per delivery: only the token and the signature differ, and the signature is
+made with the key that is current at the attempt. Order of use: `prepare(compose(mail))`, then `finish` for each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from deliveries.mime import dkim
+from deliveries.mime.compose import Composed
+from deliveries.mime.verp import TOKEN_HEADER
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A composed (or raw) message with what its deliveries share."""
+
+    header: bytes  #: all header fields, without the empty line
+    body: bytes
+    body_hash: bytes  #: SHA-256 of the relaxed body
+    signable: dkim.Signable
+    smtputf8: bool
+
+    @property
+    def size_octets(self) -> int:
+        """Without token and signature."""
+        return len(self.header) + 2 + len(self.body)
+
+
+def prepare(composed: Composed) -> Prepared:
+    """Canonicalise and hash once per message."""
+    return Prepared(
+        header=b"".join(composed.header_fields),
+        body=composed.body,
+        body_hash=dkim.body_hash(composed.body),
+        signable=dkim.signable(composed.header_fields),
+        smtputf8=composed.smtputf8,
+    )
+
+
+def finish(message: Prepared | Composed, token: str, signer: dkim.Signer | None, now: int) -> bytes:
+    """One delivery's mail, CRLF octets, dots not stuffed. `token` is the delivery's VERP token, `now` in seconds since
+    1970. A `Composed` is prepared on the way: give a `Prepared` where a message has several deliveries."""
+    prepared = message if isinstance(message, Prepared) else prepare(message)
+    return b"".join((head(prepared, token, signer, now), prepared.body))
+
+
+def head(prepared: Prepared, token: str, signer: dkim.Signer | None, now: int) -> bytes:
+    """The part of `finish` before the body, empty line included: what differs between deliveries."""
+    token_field = f"{TOKEN_HEADER}: {token}\r\n".encode("ascii")
+    signature = b""
+    if signer is not None:
+        signature = signer.sign_prepared(prepared.signable, (token_field,), prepared.body_hash, now)
+    return b"".join((signature, token_field, prepared.header, b"\r\n"))
