@@ -6,7 +6,8 @@ MailapiError
 ├── Conflict            another request holds or has used the idempotency key
 ├── ComposeError        accepted content that cannot be rendered: our bug, the delivery fails
 ├── TokenError          a VERP token that is not ours, altered or too old
-└── AddressRefused      a URL or host that leads to an address we never connect to
+├── AddressRefused      a URL or host that leads to an address we never connect to
+└── FetchFailed         an HTTP exchange that brought no complete answer
 """
 
 from __future__ import annotations
@@ -71,3 +72,7 @@ class TokenError(MailapiError):
 
 class AddressRefused(MailapiError):
     """Loopback, private, link-local, shared or mapped address behind a user's URL."""
+
+
+class FetchFailed(MailapiError):
+    """DNS, connection, TLS, protocol or time ended an HTTP exchange; the message says which, for a person."""

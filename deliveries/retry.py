@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +28,20 @@ class Schedule:
 DEFAULT = Schedule(waits_s=(120, 300, 900, 1800, 3600, 7200, 14400), max_age_s=4 * 86400)
 #: the receiver lab answers at once, so that a person sees the whole life of a mail within a minute
 SANDBOX = Schedule(waits_s=(2, 4, 8, 15), max_age_s=60, unknown_wait_s=8)
+
+
+def schedule(waits: str, max_age_s: float, unknown_wait_s: float, otherwise: Schedule) -> Schedule:
+    """RETRY_SCHEDULE (`120,300,900`: seconds), MAX_AGE and UNKNOWN_WAIT_S as a Schedule; empty or 0 keeps `otherwise`.
+
+    Raises ValueError for a wait that is not a positive number.
+    """
+    made = otherwise
+    if waits:
+        made = replace(made, waits_s=tuple(float(w) for w in waits.split(",")))
+        if min(made.waits_s) <= 0:
+            raise ValueError(f"RETRY_SCHEDULE={waits!r}: every wait is a number of seconds above 0")
+    if max_age_s:
+        made = replace(made, max_age_s=max_age_s)
+    if unknown_wait_s:
+        made = replace(made, unknown_wait_s=unknown_wait_s)
+    return made

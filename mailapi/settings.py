@@ -11,6 +11,8 @@ from urllib.parse import unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
+from deliveries import retry
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR = Path(os.environ.get("MAILAPI_VAR") or BASE_DIR / "var")
 
@@ -132,12 +134,15 @@ BOUNCE_DOMAIN = text("BOUNCE_DOMAIN", "bounce.localhost.localdomain")
 SMTPD_INBOUND = host_port("SMTPD_INBOUND")
 
 # --- how it goes --------------------------------------------------------------------------------------------
-RETRY_SCHEDULE = text("RETRY_SCHEDULE", "")
-MAX_AGE = number("MAX_AGE", 0)
+RETRY = retry.schedule(
+    text("RETRY_SCHEDULE", ""),
+    number("MAX_AGE", 0),
+    number("UNKNOWN_WAIT_S", 0),
+    retry.SANDBOX if SANDBOX else retry.DEFAULT,
+)
 UNKNOWN_POLICY = text("UNKNOWN_POLICY", "retry")
 if UNKNOWN_POLICY not in ("retry", "hold"):
     raise ImproperlyConfigured(f"UNKNOWN_POLICY={UNKNOWN_POLICY!r} is neither retry nor hold")
-UNKNOWN_WAIT_S = number("UNKNOWN_WAIT_S", 0)
 LEASE_S = number("LEASE_S", 60, 2)
 DRAIN_S = number("DRAIN_S", 60)
 IN_FLIGHT = int(number("IN_FLIGHT", 200, 1))

@@ -70,9 +70,7 @@ class WebhookTry(models.Model):
     """One POST and what came back; partitioned by id."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    delivery = models.ForeignKey(
-        WebhookDelivery, on_delete=models.DO_NOTHING, db_constraint=False, related_name="log"
-    )
+    delivery = models.ForeignKey(WebhookDelivery, on_delete=models.DO_NOTHING, db_constraint=False, related_name="log")
     at = models.DateTimeField()
     address = models.TextField(blank=True, help_text="The address that the URL was pinned to.")
     status_code = models.SmallIntegerField(null=True)

@@ -1,0 +1,49 @@
+"""API keys: made once, kept as a hash, looked up by it."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from uuid import UUID
+
+from deliveries.models import ApiKey, Tenant
+
+#: the shape that Resend's SDKs expect of a key; 32 octets = 256 bits behind it
+PREFIX = "re_"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: what a request may do follows from it alone."""
+
+    key_id: UUID
+    tenant_id: UUID
+    scope: str
+    secret_hash: bytes
+
+
+def hash_of(secret: str) -> bytes:
+    """SHA-256: a fast hash serves, since the secret has 256 random bits."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
+
+
+def new_secret() -> str:
+    return PREFIX + secrets.token_urlsafe(32)
+
+
+def create(tenant: Tenant, name: str, scope: str = ApiKey.Scope.FULL, secret: str | None = None) -> tuple[ApiKey, str]:
+    """A new key and its plain text, which is not kept anywhere."""
+    secret = secret or new_secret()
+    key = ApiKey.objects.create(tenant=tenant, name=name, scope=scope, prefix=secret[:8], secret_hash=hash_of(secret))
+    return key, secret
+
+
+def find(secret: str) -> Caller | None:
+    """The caller behind `secret`; None when it is unknown or revoked."""
+    row = (
+        ApiKey.objects.filter(secret_hash=hash_of(secret), revoked_at=None)
+        .values_list("id", "tenant_id", "scope")
+        .first()
+    )
+    return Caller(*row, secret_hash=hash_of(secret)) if row else None
