@@ -44,7 +44,8 @@ _OPT_IN = ", ".join(f"'{t}'" for t in sorted(OPT_IN))
 
 #: outbox rows for the events in the relation {events}(id, tenant_id, type): one per endpoint that asks for it
 OUTBOX_FROM = f"""
-    INSERT INTO webhook_delivery (id, tenant_id, endpoint_id, event_id, type, body, state, tries, next_try_at, created_at)
+    INSERT INTO webhook_delivery (id, tenant_id, endpoint_id, event_id, type, body, state, tries, next_try_at,
+                                  created_at)
     SELECT make_uuid7(), e.tenant_id, w.id, e.id, e.type, '', 'pending', 0, now(), now()
       FROM {{events}} e
       JOIN webhook_endpoint w ON w.tenant_id = e.tenant_id AND w.enabled

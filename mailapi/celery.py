@@ -8,7 +8,7 @@ from celery import Celery
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mailapi.settings")
 
-from django.conf import settings  # noqa: E402
+from django.conf import settings
 
 app = Celery("mailapi", broker=settings.BROKER_URL)
 app.conf.update(

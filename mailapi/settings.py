@@ -79,7 +79,7 @@ def database(url: str) -> dict[str, object]:
     parts = urlsplit(url)
     if parts.scheme not in ("postgres", "postgresql"):
         raise ImproperlyConfigured("DATABASE_URL must begin with postgres:// or postgresql://")
-    options: dict[str, object] = dict(p.split("=", 1) for p in parts.query.split("&") if "=" in p)
+    options: dict[str, object] = {k: v for k, _, v in (p.partition("=") for p in parts.query.split("&")) if v}
     options.setdefault("connect_timeout", 5)
     options["options"] = f"-c statement_timeout={_STATEMENT_TIMEOUT_MS[ROLE]} -c lock_timeout={_LOCK_TIMEOUT_MS[ROLE]}"
     options["pool"] = {"min_size": 0, "max_size": POOL_SIZE, "timeout": 10, "max_idle": 60}
