@@ -2,14 +2,31 @@
 
 `read_report(octets)` is the only door. It never raises for input, recurses nowhere, and its work is bounded by
 the caps of `bounces.mail`. What it says is a reading, not an act: an event needs a valid token (PROTOCOL 27).
+
+In order: complaint (arf), fields (dsn), human text (prose), flufl.bounce as last resort, auto-reply, ordinary.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from deliveries.bounces.arf import read_complaint
+from deliveries.bounces.autoreply import is_auto_reply
+from deliveries.bounces.dsn import read_status
+from deliveries.bounces.finding import Finding, enhanced_codes, reply_codes
+from deliveries.bounces.mail import Headers, Mail, read_mail
+from deliveries.bounces.prose import Prose, prose_of, read_prose
+from deliveries.bounces.signs import looks_delayed, looks_like_bounce
+from deliveries.smtp.classify import Classified, classify_text
+from deliveries.smtp.outcome import Stage
+from deliveries.smtp.reply import clean
 from deliveries.states import Category
+
+#: the signed header in which each delivery carries its VERP token; the same literal stands in mime.verp
+TOKEN_HEADER = "X-Mailapi-Delivery"
+MAX_TOKEN_CHARS = 120
 
 
 class Kind(StrEnum):
@@ -29,7 +46,7 @@ class ReportKind(StrEnum):
     COMPLAINT = "complaint"  #: abuse feedback (RFC 5965) or an older complaint mail
     AUTO_REPLY = "auto_reply"  #: vacation note, challenge, receipt (RFC 3834)
     ORDINARY = "ordinary"  #: none of these
-    UNREADABLE = "unreadable"  #: empty, or beyond the caps
+    UNREADABLE = "unreadable"  #: empty, or no header field at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,4 +76,103 @@ class Report:
 
 def read_report(octets: bytes) -> Report:
     """The reading of one RFC 5322 mail; never raises for input."""
-    return Report(ReportKind.ORDINARY if octets.strip() else ReportKind.UNREADABLE)
+    mail = read_mail(octets)
+    if not len(mail.headers):
+        return Report(ReportKind.UNREADABLE, notes=(*mail.notes, "no header field"))
+    prose = prose_of(mail)
+    return replace(
+        _read(mail, prose),
+        token=_token(mail, prose),
+        original_message_id=_message_id(prose.returned),
+        notes=mail.notes,
+    )
+
+
+def _read(mail: Mail, prose: Prose) -> Report:
+    complaint = read_complaint(mail, prose.returned)
+    if complaint:
+        said = tuple(
+            Recipient(clean(a), Kind.UNKNOWN, "", Category.UNKNOWN, "complaint", "", "") for a in complaint.recipients
+        )
+        return Report(ReportKind.COMPLAINT, said, feedback_type=complaint.feedback_type)
+
+    findings = read_status(mail)
+    if findings:
+        return _of_fields(mail, prose, findings)
+    if is_auto_reply(mail, prose.text) and not mail.headers.get("x-failed-recipients"):
+        return Report(ReportKind.AUTO_REPLY)
+    if not looks_like_bounce(mail, prose):
+        return Report(ReportKind.ORDINARY)
+    findings = read_prose(mail, prose)
+    if looks_delayed(mail, prose):
+        return Report(ReportKind.DELAYED, tuple(_judge(replace(f, action="delayed"), prose) for f in findings))
+    return Report(ReportKind.BOUNCE, tuple(_judge(f, prose) for f in findings))
+
+
+def _of_fields(mail: Mail, prose: Prose, findings: list[Finding]) -> Report:
+    """A report by its fields: failed ones make it a bounce, else delayed, else delivered."""
+    failed = [f for f in findings if f.action == "failed" or (not f.action and f.status[:1] != "2")]
+    delayed = [f for f in findings if f.action == "delayed"]
+    if failed:
+        return Report(ReportKind.BOUNCE, tuple(_judge(f, prose) for f in failed))
+    if delayed:
+        return Report(ReportKind.DELAYED, tuple(_judge(f, prose) for f in delayed))
+    return Report(ReportKind.DELIVERED, tuple(_judge(f, prose) for f in findings))
+
+
+def _judge(finding: Finding, prose: Prose) -> Recipient:
+    """The finding classified: diagnostic first, then the human text."""
+    status = _status(finding)
+    code = next(iter(reply_codes(finding.diagnostic)), None)
+    said = classify_text(finding.diagnostic, code, status, finding.stage)
+    if said.category is Category.UNKNOWN and prose.text:
+        again = classify_text(prose.text, code, status, finding.stage)
+        if again.category is not Category.UNKNOWN:
+            said = again
+    if not status:
+        status = next(iter(enhanced_codes(prose.text)), "")
+    return Recipient(
+        clean(finding.address),
+        _kind(said, finding),
+        status,
+        said.category,
+        said.rule,
+        clean(finding.diagnostic),
+        finding.action,
+    )
+
+
+def _status(finding: Finding) -> str:
+    """The code that says most: the one that the peer's own reply carries, else the Status field."""
+    quoted = [code for code in enhanced_codes(finding.diagnostic) if not code.endswith(".0.0")]
+    return quoted[-1] if quoted else finding.status
+
+
+def _kind(said: Classified, finding: Finding) -> Kind:
+    if said.suppress and finding.action != "delayed":
+        return Kind.HARD
+    return Kind.UNKNOWN if said.category is Category.UNKNOWN else Kind.SOFT
+
+
+def _token(mail: Mail, prose: Prose) -> str | None:
+    """Our token out of the returned header, wherever the reporter put it; never out of the report's own header."""
+    value = prose.returned.get(TOKEN_HEADER.lower())
+    if not value:
+        found = _TOKEN_LINE.search(prose.inline) or next(
+            (hit for part in mail.parts if (hit := _TOKEN_LINE.search(part.octets[:200_000].decode("latin-1")))), None
+        )
+        value = found[1] if found else ""
+    return clean(value)[:MAX_TOKEN_CHARS] or None
+
+
+_TOKEN_LINE = re.compile(
+    rf"(?:^|\n)[> \t]{{0,4}}{TOKEN_HEADER}[ \t]{{0,4}}:[ \t\n]{{0,4}}([\w.=+-]{{1,{MAX_TOKEN_CHARS}}})", re.I
+)
+
+
+def _message_id(returned: Headers) -> str | None:
+    value = clean(returned.get("message-id")).strip()
+    return value[:998] or None
+
+
+__all__ = ["TOKEN_HEADER", "Kind", "Recipient", "Report", "ReportKind", "Stage", "read_report"]

@@ -1,0 +1,128 @@
+"""Delivery status notifications by their fields: RFC 3464, RFC 6533 (UTF-8 addresses), RFC 3461 (xtext).
+
+Read with leniency: groups run together, fields in a text part, types that are missing, addresses without a
+domain. One per-message group comes first; every group that names a recipient is one Finding.
+"""
+
+from __future__ import annotations
+
+import re
+
+from deliveries.bounces.finding import MAX_DIAGNOSTIC_CHARS, MAX_RECIPIENTS, Finding, addresses, stage_of
+from deliveries.bounces.mail import Headers, Mail, Part, decode_text, decode_words
+
+TYPES = ("message/delivery-status", "message/global-delivery-status")
+#: RFC 3464 §2.3.3
+ACTIONS = frozenset({"failed", "delayed", "delivered", "relayed", "expanded"})
+
+_FIELD = re.compile(r"([A-Za-z][A-Za-z0-9-]{2,40})[ \t]{0,4}:[ \t]{0,40}")
+_RECIPIENT_FIELDS = ("final-recipient", "original-recipient", "x-actual-recipient", "x-original-recipient")
+_KNOWN = frozenset(
+    (*_RECIPIENT_FIELDS, "action", "status", "diagnostic-code", "remote-mta", "reporting-mta", "last-attempt-date",
+     "arrival-date", "original-envelope-id", "received-from-mta", "dsn-gateway", "will-retry-until", "final-log-id")
+)  # fmt: skip
+_STATUS = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?!\d)")
+#: RFC 6533 §3: utf-8-addr-xtext and utf-8-addr-unitext
+_UNITEXT = re.compile(r"\\x\{([0-9A-Fa-f]{2,6})\}")
+_XTEXT = re.compile(r"\+([0-9A-F]{2})")
+
+
+def status_part(mail: Mail) -> Part | None:
+    """The part that holds the fields: by type, else the first text whose lines are such fields."""
+    for part in mail.of_type(*TYPES):
+        return part
+    for part in mail.parts[:6]:
+        if part.type.startswith(("text/", "message/")) and part.type not in ("message/rfc822", "text/rfc822-headers"):
+            text = part.text.lower()
+            if "\nstatus:" in text and ("final-recipient:" in text or "original-recipient:" in text):
+                return part
+    return None
+
+
+def read_status(mail: Mail) -> list[Finding]:
+    """A Finding per recipient group of the mail's status part; empty where there is none."""
+    part = status_part(mail)
+    if part is None:
+        return []
+    found = []
+    for group in groups(decode_text(part.octets[:400_000], part.params.get("charset", ""))):
+        one = _finding(group)
+        if one:
+            found.append(one)
+        if len(found) >= MAX_RECIPIENTS:
+            break
+    return found
+
+
+def groups(text: str, every_field: bool = False) -> list[Headers]:
+    """Groups of fields, separated by empty lines or by a repeated Final-Recipient (RFC 3464 §2.1).
+
+    Only fields that a DSN has, unless `every_field`: replies hold lines that look like fields.
+    """
+    found: list[list[tuple[str, str]]] = [[]]
+    for line in text.split("\n")[:20_000]:
+        if not line.strip():
+            if found[-1]:
+                found.append([])
+            continue
+        current = found[-1]
+        if line[0] in " \t" and current:
+            current[-1] = (current[-1][0], f"{current[-1][1]} {line.strip()}"[:MAX_DIAGNOSTIC_CHARS])
+            continue
+        field = _FIELD.match(line)
+        name = field[1].lower() if field else ""
+        if field and (every_field or name in _KNOWN or name.startswith("x-")):
+            if name == "final-recipient" and any(key == name for key, _ in current):
+                found.append([])
+                current = found[-1]
+            current.append((name, line[field.end() :].strip()))
+        elif current and current[-1][0] == "diagnostic-code":
+            # Many gateways forget to fold the lines of a long reply
+            current[-1] = (current[-1][0], f"{current[-1][1]} {line.strip()}"[:MAX_DIAGNOSTIC_CHARS])
+        if len(found) > MAX_RECIPIENTS * 2:
+            break
+    return [Headers(tuple(group)) for group in found if group]
+
+
+def _finding(group: Headers) -> Finding | None:
+    address = ""
+    for name in ("original-recipient", "x-original-recipient", "final-recipient", "x-actual-recipient"):
+        candidate = typed_address(group.get(name))
+        if "@" in candidate:
+            address = candidate
+            break
+        address = address or candidate
+    if not address:
+        return None
+    diagnostic = decode_words(group.get("diagnostic-code"))
+    kind, semicolon, rest = diagnostic.partition(";")
+    if semicolon and " " not in kind.strip():
+        diagnostic = rest.strip()
+    status = _STATUS.search(group.get("status"))
+    action = group.get("action").strip().lower().split(" ")[0].strip("\"'();,")
+    if not (action or status or diagnostic):
+        return None
+    return Finding(
+        address,
+        diagnostic[:MAX_DIAGNOSTIC_CHARS],
+        status[0] if status else "",
+        action if action in ACTIONS else "",
+        stage_of(diagnostic),
+    )
+
+
+def typed_address(value: str) -> str:
+    """The address of `rfc822; <a@b>` (RFC 3464 §2.1.3), its xtext or UTF-8 encoding undone; "" where empty."""
+    kind, semicolon, rest = value.partition(";")
+    if not semicolon:
+        kind, rest = "", value
+    rest = rest.strip().strip("<>").strip()
+    kind = kind.strip().lower()
+    if kind == "utf-8":
+        rest = _UNITEXT.sub(
+            lambda m: chr(min(int(m[1], 16), 0x10FFFF)) if not 0xD800 <= int(m[1], 16) <= 0xDFFF else "", rest
+        )
+    elif "+40" in rest or "+3D" in rest:
+        rest = _XTEXT.sub(lambda m: chr(int(m[1], 16)), rest)
+    plain = addresses(decode_words(rest), 1)
+    return plain[0] if plain else rest[:320]

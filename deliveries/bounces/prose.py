@@ -1,0 +1,216 @@
+"""Bounces written for people: the address and the reason out of the text before the returned mail.
+
+Most formats share one shape: a greeting, then a paragraph per address that begins with it (`<a@b>:` of qmail,
+Postfix, Courier; indented alone in Exim; `a@b on <date>` in Exchange), then a line, then the returned mail.
+So one reader serves them: it cuts the text at the returned mail, weighs the addresses by where they stand,
+and takes as diagnostic what follows each.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from deliveries.bounces.finding import ADDRESS, MAX_DIAGNOSTIC_CHARS, MAX_RECIPIENTS, Finding, addresses, stage_of, tidy
+from deliveries.bounces.mail import Headers, Mail, Part, read_headers
+from deliveries.bounces.wordings import wordings
+
+#: lines of human text that are read; a bounce that says nothing within them says nothing
+MAX_LINES = 400
+RETURNED_TYPES = (
+    "message/rfc822",
+    "message/global",
+    "text/rfc822-headers",
+    "message/rfc822-headers",
+    "message/global-headers",
+    "message/partial",
+)
+
+_TAG = re.compile(r"<(/?)([a-zA-Z]{1,12})(?=[\s>/])[^<>]{0,400}>")
+_BREAKS = frozenset({"br", "p", "div", "tr", "li", "h1", "h2", "h3", "h4", "table", "ul", "ol", "pre", "hr"})
+_ENTITY = {"&lt;": "<", "&gt;": ">", "&amp;": "&", "&nbsp;": " ", "&quot;": '"', "&#64;": "@", "&#39;": "'"}
+
+
+@dataclass(frozen=True)
+class Prose:
+    """The human text, and the header of the returned mail (empty where none came back)."""
+
+    text: str
+    returned: Headers
+    inline: str = ""  #: the returned mail as text, where it was pasted into the body
+
+
+def plain(part: Part) -> str:
+    """A text part as lines; HTML without its tags."""
+    text = part.text
+    if part.type != "text/html":
+        return text
+    return strip_html(text)
+
+
+def strip_html(text: str) -> str:
+    for block in ("style", "script", "head"):
+        while True:
+            start = text.lower().find(f"<{block}")
+            end = text.lower().find(f"</{block}>", start)
+            if start < 0 or end < 0:
+                break
+            text = text[:start] + text[end + len(block) + 3 :]
+    text = text.replace("\n", " ")
+    text = _TAG.sub(lambda m: "\n" if m[2].lower() in _BREAKS else " ", text)
+    for entity, char in _ENTITY.items():
+        text = text.replace(entity, char)
+    return "\n".join(" ".join(line.split()) for line in text.split("\n"))
+
+
+def prose_of(mail: Mail) -> Prose:
+    """What a person would read first, and the returned header, whichever way it came."""
+    texts: list[str] = []
+    html: list[str] = []
+    returned = Headers()
+    for part in mail.parts:
+        if part.type in RETURNED_TYPES:
+            returned = _returned(part)
+            break
+        if part.type == "text/html":
+            html.append(plain(part))
+        elif part.type.startswith("text/") and "attachment" not in part.headers.get("content-disposition").lower():
+            texts.append(part.text)
+    text = "\n".join(texts) if any(t.strip() for t in texts) else "\n".join(html)
+    text, inline = _cut(text)
+    if not len(returned) and inline:
+        returned = _inline_headers(inline)
+    return Prose(text, returned, inline)
+
+
+def _returned(part: Part) -> Headers:
+    octets = part.octets[:128_000].lstrip(b"\n")
+    if octets.startswith((b"From ", b">From ")):
+        octets = octets.partition(b"\n")[2]
+    return read_headers(octets.partition(b"\n\n")[0])
+
+
+def _cut(text: str) -> tuple[str, str]:
+    """The text before and after the line that announces the returned mail, or before its header."""
+    lines = text.split("\n")[: MAX_LINES * 4]
+    marks = wordings().returned_mail
+    for at, line in enumerate(lines):
+        flat = " ".join(line.lower().split())
+        if not flat:
+            continue
+        if any(mark in flat for mark in marks):
+            return "\n".join(lines[:at][:MAX_LINES]), "\n".join(lines[at + 1 :])
+        if flat.startswith(
+            ("received: from", "received: (", "received: by", "return-path: <", "> received: from", "dkim-signature:")
+        ):
+            return "\n".join(lines[:at][:MAX_LINES]), "\n".join(lines[at:])
+    return "\n".join(lines[:MAX_LINES]), ""
+
+
+def _inline_headers(text: str) -> Headers:
+    """Header fields in pasted text: quoting and indentation off, from the first line that is a field."""
+    lines = [re.sub(r"^[>| ]{1,4}(?=[A-Z])", "", line) for line in text.split("\n")[:300]]
+    start = next((i for i, line in enumerate(lines) if re.match(r"[A-Z][A-Za-z-]{1,40}:\s", line)), None)
+    if start is None:
+        return Headers()
+    block = []
+    for line in lines[start:]:
+        if not line.strip():
+            break
+        block.append(line)
+    return read_headers("\n".join(block).encode("utf-8", "replace"))
+
+
+def read_prose(mail: Mail, prose: Prose) -> list[Finding]:
+    """Findings from the human text: the addresses it blames, each with what was said of it."""
+    lines = prose.text.split("\n")
+    whole = " ".join(prose.text.split())
+    own = _not_recipients(mail, prose)
+    failed = [a for a in addresses(", ".join(mail.headers.all("x-failed-recipients"))) if a]
+    named: dict[str, str] = {}  # address in lower case → as written
+    strength: dict[str, int] = {}
+    place: dict[str, int] = {}
+    for at, line in enumerate(lines):
+        for address, weight in _weigh(line):
+            key = address.lower()
+            if key in own or key.split("@")[0] in wordings().role_names:
+                continue
+            named.setdefault(key, address)
+            if weight > strength.get(key, -1):
+                strength[key] = weight
+                place[key] = at
+        if len(named) >= MAX_RECIPIENTS:
+            break
+    sent_to = {
+        a.lower()
+        for name in ("to", "cc", "bcc", "x-original-to", "delivered-to")
+        for value in prose.returned.all(name)
+        for a in addresses(value)
+    }
+    if failed:
+        chosen = {a.lower(): a for a in failed}
+    elif any(strength[key] >= 3 for key in named):
+        chosen = {key: value for key, value in named.items() if strength[key] >= 3}
+    elif sent_to & named.keys():
+        chosen = {key: value for key, value in named.items() if key in sent_to}
+    elif named:
+        best = max(strength.values())
+        first = next(key for key in named if strength[key] == best)
+        chosen = {first: named[first]}
+    elif len(sent_to) == 1:
+        address = next(iter(sent_to))
+        chosen = {address: address}
+    else:
+        chosen = {}
+    found = []
+    places = sorted(place[key] for key in chosen if key in place)
+    for key, address in chosen.items():
+        diagnostic = _after(lines, place[key], places) if key in place and len(chosen) > 1 else whole
+        found.append(Finding(address, diagnostic[:MAX_DIAGNOSTIC_CHARS], "", "", stage_of(diagnostic)))
+    return found
+
+
+_LABEL = re.compile(
+    r"(recipient|address|to|rcpt to|user|mailbox|original-recipient|final-recipient|failed addresses?)\b[^:<]{0,20}[:=]",
+    re.I,
+)
+
+
+def _weigh(line: str) -> list[tuple[str, int]]:
+    """Addresses of a line with a weight: 3 where the line begins with it alone or `<a@b>:`, 2 after a label, 1 else."""
+    flat = line.strip().lstrip("*-> \t")
+    found = []
+    for match in ADDRESS.finditer(line[:2_000]):
+        address = tidy(match[0])
+        if not address:
+            continue
+        before = line[: match.start()].strip(" \t<\"'*-(>:")
+        after = line[match.end() : match.end() + 3]
+        weight = 1
+        if not before:
+            rest = line[match.end() :].strip(" >\"')")
+            if not rest or after.lstrip(">\"')").startswith(":") or rest.startswith(("...", "on ", "- ")):
+                weight = 3
+        elif _LABEL.match(flat):
+            weight = 2
+        found.append((address, weight))
+    return found
+
+
+def _after(lines: list[str], at: int, places: list[int]) -> str:
+    """The text from line `at` up to the next chosen address."""
+    end = next((p for p in places if p > at), len(lines))
+    return " ".join(" ".join(lines[at:end]).split())
+
+
+def _not_recipients(mail: Mail, prose: Prose) -> set[str]:
+    """Addresses that are the sender's or the reporter's: who gets the bounce, and who writes it."""
+    own = set()
+    for headers, names in (
+        (mail.headers, ("to", "from", "reply-to", "sender", "x-original-to", "delivered-to")),
+        (prose.returned, ("from", "return-path", "sender", "reply-to")),
+    ):
+        for name in names:
+            for value in headers.all(name)[:3]:
+                own.update(a.lower() for a in addresses(value, 10))
+    return own

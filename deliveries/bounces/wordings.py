@@ -1,0 +1,36 @@
+"""Words by which bounces, auto-replies and complaints are told apart, in the languages MTAs speak (wordings.toml)."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+
+FILE = Path(__file__).with_name("wordings.toml")
+
+
+@dataclass(frozen=True, slots=True)
+class Wordings:
+    """Lower-case phrases, single spaces; matched by `in`, so that they cost linear time."""
+
+    returned_mail: tuple[str, ...]  #: lines that announce the returned mail
+    role_names: frozenset[str]  #: local parts that are never the failed recipient
+    daemon_names: tuple[str, ...]  #: local parts and display names that send bounces
+    bounce_subjects: tuple[str, ...]
+    bounce_texts: tuple[str, ...]
+    delay_texts: tuple[str, ...]
+    auto_subjects: tuple[str, ...]
+    auto_texts: tuple[str, ...]
+    complaint_subjects: tuple[str, ...]
+
+
+@cache
+def wordings() -> Wordings:
+    """The house's wordings, read once per process. Raises on a missing or unknown key."""
+    with FILE.open("rb") as file:
+        table = tomllib.load(file)
+    if set(table) != {field.name for field in fields(Wordings)}:
+        raise ValueError(f"wordings.toml: {sorted(set(table) ^ {field.name for field in fields(Wordings)})}")
+    lists = {name: tuple(" ".join(text.lower().split()) for text in texts) for name, texts in table.items()}
+    return Wordings(**{**lists, "role_names": frozenset(lists["role_names"])})  # type: ignore[arg-type]
