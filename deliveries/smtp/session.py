@@ -143,7 +143,7 @@ class SmtpSession:
         self._stage = Stage.MAIL
         finished = False
         try:
-            outcome = self._cannot_take(envelope, octets)
+            outcome: Outcome | None = self._cannot_take(envelope, octets)
             if outcome is None:
                 outcome = await self._envelope(envelope, octets, log, deadline)
             if outcome is None:

@@ -70,8 +70,8 @@ def prove(tls: ssl.SSLObject, hop: Hop) -> str | None:
     if hop.tls in (Tls.VERIFY, Tls.IMPLICIT):
         # the chain was verified in the handshake; RFC 8461 §4.1: now the name
         wanted = hop.tls_names or (hop.host,)
-        held = (tls.getpeercert() or {}).get("subjectAltName", ())
-        if not any(name_matches(cast(str, pattern), name) for _, pattern in held for name in wanted):
+        held: Any = (tls.getpeercert() or {}).get("subjectAltName", ())
+        if not any(name_matches(pattern, name) for _, pattern in held for name in wanted):
             return f"certificate is for another name than {', '.join(wanted)}"
     elif hop.tls is Tls.DANE:
         return _prove_dane(tls, hop)
@@ -92,18 +92,19 @@ def _prove_dane(tls: ssl.SSLObject, hop: Hop) -> str | None:
     if not leaf:
         return "no certificate"
     usable = [r for r in hop.tlsa if r[0] in (_DANE_TA, _DANE_EE) and r[1] in (0, 1) and r[2] in (0, 1, 2)]
-    if any(usage == _DANE_EE and _tlsa_matches(leaf, *rest) for usage, *rest in usable):
+    if any(record[0] == _DANE_EE and _tlsa_matches(leaf, record) for record in usable):
         return None  # RFC 7672 §3.1.1: neither name nor dates count
-    for usage, *rest in usable:
-        if usage != _DANE_TA:
-            continue
-        for authority in _chain(tls)[1:]:
-            if _tlsa_matches(authority, *rest) and _leads_to(leaf, _chain(tls)[1:], authority, hop):
+    others = _chain(tls)[1:]
+    for record in usable:
+        for authority in others if record[0] == _DANE_TA else ():
+            if _tlsa_matches(authority, record) and _leads_to(leaf, others, authority, hop):
                 return None
     return "certificate matches no TLSA record" if usable else "no usable TLSA record"
 
 
-def _tlsa_matches(certificate: bytes, selector: int, matching: int, data: bytes) -> bool:
+def _tlsa_matches(certificate: bytes, record: tuple[int, int, int, bytes]) -> bool:
+    """RFC 6698 §2.1: selector 0 = whole certificate, 1 = its public key; matching 0 = as it is, 1, 2 = hashed."""
+    _, selector, matching, data = record
     octets = certificate
     if selector == 1:
         key = x509.load_der_x509_certificate(certificate).public_key()
