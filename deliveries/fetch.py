@@ -146,12 +146,13 @@ async def fetch(
     tls = _tls(ca_file) if target.scheme == "https" else None
     pin = _Pin(target, allow_private, resolve or _system_resolve, timeout_s / MAX_ADDRESSES)
     body = bytearray()
+    carried = None if not content and method in ("GET", "HEAD") else content
     try:
         async with (
             asyncio.timeout(timeout_s),
             # no proxy, no keep-alive: one request, one connection, closed at the end
             httpcore2.AsyncConnectionPool(ssl_context=tls, max_keepalive_connections=0, network_backend=pin) as pool,
-            pool.stream(method, target.url, headers=_sent(target, headers or {}), content=content) as response,
+            pool.stream(method, target.url, headers=_sent(target, headers or {}), content=carried) as response,
         ):
             async for part in response.aiter_stream():
                 body += part

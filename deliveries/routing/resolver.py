@@ -30,7 +30,6 @@ import dns.rcode
 import dns.rdatatype
 import dns.resolver
 import dns.reversename
-import dns.rrset
 
 #: RFC 9715 / DNS flag day 2020: replies of this many octets pass every path unfragmented
 UDP_PAYLOAD_OCTETS = 1232
@@ -244,7 +243,7 @@ class Resolver:
                 self._first = which
                 return result
             said = f"{where}: {result.text}"
-        asked = f"{name.to_text(omit_final_dot=True)} {dns.rdatatype.to_text(rdtype)}"
+        asked = f"{_text(name)} {dns.rdatatype.to_text(rdtype)}"
         return Trouble(f"{asked}: {said or f'no answer within {self._timeout_s:g} s'}")
 
     async def _exchange(
@@ -297,8 +296,7 @@ def _read(
     ttl = max(ttl, MIN_TTL_S)
     found = sets.get((name, rdtype))
     if found is not None:
-        owner = name.to_text(omit_final_dot=True).lower()
-        return Answer(_records(found), max(min(ttl, found.ttl), MIN_TTL_S), secure, owner)
+        return Answer(tuple(map(_record, found)), max(min(ttl, found.ttl), MIN_TTL_S), secure, _text(name))
 
     soa = next((rrset for rrset in response.authority if rrset.rdtype == dns.rdatatype.SOA), None)
     entitled = soa is not None or response.flags & (dns.flags.AA | dns.flags.RA)
@@ -319,14 +317,10 @@ def _extended(response: dns.message.Message) -> str:
     return f" ({'; '.join(texts)})" if texts else ""
 
 
-def _records(rrset: dns.rrset.RRset) -> tuple[Any, ...]:
-    return tuple(_record(rdata) for rdata in rrset)
-
-
 def _record(rdata: Any) -> Any:
     match rdata.rdtype:
         case dns.rdatatype.MX:
-            return rdata.preference, rdata.exchange.to_text(omit_final_dot=True).lower()
+            return rdata.preference, _text(rdata.exchange)
         case dns.rdatatype.A | dns.rdatatype.AAAA:
             return rdata.address
         case dns.rdatatype.TXT:
@@ -334,4 +328,8 @@ def _record(rdata: Any) -> Any:
         case dns.rdatatype.TLSA:
             return rdata.usage, rdata.selector, rdata.mtype, rdata.cert
         case _:
-            return rdata.target.to_text(omit_final_dot=True).lower()
+            return _text(rdata.target)
+
+
+def _text(name: dns.name.Name) -> str:
+    return name.to_text(omit_final_dot=True).lower() if name != dns.name.root else ""
