@@ -29,6 +29,7 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from deliveries.models.queue import NEVER
+from deliveries.models.sql import execute
 from deliveries.states import OPT_IN, Lane
 
 log = logging.getLogger(__name__)
@@ -234,13 +235,20 @@ def heal() -> int:
 
 
 def start(lease_id: UUID, delivery_ids: Sequence[UUID]) -> set[UUID]:
-    """The crash ledger: mark as started, and return those that are still ours; the others must not be sent."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE queued SET started_at = now() WHERE delivery_id = ANY (%s) AND lease_id = %s RETURNING delivery_id",
-            [list(delivery_ids), lease_id],
-        )
-        return {r[0] for r in cursor.fetchall()}
+    """The crash ledger: mark as started, and return those that are still ours; the others must not be sent.
+
+    The commit does not wait for the disk: see `expired` for what a crash of Postgres takes back.
+    """
+    rows = execute(_START, {"ids": list(delivery_ids), "lease_id": lease_id})
+    return {r["delivery_id"] for r in rows.fetchall()}
+
+
+_START = """
+WITH quick AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true) AS set)
+UPDATE queued SET started_at = now() FROM quick
+ WHERE quick.set = 'off' AND delivery_id = ANY (%(ids)s::uuid[]) AND lease_id = %(lease_id)s
+RETURNING delivery_id
+"""
 
 
 def renew(lease_id: UUID) -> int:
@@ -271,6 +279,35 @@ def release(lease_id: UUID, delivery_ids: Iterable[UUID]) -> None:
             """,
             [ids, lease_id],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """A lease whose worker is gone. `started`: its final dot may have been written."""
+
+    delivery_id: UUID
+    lease_id: UUID
+    started: bool
+
+
+def expired(limit: int = 500) -> list[Expired]:
+    """Leases that ran out. Empty until Postgres has been up for two lease lengths: its workers come back first.
+
+    A lease last renewed before that start counts as started: the ledger's last commits may have been lost.
+    """
+    rows = execute(_EXPIRED, {"lease_s": settings.LEASE_S, "limit": limit}).fetchall()
+    return [Expired(r["delivery_id"], r["lease_id"], r["started"]) for r in rows]
+
+
+_EXPIRED = """
+SELECT delivery_id, lease_id,
+       started_at IS NOT NULL OR leased_until - make_interval(secs => %(lease_s)s) < pg_postmaster_start_time()
+           AS started
+  FROM queued
+ WHERE lease_id IS NOT NULL AND leased_until < now()
+   AND now() > pg_postmaster_start_time() + make_interval(secs => %(lease_s)s * 2)
+ LIMIT %(limit)s
+"""
 
 
 # --- the bell -----------------------------------------------------------------------------------------------

@@ -63,8 +63,10 @@ def words(name: str, default: str = "") -> tuple[str, ...]:
 def host_port(name: str) -> tuple[str, int] | None:
     """`host:port`, `[::1]:port`; None when the variable is empty or unset."""
     raw = text(name, "")
-    if not raw:
-        return None
+    return _host_port(name, raw) if raw else None
+
+
+def _host_port(name: str, raw: str) -> tuple[str, int]:
     try:
         parts = urlsplit(f"//{raw}")
         if parts.hostname and parts.port:
@@ -123,7 +125,7 @@ SANDBOX_SMTP = host_port("SANDBOX_SMTP")
 SANDBOX_DOMAIN = text("SANDBOX_DOMAIN", "simulator.test")
 SANDBOX_SPOOL = text("SANDBOX_SPOOL", "")
 MAIL_ROUTES = text("MAIL_ROUTES", "")
-DNS_NAMESERVERS = words("DNS_NAMESERVERS")
+DNS_NAMESERVERS = tuple(_host_port("DNS_NAMESERVERS", w) for w in words("DNS_NAMESERVERS"))
 DNS_TRUST_AD = flag("DNS_TRUST_AD")
 SMTP_PORT = int(number("SMTP_PORT", 25, 1))
 SMTP_CA_FILE = text("SMTP_CA_FILE", "")

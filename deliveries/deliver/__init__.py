@@ -1,0 +1,154 @@
+"""Deliver: the pump. Claim, hand to the event loop, collect, record; until nothing is due and nothing is in flight.
+
+    jobs.load      rows → what is to be sent, or why it is not
+    engine         the event loop of this process: route, compose, sign, converse
+    ledger         started_at, before any final dot
+
+The calling thread is the one that speaks to the database; the event loop has a thread of its own and
+never touches it. A sliding window, not a batch with a barrier: a slow destination holds only its places.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from uuid import UUID
+
+from django.conf import settings
+from django.db import DatabaseError, InterfaceError, connection
+
+from deliveries import metrics, queue
+from deliveries.deliver import jobs
+from deliveries.deliver.engine import Engine, Released
+from deliveries.record.outcomes import record
+from deliveries.record.settle import Result
+
+log = logging.getLogger(__name__)
+
+#: results of one commit, at most; and how long the first of them waits for company
+BATCH = 200
+BATCH_S = 0.02
+#: how often due mail is looked for while something is in flight
+POLL_S = 0.02
+#: Postgres is away: how often it is asked whether it is back
+AWAY_S = 0.5
+
+_lock = threading.Lock()
+_engine: Engine | None = None
+_stopping = threading.Event()
+
+
+def run() -> int:
+    """The body of the Celery task: pump until there is nothing left to do; how many rounds were recorded."""
+    if not _lock.acquire(blocking=False):
+        return 0  # this process pumps already
+    try:
+        return Pump(engine()).run()
+    finally:
+        connection.close()
+        _lock.release()
+
+
+def engine() -> Engine:
+    """The event loop, connections and DNS cache of this process; they outlive the task."""
+    global _engine
+    if _engine is None or not _engine.alive:
+        _engine = Engine()
+    return _engine
+
+
+def stop() -> None:
+    """SIGTERM came: claim no more, give back what has not begun, let the rest end (DRAIN_S)."""
+    _stopping.set()
+
+
+class Pump:
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._results: list[Result] = []
+        self._releases: list[UUID] = []
+        self._recorded = 0
+        self._again = False  # the last commit's fate is not known
+        self._renewed = time.monotonic()
+        self._claim_more = True
+        self._drain_until: float | None = None
+
+    def run(self) -> int:
+        while True:
+            try:
+                metrics.alive("deliver")
+                self._claim()
+                self._collect()
+                self._record()
+                self._release()
+                self._renew()
+            except (DatabaseError, InterfaceError) as e:
+                # results wait in memory (no more than was in flight), nothing new is claimed
+                log.warning("the database is away: %s", str(e).strip().splitlines()[0] if str(e) else repr(e))
+                connection.close()
+                self._claim_more = True
+                time.sleep(AWAY_S)
+            if self._finished():
+                return self._recorded
+
+    def _claim(self) -> None:
+        if _stopping.is_set():
+            self._drain()
+            return
+        if self._results or self._releases:
+            return  # what ended is written before anything new is begun
+        free = settings.IN_FLIGHT - self.engine.in_flight
+        claim = queue.claim(
+            self.engine.lease_id, free, queue.MAX_OCTETS - self.engine.octets, self.engine.by_destination()
+        )
+        self._claim_more = bool(claim.rows)
+        if claim.more:
+            queue.wake()  # a neighbour that idles can help
+        if claim.rows:
+            self._begin(claim.rows)
+
+    def _begin(self, rows: Sequence[queue.Claimed]) -> None:
+        loaded, refused = jobs.load(rows, self.engine.lease_id)
+        self._results += refused
+        self.engine.submit(loaded)
+
+    def _collect(self) -> None:
+        for ended in self.engine.collect(BATCH, POLL_S if self.engine.in_flight else 0, BATCH_S):
+            if isinstance(ended, Released):
+                self._releases.append(ended.delivery_id)
+            else:
+                self._results.append(ended)
+
+    def _record(self) -> None:
+        if not self._results:
+            return
+        again, self._again = self._again, True
+        record(self._results, again)
+        self._again = False
+        self._recorded += len(self._results)
+        self._results = []
+
+    def _release(self) -> None:
+        if self._releases:
+            queue.release(self.engine.lease_id, self._releases)
+            self._releases = []
+
+    def _renew(self) -> None:
+        if time.monotonic() - self._renewed > settings.LEASE_S / 4 and self.engine.in_flight:
+            queue.renew(self.engine.lease_id)
+            self._renewed = time.monotonic()
+
+    def _drain(self) -> None:
+        if self._drain_until is None:
+            log.info("stopping: %d in flight, waiting up to %g s", self.engine.in_flight, settings.DRAIN_S)
+            self._drain_until = time.monotonic() + settings.DRAIN_S
+            self.engine.cancel_unstarted()
+        elif time.monotonic() > self._drain_until:
+            self.engine.abandon()
+
+    def _finished(self) -> bool:
+        if self._results or self._releases or self.engine.in_flight:
+            return False
+        return _stopping.is_set() or not self._claim_more

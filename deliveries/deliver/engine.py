@@ -1,0 +1,220 @@
+"""The event loop of a deliver process: route, compose the last octets, sign, converse, classify."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue as stdlib_queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from uuid import UUID, uuid4
+
+import uvloop
+from django.conf import settings
+
+from deliveries.deliver.jobs import Job
+from deliveries.deliver.ledger import LeaseLost, Ledger
+from deliveries.errors import ComposeError
+from deliveries.mime import verp
+from deliveries.mime.deliverable import finish
+from deliveries.models.fields import uuid7
+from deliveries.record.settle import Result, Tried
+from deliveries.routing import static
+from deliveries.routing.resolver import Resolver
+from deliveries.routing.route import Router, Unroutable
+from deliveries.smtp.classify import classify
+from deliveries.smtp.hop import Envelope
+from deliveries.smtp.outcome import Verdict
+from deliveries.smtp.pool import Pool
+from deliveries.states import Category, Status
+
+log = logging.getLogger(__name__)
+
+#: one outer bound per round (RFC 5321 §4.5.3.2 gives the inner ones): 30 min and the time a slow reader needs
+_DEADLINE_S = 1800.0
+_SLOWEST_OCTETS_PER_S = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """Not begun, and given back: due at once for whoever comes first."""
+
+    delivery_id: UUID
+
+
+@dataclass(slots=True, eq=False)
+class _Running:
+    job: Job
+    task: asyncio.Task[None] | None = None
+    started: bool = False  # the ledger has it: from then on its end may be unknown
+
+
+class Engine:
+    """Lives as long as the process. `submit`, `collect` and the counters are for the pump's thread."""
+
+    def __init__(self) -> None:
+        self.lease_id = uuid4()
+        self._running: dict[UUID, _Running] = {}
+        self._destinations: Counter[str] = Counter()
+        self._octets = 0
+        self._ended: stdlib_queue.SimpleQueue[tuple[Job, Result | Released]] = stdlib_queue.SimpleQueue()
+        self._loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="event-loop", daemon=True)
+        self._thread.start()
+        self._ledger = Ledger(self.lease_id, self._loop)
+        asyncio.run_coroutine_threadsafe(self._open(), self._loop).result(30)
+
+    async def _open(self) -> None:
+        self._pool = Pool(helo_name=settings.HELO_NAME, ca_file=settings.SMTP_CA_FILE or None)
+        self._router = Router(
+            Resolver(settings.DNS_NAMESERVERS or None, trust_ad=settings.DNS_TRUST_AD),
+            mail_route=settings.MAIL_ROUTE,
+            sandbox=settings.SANDBOX_SMTP,
+            routes=static.parse_routes(settings.MAIL_ROUTES),
+            smtp_port=settings.SMTP_PORT,
+            allow_private=settings.MX_ALLOW_PRIVATE,
+            own_names=frozenset({settings.HELO_NAME, settings.BOUNCE_DOMAIN}),
+            own_addresses=frozenset(settings.SOURCE_IPS),
+            source_ips=settings.SOURCE_IPS,
+        )
+
+    # --- for the pump ---------------------------------------------------------------------------------------
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    @property
+    def in_flight(self) -> int:
+        """Submitted and not yet collected."""
+        return len(self._running)
+
+    @property
+    def octets(self) -> int:
+        return self._octets
+
+    def by_destination(self) -> Counter[str]:
+        return self._destinations.copy()
+
+    def submit(self, jobs: Iterable[Job]) -> None:
+        begun = []
+        for job in jobs:
+            running = _Running(job)
+            self._running[job.delivery_id] = running
+            self._destinations[job.destination] += 1
+            self._octets += job.size
+            begun.append(running)
+        if begun:
+            self._loop.call_soon_threadsafe(self._begin, begun)
+
+    def collect(self, most: int, wait_s: float, company_s: float) -> list[Result | Released]:
+        """What ended: waits up to `wait_s` for the first one, then up to `company_s` for more."""
+        ended: list[Result | Released] = []
+        until = time.monotonic() + wait_s
+        while len(ended) < most:
+            left = until - time.monotonic()
+            try:
+                job, one = self._ended.get(timeout=left) if left > 0 else self._ended.get_nowait()
+            except stdlib_queue.Empty:
+                break
+            if not ended:
+                until = min(until, time.monotonic() + company_s)
+            ended.append(one)
+            self._forget(job)
+        return ended
+
+    def _forget(self, job: Job) -> None:
+        del self._running[job.delivery_id]
+        self._octets -= job.size
+        self._destinations[job.destination] -= 1
+        if not self._destinations[job.destination]:
+            del self._destinations[job.destination]
+
+    def cancel_unstarted(self) -> None:
+        """Give back whatever has not reached its final dot."""
+        self._loop.call_soon_threadsafe(self._cancel, False)
+
+    def abandon(self) -> None:
+        """The drain is over: what still waits for a final reply ends as unknown."""
+        self._loop.call_soon_threadsafe(self._cancel, True)
+
+    # --- in the loop ----------------------------------------------------------------------------------------
+
+    def _begin(self, begun: list[_Running]) -> None:
+        for running in begun:
+            running.task = self._loop.create_task(self._run(running))
+
+    def _cancel(self, started_too: bool) -> None:
+        for running in list(self._running.values()):
+            if running.task is not None and (started_too or not running.started):
+                running.task.cancel()
+
+    async def _run(self, running: _Running) -> None:
+        job = running.job
+        ended: Result | Released
+        try:
+            ended = await self._deliver(running)
+        except (LeaseLost, asyncio.CancelledError):
+            ended = self._lost(job, "The worker was stopped") if running.started else Released(job.delivery_id)
+        except ComposeError as e:
+            ended = self._result(
+                job, Verdict(Status.FAILED, "compose", Category.PROTOCOL, text=f"It cannot be put on the wire: {e}")
+            )
+        except Exception:
+            # our bug is never a soft bounce: parked for a person, or unknown where the dot may be out
+            log.exception("delivery %s broke the engine", job.delivery_id)
+            if running.started:
+                ended = self._lost(job, "An internal error came up")
+            else:
+                text = "An internal error came up; held for the operator, see the worker's log."
+                ended = self._result(job, Verdict(Status.HELD, "internal-error", text=text))
+        self._ended.put((job, ended))
+
+    async def _deliver(self, running: _Running) -> Result:
+        """The road of one delivery: route, finish, converse, classify."""
+        job = running.job
+        routed = await self._router.route(job.domain)
+        if isinstance(routed, Unroutable):
+            return self._result(job, _unroutable_verdict(routed), host=job.domain)
+        octets = finish(job.prepared, job.token, job.signer, int(time.time()))
+        fixed = routed.static is not None and routed.static.return_path == static.FIXED
+        envelope = Envelope(
+            reverse_path=(
+                f"bounces@{settings.BOUNCE_DOMAIN}" if fixed else verp.reverse_path(job.token, settings.BOUNCE_DOMAIN)
+            ),
+            forward_path=job.recipient,
+            size_octets=len(octets),
+            smtputf8=job.prepared.smtputf8 or not job.recipient.isascii(),
+        )
+
+        async def gate() -> None:
+            await self._ledger.start(job.delivery_id)
+            running.started = True
+
+        deadline_s = _DEADLINE_S + len(octets) / _SLOWEST_OCTETS_PER_S
+        attempts = await self._pool.deliver(routed.hops, envelope, octets, gate, deadline_s)
+        own = routed.static is not None and bool(routed.static.hosts)
+        tries = tuple(Tried(uuid7(), a, classify(a.outcome, own_smarthost=own)) for a in attempts)
+        return self._result(job, tries[-1].verdict, tries, attempts[-1].hop.host)
+
+    def _lost(self, job: Job, why: str) -> Result:
+        text = f"{why} after the mail was sent and before the answer came; it may have arrived."
+        return self._result(job, Verdict(Status.UNKNOWN, "worker-lost", text=text), reason=text)
+
+    def _result(
+        self, job: Job, verdict: Verdict, tries: tuple[Tried, ...] = (), host: str = "", reason: str = ""
+    ) -> Result:
+        return Result(job.delivery_id, self.lease_id, verdict, tries, host, reason or ("" if tries else verdict.text))
+
+
+def _unroutable_verdict(answer: Unroutable) -> Verdict:
+    return Verdict(
+        Status.BOUNCED if answer.permanent else Status.DEFERRED,
+        answer.rule,
+        answer.category,
+        enhanced=answer.enhanced,
+        text=answer.text,
+    )

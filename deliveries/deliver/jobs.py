@@ -1,0 +1,209 @@
+"""From claimed rows to what is to be sent. Whatever changed since accept is checked here once more."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+
+from deliveries.errors import ComposeError
+from deliveries.mime import verp
+from deliveries.mime.compose import Attachment, Mail, compose
+from deliveries.mime.deliverable import Prepared, prepare
+from deliveries.mime.dkim import Signer
+from deliveries.models.fields import decrypt
+from deliveries.models.sql import execute
+from deliveries.queue import Claimed
+from deliveries.record.settle import Result
+from deliveries.smtp.outcome import Verdict
+from deliveries.states import Category, Status
+
+#: composed messages kept for their other deliveries and retries
+_KEEP_MESSAGES = 64
+_KEEP_OCTETS = 32 * 1024 * 1024
+#: how soon a rotated key signs
+_SIGNER_TTL_S = 30.0
+#: DESIGN: events: a token serves DSNs for 30 days after the last possible attempt
+_TOKEN_DAYS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One delivery, ready to go. `prepared` is shared by the deliveries of a message."""
+
+    delivery_id: UUID
+    destination: str
+    recipient: str
+    domain: str
+    size: int
+    prepared: Prepared
+    signer: Signer | None
+    token: str
+
+
+def load(rows: Sequence[Claimed], lease_id: UUID) -> tuple[list[Job], list[Result]]:
+    """Jobs, and results for those that are not sent: too old, suppressed, held, or not to be rendered."""
+    by_id = {row.delivery_id: row for row in rows}
+    found = execute(_DELIVERIES, {"ids": list(by_id)}).fetchall()
+    ready, refused = [], []
+    for row in found:
+        if verdict := _refusal(row):
+            refused.append(Result(row["id"], lease_id, verdict, reason=verdict.text))
+        else:
+            ready.append(row)
+    messages = _messages({row["message_id"] for row in ready})
+    signers = _signers({row["domain_id"] for row in ready if row["domain_id"]})
+    keys = verp_keys(settings.VERP_KEYS)
+    loaded = []
+    for row in ready:
+        prepared = messages[row["message_id"]]
+        if isinstance(prepared, Verdict):
+            refused.append(Result(row["id"], lease_id, prepared, reason=prepared.text))
+            continue
+        claimed = by_id[row["id"]]
+        loaded.append(
+            Job(
+                delivery_id=row["id"],
+                destination=claimed.destination,
+                recipient=row["recipient"],
+                domain=row["recipient"].rpartition("@")[2],
+                size=max(claimed.size, prepared.size_octets),
+                prepared=prepared,
+                signer=signers.get(row["domain_id"]),
+                token=verp.mint(keys, row["id"], row["expires_at"] + timedelta(days=_TOKEN_DAYS)),
+            )
+        )
+    return loaded, refused
+
+
+@lru_cache(maxsize=1)
+def verp_keys(text: str) -> verp.Keys:
+    return verp.Keys.parse(text)
+
+
+def _refusal(row: dict[str, Any]) -> Verdict | None:
+    if row["expired"]:
+        text = "It could not be delivered in time" + (f"; the last answer was: {row['reply']}" if row["reply"] else ".")
+        return Verdict(Status.EXPIRED, "age", Category.EXPIRED, text=text)
+    if row["suppressed"]:
+        text = f"The address is on the suppression list ({row['suppressed']})."
+        return Verdict(Status.SUPPRESSED, "suppression", text=text)
+    if row["tenant_suspended"]:
+        return Verdict(Status.HELD, "tenant-suspended", text="The account is suspended; held until it is released.")
+    return None
+
+
+_DELIVERIES = """
+SELECT d.id, d.recipient, d.message_id, d.expires_at, d.reply, m.domain_id, d.expires_at <= now() AS expired,
+       t.suspended_at IS NOT NULL AS tenant_suspended,
+       (SELECT s.reason FROM suppression s
+         WHERE s.tenant_id = d.tenant_id AND s.address = lower(d.recipient) AND s.stream IN ('*', m.stream)
+           AND (s.expires_at IS NULL OR s.expires_at > now()) LIMIT 1) AS suppressed
+  FROM delivery d JOIN message m ON m.id = d.message_id JOIN tenant t ON t.id = d.tenant_id
+ WHERE d.id = ANY (%(ids)s::uuid[])
+"""
+
+# --- contents ---------------------------------------------------------------------------------------------------
+
+_kept: OrderedDict[UUID, Prepared] = OrderedDict()
+
+
+def _messages(ids: Iterable[UUID]) -> dict[UUID, Prepared | Verdict]:
+    """Composed once per message: every retry is the same mail, so what was composed stays right."""
+    found: dict[UUID, Prepared | Verdict] = {}
+    missing = []
+    for ident in ids:
+        if ident in _kept:
+            _kept.move_to_end(ident)
+            found[ident] = _kept[ident]
+        else:
+            missing.append(ident)
+    if not missing:
+        return found
+    rows = execute(_CONTENTS, {"ids": missing}).fetchall()
+    files = _files([row["id"] for row in rows if row["attachment_count"]])
+    for row in rows:
+        try:
+            found[row["id"]] = prepared = prepare(compose(_mail(row, files.get(row["id"], ()))))
+        except ComposeError as e:
+            found[row["id"]] = Verdict(Status.FAILED, "compose", Category.PROTOCOL, text=f"It cannot be rendered: {e}")
+        else:
+            _kept[row["id"]] = prepared
+    for ident in missing:
+        found.setdefault(ident, Verdict(Status.FAILED, "content-gone", text="Its content is no longer stored."))
+    while len(_kept) > _KEEP_MESSAGES or (len(_kept) > 1 and sum(p.size_octets for p in _kept.values()) > _KEEP_OCTETS):
+        _kept.popitem(last=False)
+    return found
+
+
+def _mail(row: dict[str, Any], attachments: Sequence[Attachment]) -> Mail:
+    created: datetime = row["created_at"]
+    return Mail(
+        id=row["id"],
+        message_id=row["message_id"],
+        date=max(created, row["scheduled_at"] or created),
+        from_header=row["from_header"],
+        to=tuple(json.loads(row["to"])),
+        cc=tuple(json.loads(row["cc"])),
+        reply_to=tuple(json.loads(row["reply_to"])),
+        subject=row["subject"],
+        html=row["html"],
+        text=row["text"],
+        headers=tuple((name, value) for name, value in json.loads(row["headers"])),
+        attachments=tuple(attachments),
+    )
+
+
+def _files(message_ids: Sequence[UUID]) -> dict[UUID, list[Attachment]]:
+    files: dict[UUID, list[Attachment]] = {}
+    if message_ids:
+        for row in execute(_FILES, {"ids": list(message_ids)}).fetchall():
+            item = Attachment(row["filename"], row["content_type"], bytes(row["content"]), row["content_id"])
+            files.setdefault(row["message_id"], []).append(item)
+    return files
+
+
+_CONTENTS = """
+SELECT m.id, m.message_id, m.created_at, m.scheduled_at, m.from_header, m."to", m.cc, m.reply_to, m.subject,
+       m.attachment_count, c.html, c.text, c.headers
+  FROM message m JOIN message_content c ON c.id = m.id
+ WHERE m.id = ANY (%(ids)s::uuid[])
+"""
+
+_FILES = """
+SELECT message_id, filename, content_type, content_id, content FROM attachment
+ WHERE message_id = ANY (%(ids)s::uuid[]) ORDER BY message_id, position
+"""
+
+# --- signing keys -----------------------------------------------------------------------------------------------
+
+_signer_cache: dict[UUID, tuple[float, Signer | None]] = {}
+
+
+def _signers(domain_ids: set[UUID]) -> dict[UUID, Signer | None]:
+    """The current signer of each domain; None where it has no active key."""
+    fresh = time.monotonic() - _SIGNER_TTL_S
+    stale = [i for i in domain_ids if i not in _signer_cache or _signer_cache[i][0] < fresh]
+    if stale:
+        rows = {r["domain_id"]: r for r in execute(_KEYS, {"ids": stale}).fetchall()}
+        for ident in stale:
+            row = rows.get(ident)
+            signer = Signer(row["name"], row["selector"], decrypt(bytes(row["private_key"]))) if row else None
+            _signer_cache[ident] = (time.monotonic(), signer)
+    return {i: _signer_cache[i][1] for i in domain_ids}
+
+
+_KEYS = """
+SELECT DISTINCT ON (k.domain_id) k.domain_id, d.name, k.selector, k.private_key
+  FROM dkim_key k JOIN sending_domain d ON d.id = k.domain_id
+ WHERE k.domain_id = ANY (%(ids)s::uuid[]) AND k.active
+ ORDER BY k.domain_id, k.id DESC
+"""

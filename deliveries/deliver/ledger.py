@@ -1,0 +1,78 @@
+"""The crash ledger: no final dot is written before `started_at` is.
+
+A thread of its own with a connection of its own takes what sessions ask for while they wait for 354, and
+writes it in one statement, without waiting for the disk (`synchronous_commit=off`): what a crash of
+Postgres may take back is counted as started by the sweeper (queue.sweep).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue as stdlib_queue
+import threading
+import time
+from uuid import UUID
+
+from django.db import DatabaseError, InterfaceError, connection
+
+from deliveries import queue
+
+log = logging.getLogger(__name__)
+
+#: how long a session may wait at 354 for a database that is away (the peer waits minutes: RFC 5321 §4.5.3.2)
+PATIENCE_S = 20.0
+_BATCH = 500
+
+_Asked = tuple[UUID, "asyncio.Future[bool]", float]
+
+
+class LeaseLost(Exception):
+    """The row is somebody else's, or the ledger cannot be written: this mail must not be sent by us now."""
+
+
+class Ledger:
+    def __init__(self, lease_id: UUID, loop: asyncio.AbstractEventLoop) -> None:
+        self._lease_id = lease_id
+        self._loop = loop
+        self._inbox: stdlib_queue.SimpleQueue[_Asked] = stdlib_queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+        self._thread.start()
+
+    async def start(self, delivery_id: UUID) -> None:
+        """Return once the start is written; raise LeaseLost when it must not begin."""
+        future: asyncio.Future[bool] = self._loop.create_future()
+        self._inbox.put((delivery_id, future, time.monotonic() + PATIENCE_S))
+        if not await future:
+            raise LeaseLost
+
+    def _run(self) -> None:
+        while True:
+            batch = [self._inbox.get()]
+            while len(batch) < _BATCH and not self._inbox.empty():
+                batch.append(self._inbox.get())
+            self._write(batch)
+
+    def _write(self, batch: list[_Asked]) -> None:
+        while batch:
+            try:
+                started = queue.start(self._lease_id, [delivery_id for delivery_id, _, _ in batch])
+            except (DatabaseError, InterfaceError) as e:
+                log.warning("the ledger waits for the database: %r", e)
+                connection.close()
+                now = time.monotonic()
+                self._answer([(future, False) for _, future, until in batch if until <= now])
+                batch = [asked for asked in batch if asked[2] > now]
+                time.sleep(0.2)
+            else:
+                self._answer([(future, delivery_id in started) for delivery_id, future, _ in batch])
+                return
+
+    def _answer(self, answers: list[tuple[asyncio.Future[bool], bool]]) -> None:
+        def settle() -> None:
+            for future, ok in answers:
+                if not future.done():
+                    future.set_result(ok)
+
+        if answers:
+            self._loop.call_soon_threadsafe(settle)

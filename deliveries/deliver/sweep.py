@@ -1,0 +1,32 @@
+"""The sweeper: what a dead worker held is given back, or told as unknown. Nothing stays leased for ever."""
+
+from __future__ import annotations
+
+import logging
+from itertools import groupby
+
+from deliveries import queue
+from deliveries.record.outcomes import record
+from deliveries.record.settle import Result
+from deliveries.smtp.outcome import Verdict
+from deliveries.states import Status
+
+log = logging.getLogger(__name__)
+
+_WORDS = "The worker was lost after it may have sent the mail and before the answer was recorded; it may have arrived."
+
+
+def sweep() -> tuple[int, int]:
+    """One pass: how many leases were given back, and how many ended as unknown. Also the alarm of the queue."""
+    queue.heal()
+    expired = queue.expired()
+    unstarted = sorted((e for e in expired if not e.started), key=lambda e: e.lease_id)
+    for lease_id, rows in groupby(unstarted, key=lambda e: e.lease_id):
+        queue.release(lease_id, [e.delivery_id for e in rows])
+    verdict = Verdict(Status.UNKNOWN, "worker-lost", text=_WORDS)
+    lost = [Result(e.delivery_id, e.lease_id, verdict, reason=_WORDS) for e in expired if e.started]
+    record(lost)
+    if expired:
+        log.warning("lost workers: %d deliveries given back, %d unknown", len(unstarted), len(lost))
+        queue.wake()
+    return len(unstarted), len(lost)

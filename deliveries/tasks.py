@@ -1,0 +1,62 @@
+"""Celery tasks: five lines each, ids only, no state. The verbs are in the modules that they call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import shared_task
+from celery.signals import worker_shutting_down
+from django.db import close_old_connections
+
+from deliveries import deliver as delivering
+from deliveries import feedback as feeding
+from deliveries import metrics, prune
+from deliveries import notify as notifying
+from deliveries.deliver import sweep as sweeping
+
+
+@shared_task(name="deliveries.deliver")
+def deliver() -> None:
+    """The pump (queue `deliver`); returns when nothing is due and nothing is in flight."""
+    delivering.run()
+
+
+@shared_task(name="deliveries.sweep", soft_time_limit=50, time_limit=60)
+def sweep() -> None:
+    """Every 5 s by beat, so that its coming is beat's sign of life."""
+    metrics.alive("beat")
+    _fresh(sweeping.sweep)
+
+
+@shared_task(name="deliveries.notify", soft_time_limit=110, time_limit=120)
+def notify() -> None:
+    """Webhooks that are due."""
+    metrics.alive("jobs")
+    _fresh(notifying.run)
+
+
+@shared_task(name="deliveries.feedback", soft_time_limit=110, time_limit=120)
+def feedback() -> None:
+    """Reports that came in."""
+    _fresh(feeding.run)
+
+
+@shared_task(name="deliveries.housekeeping", soft_time_limit=550, time_limit=600)
+def housekeeping() -> None:
+    """Partitions ahead of time, retention."""
+    _fresh(prune.run)
+
+
+def _fresh(verb: Any) -> None:
+    """A connection that broke since the last task is not used again."""
+    close_old_connections()
+    try:
+        verb()
+    finally:
+        close_old_connections()
+
+
+@worker_shutting_down.connect
+def _stop(**_: Any) -> None:
+    """SIGTERM, in the worker's main thread (a threads pool; a prefork child would never hear of it)."""
+    delivering.stop()
