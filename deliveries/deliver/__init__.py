@@ -99,11 +99,13 @@ class Pump:
             return
         if self._results or self._releases:
             return  # what ended is written before anything new is begun
+        idle = not self.engine.in_flight
         free = settings.IN_FLIGHT - self.engine.in_flight
         claim = queue.claim(
             self.engine.lease_id, free, queue.MAX_OCTETS - self.engine.octets, self.engine.by_destination()
         )
-        self._claim_more = bool(claim.rows)
+        # only an empty claim with every place free says that nothing is due
+        self._claim_more = bool(claim.rows) or not idle
         if claim.more:
             queue.wake()  # a neighbour that idles can help
         if claim.rows:

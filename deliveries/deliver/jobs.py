@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -151,13 +150,13 @@ def _mail(row: dict[str, Any], attachments: Sequence[Attachment]) -> Mail:
         message_id=row["message_id"],
         date=max(created, row["scheduled_at"] or created),
         from_header=row["from_header"],
-        to=tuple(json.loads(row["to"])),
-        cc=tuple(json.loads(row["cc"])),
-        reply_to=tuple(json.loads(row["reply_to"])),
+        to=tuple(row["to"]),
+        cc=tuple(row["cc"]),
+        reply_to=tuple(row["reply_to"]),
         subject=row["subject"],
         html=row["html"],
         text=row["text"],
-        headers=tuple((name, value) for name, value in json.loads(row["headers"])),
+        headers=tuple((name, value) for name, value in row["headers"]),
         attachments=tuple(attachments),
     )
 

@@ -12,8 +12,8 @@ from psycopg.rows import dict_row
 def execute(statement: str, params: Any = None) -> psycopg.Cursor[dict[str, Any]]:
     """Run one prepared statement, binary both ways, in the current transaction (or one of its own).
 
-    Django's own cursor binds parameters on the client and therefore never prepares. Rows are dicts;
-    jsonb comes back as text. Errors are Django's (OperationalError …) with psycopg's as their cause.
+    Django's own cursor binds parameters on the client and therefore never prepares. Rows are dicts,
+    jsonb is decoded. Errors are Django's (OperationalError …) with psycopg's as their cause.
     """
     connection.ensure_connection()
     with connection.wrap_database_errors:
