@@ -1,0 +1,187 @@
+"""Accept: one statement, one commit; any other answer means that nothing was stored."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from deliveries import keys
+from deliveries.accept import Accepted, Idempotency, accept
+from deliveries.errors import BadInput, Conflict, KeyRefused
+from deliveries.mime.compose import Attachment
+from deliveries.models import (
+    Attachment as StoredAttachment,
+)
+from deliveries.models import (
+    Delivery,
+    Destination,
+    Event,
+    Message,
+    MessageContent,
+    Queued,
+    Suppression,
+    WebhookDelivery,
+    WebhookEndpoint,
+)
+from deliveries.states import Lane
+from tests.fakes.house import build
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def stored() -> tuple[int, ...]:
+    models = (Message, MessageContent, StoredAttachment, Delivery, Queued, Event, WebhookDelivery)
+    return tuple(m.objects.count() for m in models)
+
+
+def test_a_mail_is_stored_whole_with_a_row_for_each_forward_path() -> None:
+    house = build()
+    file = Attachment("a.pdf", "application/pdf", b"%PDF\x00\xff")
+    deliveries = house.send("a@one.test", "b@two.test", attachments=(file,), tags=(("kind", "receipt"),))
+    message = Message.objects.get(tenant=house.tenant)
+    assert [d.recipient for d in deliveries] == ["a@one.test", "b@two.test"]
+    assert {d.status for d in deliveries} == {"queued"}
+    assert message.to == ["a@one.test", "b@two.test"] and message.tags == [{"name": "kind", "value": "receipt"}]
+    assert MessageContent.objects.get(id=message.id).text == "Thank you."
+    assert bytes(StoredAttachment.objects.get(message_id=message.id).content) == b"%PDF\x00\xff"
+    queued = Queued.objects.filter(tenant_id=house.tenant.id).values_list("destination", flat=True)
+    assert sorted(queued) == ["one.test", "two.test"]
+    events = Event.objects.filter(message=message).order_by("id")
+    assert [(e.type, e.recipient) for e in events] == [("email.sent", "a@one.test"), ("email.sent", "b@two.test")]
+
+
+def test_a_person_who_stands_in_to_and_cc_gets_one_copy() -> None:
+    house = build()
+    draft = house.draft("a@one.test")
+    accept(keys.hash_of(house.secret), [type(draft)(draft.sender, to=draft.to, cc=draft.to, bcc=draft.to, text="x")])
+    assert Delivery.objects.filter(tenant=house.tenant).count() == 1
+
+
+def test_a_batch_is_all_or_nothing() -> None:
+    house, other = build(), build()
+    before = stored()
+    with pytest.raises(BadInput) as refused:
+        accept(keys.hash_of(house.secret), [house.draft("a@one.test"), other.draft("b@one.test")])
+    assert [(f.field, f.code, f.index) for f in refused.value.faults] == [("from", "domain_not_verified", 1)]
+    assert stored() == before
+
+
+def test_an_unverified_domain_may_not_send() -> None:
+    house = build()
+    type(house.domain).objects.filter(id=house.domain.id).update(verified_at=None)
+    with pytest.raises(BadInput):
+        house.send("a@one.test")
+    assert not Message.objects.filter(tenant=house.tenant).exists()
+
+
+def test_a_key_revoked_after_it_was_looked_up_is_refused_by_the_statement_itself() -> None:
+    house = build()
+    type(house.key).objects.filter(id=house.key.id).update(revoked_at=timezone.now())
+    with pytest.raises(KeyRefused):
+        house.send("a@one.test")
+
+
+def test_a_suppressed_address_is_told_at_once_and_never_queued() -> None:
+    house = build()
+    Suppression.objects.create(tenant=house.tenant, address="gone@one.test", reason="bounce", created_at=timezone.now())
+    good, gone = house.send("a@one.test", "Gone@one.test")
+    assert (good.status, gone.status) == ("queued", "suppressed")
+    assert "suppression list (bounce)" in gone.reason and gone.settled_at is not None
+    assert not Queued.objects.filter(delivery_id=gone.id).exists()
+    assert Event.objects.get(delivery_id=gone.id).type == "email.suppressed"
+
+
+def test_a_suppression_of_one_stream_does_not_block_the_other_and_an_expired_one_blocks_nothing() -> None:
+    house = build()
+    now = timezone.now()
+    for address, stream, expires in [
+        ("a@one.test", "news", None),
+        ("b@one.test", "*", now - timedelta(days=1)),
+    ]:
+        Suppression.objects.create(
+            tenant=house.tenant, address=address, stream=stream, reason="manual", created_at=now, expires_at=expires
+        )
+    assert {d.status for d in house.send("a@one.test", "b@one.test")} == {"queued"}
+    assert house.send("a@one.test", stream="news")[0].status == "suppressed"
+
+
+def test_a_scheduled_mail_is_due_at_its_hour() -> None:
+    house = build()
+    at = timezone.now() + timedelta(hours=2)
+    (delivery,) = house.send("a@later.test", scheduled_at=at)
+    assert delivery.status == "scheduled" and delivery.next_attempt_at == at
+    assert Queued.objects.get(delivery_id=delivery.id).due_at == at
+    assert Destination.objects.get(name="later.test").next_due == at
+    house.send("b@later.test")  # what is due earlier pulls the destination forward
+    assert Destination.objects.get(name="later.test").next_due <= timezone.now()
+
+
+def test_lanes_make_destinations_of_their_own() -> None:
+    house = build()
+    house.send("a@lanes.test", lane=Lane.BULK)
+    house.send("a@lanes.test", lane=Lane.HIGH)
+    assert sorted(Destination.objects.filter(name="lanes.test").values_list("lane", flat=True)) == [0, 2]
+
+
+def test_only_endpoints_that_ask_for_the_event_get_an_outbox_row() -> None:
+    house, other = build(), build()
+    for tenant, events in [(house.tenant, []), (house.tenant, ["email.sent"]), (house.tenant, ["email.bounced"]),
+                           (other.tenant, [])]:  # fmt: skip
+        WebhookEndpoint.objects.create(tenant=tenant, url="https://x.test/", events=events, secret=b"s")
+    house.send("a@one.test")
+    told = WebhookDelivery.objects.filter(tenant_id=house.tenant.id)
+    assert sorted(e.events for e in (w.endpoint for w in told)) == [[], ["email.sent"]]
+    assert not WebhookDelivery.objects.filter(tenant_id=other.tenant.id).exists()
+
+
+def keyed(house, key: str, body: bytes = b"x") -> Accepted:
+    return accept(keys.hash_of(house.secret), [house.draft("a@one.test")], Idempotency("emails", key, body.ljust(32)))
+
+
+def test_the_same_key_and_body_give_the_first_answer_and_another_body_a_conflict() -> None:
+    house = build()
+    first = keyed(house, "k")
+    assert keyed(house, "k") == Accepted(first.ids, replayed=True)
+    with pytest.raises(Conflict, match="another body"):
+        keyed(house, "k", b"y")
+    assert Message.objects.filter(tenant=house.tenant).count() == 1
+
+
+def test_a_refused_request_leaves_its_key_free() -> None:
+    house = build()
+    type(house.domain).objects.filter(id=house.domain.id).update(verified_at=None)
+    with pytest.raises(BadInput):
+        keyed(house, "k")
+    type(house.domain).objects.filter(id=house.domain.id).update(verified_at=timezone.now())
+    assert not keyed(house, "k").replayed
+
+
+def test_the_same_key_of_two_tenants_is_two_keys() -> None:
+    assert not keyed(build(), "k").replayed
+    assert not keyed(build(), "k").replayed
+
+
+def test_twelve_requests_at_once_with_one_key_make_one_mail() -> None:
+    house = build()
+    answers: list[Accepted] = []
+    ready = threading.Barrier(12)
+
+    def post() -> None:
+        try:
+            ready.wait()
+            answers.append(keyed(house, "same"))
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=post) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 12 and len({a.ids for a in answers}) == 1
+    assert sum(not a.replayed for a in answers) == 1
+    assert Message.objects.filter(tenant=house.tenant).count() == 1
