@@ -1,0 +1,14 @@
+"""The panel at /admin: every model admin derives from TenantAdmin, or is the operator's alone.
+
+Importing this package registers them. Read `access` (who), `tenant` (what that means for a model admin),
+`keyset` (how a huge table is paged), then one module per subject.
+"""
+
+from django.contrib import admin
+
+from deliveries.admin import accounts, lists, messages, webhooks
+
+admin.site.index_template = "panel/home.html"
+admin.site.enable_nav_sidebar = True
+
+__all__ = ["accounts", "lists", "messages", "webhooks"]

@@ -1,1 +1,256 @@
-"""What the panel shows: pages of messages, the story of one."""
+"""Pages of messages for the panel: newest first, by keyset, over tables of any size.
+
+A search is answered from the index that fits it best:
+
+- status or category: `delivery_status`, read tenant by tenant (LATERAL) and merged, so that the page costs
+  tenants × log n, however many rows have that status;
+- recipient: `delivery_recipient`, exact or by prefix;
+- subject words: `message_subject` (GIN);
+- nothing: `message_tenant`, tenant by tenant;
+- tag, sender, stream have no index: the newest mails are walked, within `WALK_DAYS` unless a time is given.
+
+The cursor is the id of the row that the page is ordered by: a delivery's in the first two cases, else a message's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from django.db import connection
+
+from deliveries.models.fields import uuid7_floor
+from deliveries.states import Category, Status, worst
+
+#: rows of a bounded count; one more is shown as "1000+"
+COUNT_LIMIT = 1001
+#: how far back a search without an index looks when no time is given
+WALK_DAYS = 30
+#: the expression of the index message_subject
+_SUBJECT = "to_tsvector('simple'::regconfig, COALESCE(m.subject, ''))"
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What to show. `tenants` None = every tenant (the operator); an empty collection = nothing."""
+
+    tenants: Collection[UUID] | None
+    ident: UUID | None = None  #: of a message or of a delivery
+    recipient: str = ""  #: an address or its beginning
+    words: str = ""  #: of the subject, all of them
+    sender: str = ""  #: stands anywhere in From
+    tag: str = ""  #: the value of any tag
+    stream: str = ""
+    status: Status | None = None
+    category: Category | None = None
+    domain_id: UUID | None = None
+    since_ms: int | None = None  #: Unix milliseconds; accepted from then on
+
+    @property
+    def walks(self) -> bool:
+        """True when no index answers: then nothing is counted, and the time is bounded."""
+        return bool(self.sender or self.tag or self.stream or self.domain_id) and not (
+            self.recipient or self.words or self.ident
+        )
+
+    @property
+    def by_delivery(self) -> bool:
+        return bool(self.recipient or self.status or self.category)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """`ids` of messages, newest first; the cursors are None where that side has no more."""
+
+    ids: list[UUID]
+    newer: UUID | None  #: pass as `before`
+    older: UUID | None  #: pass as `after`
+
+
+def page(search: Search, now_ms: int, limit: int, after: UUID | None = None, before: UUID | None = None) -> Page:
+    """One page: after `after` (older), or before `before` (newer), or the newest."""
+    statement, params = _statement(search, now_ms, limit + 1, after, before)
+    with connection.cursor() as cursor:
+        cursor.execute(statement, params)
+        rows = cursor.fetchall()
+    more = len(rows) > limit
+    rows = rows[:limit]
+    if before and not after:
+        rows.reverse()
+        has_newer, has_older = more, bool(rows)
+    else:
+        has_newer, has_older = after is not None, more
+    if not rows:
+        return Page([], None, None)
+    return Page([message for _, message in rows], rows[0][0] if has_newer else None, rows[-1][0] if has_older else None)
+
+
+def count(search: Search, now_ms: int) -> int | None:
+    """How many messages, at most COUNT_LIMIT; None where counting would mean a walk through the table."""
+    if search.walks:
+        return None
+    statement, params = _statement(search, now_ms, COUNT_LIMIT, None, None)
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT count(*) FROM ({statement}) counted", params)
+        return int(cursor.fetchone()[0])
+
+
+def _statement(
+    search: Search, now_ms: int, limit: int, after: UUID | None, before: UUID | None
+) -> tuple[str, dict[str, Any]]:
+    """Every value is a parameter; only the constants of this module stand in the text."""
+    p: dict[str, Any] = {"limit": limit, "after": after, "before": before}
+    key = "d.id" if search.by_delivery else "m.id"
+    where, same = _conditions(search, p)
+    since_ms = search.since_ms
+    if since_ms is None and search.walks:
+        since_ms = now_ms - WALK_DAYS * 86_400_000
+    if since_ms is not None:
+        # ids are UUIDv7: a time is an id
+        p["since"] = uuid7_floor(since_ms)
+        where.append(f"{key} >= %(since)s")
+    if after:
+        where.append(f"{key} < %(after)s")
+    elif before:
+        where.append(f"{key} > %(before)s")
+    order = "ASC" if before and not after else "DESC"
+
+    if search.by_delivery:
+        table = "delivery d"
+        if search.words or search.sender or search.tag or search.stream or search.domain_id:
+            table += " JOIN message m ON m.id = d.message_id"
+        # a message stands in the list once, for its newest forward-path that fits
+        where.append(
+            "NOT EXISTS (SELECT FROM delivery n WHERE n.message_id = d.message_id AND n.id > d.id"
+            + "".join(f" AND {c}" for c in same)
+            + ")"
+        )
+        columns, owner = "d.id AS key, d.message_id AS message", "d.tenant_id"
+    else:
+        table, columns, owner = "message m", "m.id AS key, m.id AS message", "m.tenant_id"
+
+    selective = bool(search.recipient or search.words or search.ident)
+    if search.tenants is not None:
+        p["tenants"] = list(search.tenants)
+    if selective:
+        if search.tenants is not None:
+            where.append(f"{owner} = ANY (%(tenants)s::uuid[])")
+        return (
+            f"SELECT {columns} FROM {table} WHERE {' AND '.join(where)} ORDER BY {key} {order} LIMIT %(limit)s",
+            p,
+        )
+    tenants = "(SELECT id FROM tenant)" if search.tenants is None else "unnest(%(tenants)s::uuid[])"
+    where.insert(0, f"{owner} = t.id")
+    return (
+        f"SELECT key, message FROM {tenants} AS t(id) CROSS JOIN LATERAL ("
+        f"SELECT {columns} FROM {table} WHERE {' AND '.join(where)} ORDER BY {key} {order} LIMIT %(limit)s"
+        f") found ORDER BY key {order} LIMIT %(limit)s",
+        p,
+    )
+
+
+def _conditions(search: Search, p: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """The conditions, and those about the delivery once more, for a sibling `n` of the same message."""
+    where: list[str] = ["true"]
+    same: list[str] = []
+    if search.ident:
+        p["ident"] = search.ident
+        found = "(SELECT message_id FROM delivery WHERE id = %(ident)s)"
+        where.append(f"d.message_id IN (%(ident)s, {found})" if search.by_delivery else f"m.id IN (%(ident)s, {found})")
+    if search.recipient:
+        # local parts are kept as given; people search in lower case
+        p["recipient"], p["recipient_lower"] = _prefix(search.recipient), _prefix(search.recipient.lower())
+        both = "({0}.recipient LIKE %(recipient)s OR {0}.recipient LIKE %(recipient_lower)s)"
+        where.append(both.format("d"))
+        same.append(both.format("n"))
+    for name in ("status", "category"):
+        if value := getattr(search, name):
+            p[name] = str(value)
+            where.append(f"d.{name} = %({name})s")
+            same.append(f"n.{name} = %({name})s")
+    if search.words:
+        p["words"] = search.words
+        where.append(f"{_SUBJECT} @@ plainto_tsquery('simple'::regconfig, %(words)s)")
+    if search.sender:
+        p["sender"] = f"%{_like(search.sender)}%"
+        where.append("m.from_header ILIKE %(sender)s")
+    if search.tag:
+        p["tag"] = search.tag
+        where.append("m.tags @> jsonb_build_array(jsonb_build_object('value', %(tag)s::text))")
+    if search.stream:
+        p["stream"] = search.stream
+        where.append("m.stream = %(stream)s")
+    if search.domain_id:
+        p["domain"] = search.domain_id
+        where.append("m.domain_id = %(domain)s")
+    return where, same
+
+
+def _like(text: str) -> str:
+    return text.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
+
+
+def _prefix(text: str) -> str:
+    return _like(text) + "%"
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A message in one row of the list."""
+
+    status: Status
+    counts: dict[Status, int] = field(default_factory=dict)
+    recipient: str = ""  #: the first forward-path
+    recipients: int = 0
+    complained: bool = False
+    attempts: int = 0
+
+
+def summaries(ids: Sequence[UUID]) -> dict[UUID, Summary]:
+    """The rows of one page, one query; messages without deliveries are missing."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT message_id, status, count(*), (array_agg(recipient ORDER BY position))[1], min(position),
+                   bool_or(complained_at IS NOT NULL), max(attempts)
+              FROM delivery WHERE message_id = ANY (%s::uuid[]) GROUP BY message_id, status
+            """,
+            [list(ids)],
+        )
+        rows = cursor.fetchall()
+    grouped: dict[UUID, list[Any]] = {}
+    for row in rows:
+        grouped.setdefault(row[0], []).append(row)
+    return {
+        message: Summary(
+            status=worst([Status(r[1]) for r in group]),
+            counts={Status(r[1]): r[2] for r in group},
+            recipient=min(group, key=lambda r: r[4])[3],
+            recipients=sum(r[2] for r in group),
+            complained=any(r[5] for r in group),
+            attempts=max(r[6] for r in group),
+        )
+        for message, group in grouped.items()
+    }
+
+
+def last_day(tenants: Collection[UUID] | None, now_ms: int) -> dict[Status, int]:
+    """Deliveries accepted in the last 24 h by status, each counted up to COUNT_LIMIT."""
+    owner = "(SELECT id FROM tenant)" if tenants is None else "unnest(%(tenants)s::uuid[])"
+    one = f"""
+        SELECT %(status_{{0}})s AS status, count(*) FROM (
+            SELECT 1 FROM {owner} AS t(id) CROSS JOIN LATERAL (
+                SELECT 1 FROM delivery d WHERE d.tenant_id = t.id AND d.status = %(status_{{0}})s AND d.id >= %(since)s
+                 LIMIT %(limit)s) x
+             LIMIT %(limit)s) counted
+    """
+    params: dict[str, Any] = {"since": uuid7_floor(now_ms - 86_400_000), "limit": COUNT_LIMIT}
+    if tenants is not None:
+        params["tenants"] = list(tenants)
+    for i, status in enumerate(Status):
+        params[f"status_{i}"] = str(status)
+    with connection.cursor() as cursor:
+        cursor.execute(" UNION ALL ".join(one.format(i) for i in range(len(Status))), params)
+        return {Status(status): n for status, n in cursor.fetchall()}

@@ -1,0 +1,146 @@
+"""Suppressions, inbound mail, destinations, the audit log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.db.models.functions import Length
+from django.http import HttpRequest
+from unfold.decorators import display
+
+from deliveries.admin.operate import actor, verb
+from deliveries.admin.tenant import OperatorAdmin, TenantAdmin
+from deliveries.models import AuditEntry, Destination, InboundMessage, Suppression
+
+#: octets of an inbound mail's source shown on its page
+MAX_SOURCE = 256 * 1024
+
+
+class ReasonFilter(admin.SimpleListFilter):
+    title = parameter_name = "reason"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(r, r) for r in ("bounce", "complaint", "unsubscribe", "manual", "import")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(reason=self.value()) if self.value() else queryset
+
+
+class SuppressionForm(forms.ModelForm):
+    class Meta:
+        model = Suppression
+        fields = ("tenant", "address", "detail")
+
+    def clean_address(self) -> str:
+        address: str = self.cleaned_data["address"].strip().lower()
+        if address.count("@") < 1 or any(c.isspace() for c in address):
+            raise forms.ValidationError("An address looks like name@example.com.")
+        return address
+
+
+@admin.register(Suppression)
+class SuppressionAdmin(TenantAdmin):
+    list_display = ("address", "reason", "stream", "short_detail", "created_at", "expires_at")
+    list_filter = (ReasonFilter,)
+    search_fields = ("address__startswith",)
+    search_help_text = "Address, or its beginning"
+    form = SuppressionForm
+    actions = ("remove",)
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        if obj is None:
+            return ("tenant", "address", "detail")
+        return ("address", "tenant", "stream", "reason", "detail", "created_at", "expires_at")
+
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
+        return super().get_search_results(request, queryset, search_term.strip().lower())
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return self.has_act_permission(request)
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: Any) -> None:
+        made = verb("deliveries.suppress", "add")(obj.tenant, obj.address, "manual", obj.detail, actor(request))
+        obj.pk = getattr(made, "pk", obj.pk)
+
+    @display(description="Detail")
+    def short_detail(self, row: Suppression) -> str:
+        return row.detail if len(row.detail) <= 100 else row.detail[:99] + "…"
+
+    @admin.action(description="Remove from the list", permissions=["act"])
+    def remove(self, request: HttpRequest, queryset: QuerySet[Suppression]) -> None:
+        ids = list(self.acting(request, queryset).values_list("id", flat=True))
+        verb("deliveries.suppress", "remove")(ids, actor(request))
+        messages.success(request, f"{len(ids)} removed. Mail to them is accepted again.")
+
+
+class InboundFilter(admin.SimpleListFilter):
+    title = parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(s.value, str(s.label)) for s in InboundMessage.State]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(state=self.value()) if self.value() else queryset
+
+
+@admin.register(InboundMessage)
+class InboundMessageAdmin(TenantAdmin):
+    """What came back to us. Mail that matched nobody belongs to the operator."""
+
+    list_display = ("received_at", "state_word", "kind", "reverse_path", "forward_path", "peer", "short_note")
+    list_display_links = ("received_at", "forward_path")
+    list_filter = (InboundFilter,)
+    fields = (
+        "received_at", "state_word", "kind", "note", "peer", "helo", "reverse_path", "forward_path", "tries",
+        "size", "source",
+    )  # fmt: skip
+    readonly_fields = fields
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).defer("octets").annotate(octets_length=Length("octets"))
+
+    @display(
+        description="State",
+        label={"acted": "success", "waiting": "info", "unmatched": "warning", "unreadable": "danger"},
+    )
+    def state_word(self, mail: InboundMessage) -> str:
+        return mail.state
+
+    @display(description="Note")
+    def short_note(self, mail: InboundMessage) -> str:
+        return mail.note if len(mail.note) <= 80 else mail.note[:79] + "…"
+
+    @display(description="Octets")
+    def size(self, mail: Any) -> int:
+        return mail.octets_length or 0
+
+    @display(description="Source")
+    def source(self, mail: InboundMessage) -> str:
+        octets = bytes(mail.octets)
+        cut = f"\n… ({len(octets) - MAX_SOURCE} more octets)" if len(octets) > MAX_SOURCE else ""
+        return octets[:MAX_SOURCE].decode("utf-8", "replace").replace("\r\n", "\n") + cut
+
+
+@admin.register(Destination)
+class DestinationAdmin(OperatorAdmin):
+    list_display = ("name", "lane", "next_due", "places", "suspended_until", "suspended_reason", "last_reply")
+    search_fields = ("name__startswith",)
+    search_help_text = "Beginning of the destination"
+    ordering = ("name",)
+
+    def keyset_rows(self, request: HttpRequest, cl: Any, after: Any, before: Any) -> Any:
+        from deliveries.admin.keyset import Rows
+
+        # ids are numbers; what waits or is suspended stands first, and nobody reads further than that
+        rows = list(cl.queryset.order_by("lane", "next_due")[: self.list_per_page * 4])
+        return Rows(rows, None, None, None)
+
+
+@admin.register(AuditEntry)
+class AuditEntryAdmin(TenantAdmin):
+    list_display = ("at", "actor", "action", "subject")
+    list_display_links = None
+    fields = ("at", "actor", "action", "subject", "tenant")

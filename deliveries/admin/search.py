@@ -1,0 +1,67 @@
+"""What a person types into the search of messages → a Search."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from dataclasses import replace
+from uuid import UUID
+
+from deliveries.read.panel import Search
+
+_WORD = re.compile(r'(?:(to|from|subject|tag|stream|id):)?(?:"([^"]*)"|(\S+))', re.IGNORECASE)
+
+HELP = "Recipient, subject words, id or Message-ID; also from: tag: stream:"
+
+
+def parse(text: str, search: Search) -> Search:
+    """`search` narrowed by `text`.
+
+    An id or a Message-ID of ours finds that mail; a word with @ is a recipient or the beginning of one; other
+    words stand in the subject; `to:`, `from:`, `subject:`, `tag:`, `stream:` say it outright.
+    """
+    words: list[str] = []
+    for key, quoted, plain in _WORD.findall(text.replace("\x00", "")):
+        value = quoted or plain
+        if not value:
+            continue
+        match key.lower():
+            case "to":
+                search = replace(search, recipient=address(value))
+            case "from":
+                search = replace(search, sender=value)
+            case "tag":
+                search = replace(search, tag=value)
+            case "stream":
+                search = replace(search, stream=value)
+            case "subject":
+                words.append(value)
+            case _:
+                if ident := message_ident(value):
+                    search = replace(search, ident=ident)
+                elif key.lower() != "id" and "@" in value and not quoted:
+                    search = replace(search, recipient=address(value))
+                else:
+                    words.append(value)
+    return replace(search, words=" ".join(words)) if words else search
+
+
+def message_ident(text: str) -> UUID | None:
+    """The id in `0190…`, `<0190…@example.com>` or a hyphened UUID; None when there is none."""
+    # accept makes Message-IDs as <32 hex digits of the id>@<sender domain>
+    hexes = text.strip("<>").partition("@")[0].replace("-", "")
+    if not re.fullmatch(r"[0-9a-fA-F]{32}", hexes):
+        return None
+    return UUID(hexes)
+
+
+def address(text: str) -> str:
+    """As it is stored: local part as given, domain as a lower-case A-label where it is complete."""
+    local, at, domain = text.strip("<>,;").rpartition("@")
+    if not at:
+        return domain
+    domain = domain.lower()
+    if not domain.isascii():
+        with suppress(UnicodeError):  # half a label: nothing will be found, which is the truth
+            domain = domain.encode("idna").decode("ascii")
+    return f"{local}@{domain}"

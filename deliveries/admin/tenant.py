@@ -1,0 +1,188 @@
+"""The two kinds of model admin: TenantAdmin (a member sees only the own tenants') and OperatorAdmin.
+
+Models hold facts: nothing is changed by a form unless the admin says so, and then through a verb.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from django.contrib import admin
+from django.db.models import ForeignKey, Model, QuerySet
+from django.http import HttpRequest, HttpResponse
+from unfold.admin import ModelAdmin
+
+from deliveries.admin.access import Role, access
+from deliveries.admin.keyset import KeysetChangeList, Rows, keyset_rows
+from deliveries.models import AuditEntry, Tenant
+
+#: tenants and domains offered in a filter; more are found by search
+MAX_CHOICES = 200
+
+
+class TenantFilter(admin.SimpleListFilter):
+    """Whose rows; only where the person sees several tenants."""
+
+    title = "tenant"
+    parameter_name = "tenant"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        own = access(request)
+        if not own.several:
+            return []
+        rows = Tenant.objects.order_by("name")
+        if own.tenants is not None:
+            rows = rows.filter(id__in=own.tenants)
+        return [(str(pk), name) for pk, name in rows.values_list("id", "name")[:MAX_CHOICES]]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        value = self.value()
+        if not value:
+            return queryset
+        return queryset.filter(tenant_id=as_uuid(value))
+
+
+def as_uuid(value: str) -> UUID:
+    """The id in a query string; a wrong one is the person's typing error, which the list answers kindly."""
+    try:
+        return UUID(value)
+    except ValueError as e:
+        raise admin.options.IncorrectLookupParameters(e) from e
+
+
+class ReadOnly(ModelAdmin):
+    """No form writes; lists go by keyset; only declared filters are read from the address."""
+
+    list_filter_sheet = True
+    list_disable_select_all = True
+    list_per_page = 50
+    show_full_result_count = False
+    sortable_by: Any = ()
+    ordering: Any = ("-pk",)
+    show_facets = admin.ShowFacets.NEVER
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:
+        return KeysetChangeList
+
+    def keyset_rows(self, request: HttpRequest, cl: KeysetChangeList, after: UUID | None, before: UUID | None) -> Rows:
+        """One page of the list; huge tables override it with a read model."""
+        return keyset_rows(cl.queryset, self.list_per_page, after, before)
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
+        # Django would filter by any column that the address names, secrets included
+        declared = {f.parameter_name for f in self.get_list_filter(request) if hasattr(f, "parameter_name")}
+        return lookup in declared
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        if request.method == "POST" and request.POST.get("select_across", "0") != "0":
+            # an action is for the rows that the person saw and ticked, never for a table of unknown size
+            data = request.POST.copy()
+            data["select_across"] = "0"
+            request.POST = data  # type: ignore[assignment]
+        context = {"title": str(self.opts.verbose_name_plural).capitalize(), **(extra_context or {})}
+        return super().changelist_view(request, context)
+
+    def audit(self, request: HttpRequest, action: str, subject: str, tenant_id: UUID | None) -> None:
+        """Who did what; for the verbs that do not write it themselves."""
+        AuditEntry.objects.create(
+            tenant_id=tenant_id, actor=request.user.get_username()[:200], action=action[:60], subject=subject[:300]
+        )
+
+
+class TenantAdmin(ReadOnly):
+    """Rows of tenants. `tenant_field` is the path from the model to the tenant's id."""
+
+    tenant_field = "tenant_id"
+    #: the role that may add or act here
+    acts_from: str = Role.DEVELOPER
+
+    def tenant_of(self, obj: Model) -> UUID | None:
+        value: Any = obj
+        for name in self.tenant_field.split("__"):
+            value = getattr(value, name)
+        return value if isinstance(value, UUID) else None
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        rows = super().get_queryset(request)
+        tenants = access(request).tenants
+        return rows if tenants is None else rows.filter(**{f"{self.tenant_field}__in": tenants})
+
+    def acting(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Those of `queryset` on which the person may act, not only look."""
+        tenants = access(request).tenants_with(self.acts_from)
+        return queryset if tenants is None else queryset.filter(**{f"{self.tenant_field}__in": tenants})
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        own = access(request)
+        return own.operator or bool(own.roles)
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        if obj is None:
+            return self.has_module_permission(request)
+        own = access(request)
+        return own.operator or self.tenant_of(obj) in own.roles
+
+    def has_act_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """The permission "act" of actions: a button is shown and taken only from `acts_from` on."""
+        own = access(request)
+        if obj is None or isinstance(obj, str):
+            return own.may(self.acts_from)
+        return own.may(self.acts_from, self.tenant_of(obj))
+
+    def formfield_for_foreignkey(self, db_field: ForeignKey, request: HttpRequest, **kwargs: Any) -> Any:
+        remote = db_field.remote_field.model
+        if remote is Tenant:
+            tenants = access(request).tenants_with(self.acts_from)
+            kwargs["queryset"] = Tenant.objects.all() if tenants is None else Tenant.objects.filter(id__in=tenants)
+            if tenants is not None and len(tenants) == 1:
+                kwargs["initial"] = tenants[0]
+        else:
+            other = self.admin_site._registry.get(remote)
+            rows = other.get_queryset(request) if isinstance(other, TenantAdmin) else remote._default_manager.none()
+            kwargs["queryset"] = rows
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        shown = list(super().get_list_display(request))
+        if access(request).several and "tenant" not in shown and self._has_tenant_column():
+            shown.append("tenant")
+        return shown
+
+    def get_list_select_related(self, request: HttpRequest) -> Any:
+        related = super().get_list_select_related(request)
+        related = list(related) if isinstance(related, (list, tuple)) else []
+        if access(request).several and self._has_tenant_column():
+            related.append("tenant")
+        return related or False
+
+    def get_list_filter(self, request: Any) -> Any:
+        declared = list(super().get_list_filter(request))
+        if request is not None and self._has_tenant_column() and access(request).several:
+            declared.append(TenantFilter)
+        return declared
+
+    def _has_tenant_column(self) -> bool:
+        return any(f.name == "tenant" for f in self.opts.concrete_fields)
+
+
+class OperatorAdmin(ReadOnly):
+    """What belongs to the installation; members of tenants do not know that it exists."""
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return access(request).operator
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return access(request).operator
+
+    def has_act_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return access(request).operator

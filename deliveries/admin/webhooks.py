@@ -1,0 +1,154 @@
+"""Webhook endpoints, what they were told, and every try."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import Prefetch, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from unfold.decorators import display
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
+
+from deliveries.admin.accounts import secret_page
+from deliveries.admin.operate import verb
+from deliveries.admin.tenant import TenantAdmin, as_uuid
+from deliveries.errors import MailapiError
+from deliveries.models import WebhookDelivery, WebhookEndpoint, WebhookTry
+from deliveries.states import EventType
+
+#: posts shown on the page of an endpoint, with their last tries
+MAX_POSTS = 30
+
+
+class EndpointForm(forms.ModelForm):
+    events = forms.MultipleChoiceField(
+        choices=[(e.value, e.value) for e in EventType],
+        required=False,
+        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+        help_text="None chosen: all but the opt-in ones.",
+    )
+
+    class Meta:
+        model = WebhookEndpoint
+        fields = ("tenant", "url", "events")
+
+
+@admin.register(WebhookEndpoint)
+class WebhookEndpointAdmin(TenantAdmin):
+    list_display = ("url", "state", "failing_since", "created_at")
+    change_form_outer_after_template = "panel/endpoint_posts.html"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).defer("secret")
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        if obj is None:
+            return ("tenant", "url", "events")
+        return ("url", "tenant", "state", "told_of", "disabled_reason", "failing_since", "created_at")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return self.get_fields(request, obj) if obj else ()
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        if obj is None:
+            kwargs["form"] = EndpointForm
+        return super().get_form(request, obj, change, **kwargs)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return self.has_act_permission(request)
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: Any) -> None:
+        made, secret = verb("deliveries.notify", "create_endpoint")(obj.tenant, obj.url, list(obj.events))
+        obj.pk = made.pk
+        request._secret = secret  # type: ignore[attr-defined]
+        self.audit(request, "endpoint.created", obj.url, obj.tenant_id)
+
+    def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
+        back = reverse("admin:deliveries_webhookendpoint_changelist")
+        secret = request._secret  # type: ignore[attr-defined]
+        return secret_page(request, self.admin_site, "Signing secret", obj.url, secret, back)
+
+    def changeform_view(
+        self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: Any = None
+    ) -> Any:
+        context = dict(extra_context or {})
+        if object_id:
+            endpoint = self.get_object(request, object_id)
+            if endpoint is not None:
+                log = WebhookTry.objects.order_by("-id")
+                context["posts"] = list(
+                    WebhookDelivery.objects.filter(endpoint_id=endpoint.pk)
+                    .defer("body")
+                    .order_by("-id")
+                    .prefetch_related(Prefetch("log", queryset=log))[:MAX_POSTS]
+                )
+        return super().changeform_view(request, object_id, form_url, context)
+
+    @display(description="State", label={"on": "success", "failing": "warning", "off": "danger"})
+    def state(self, endpoint: WebhookEndpoint) -> str:
+        if not endpoint.enabled:
+            return "off"
+        return "failing" if endpoint.failing_since else "on"
+
+    @display(description="Events")
+    def told_of(self, endpoint: WebhookEndpoint) -> str:
+        return ", ".join(endpoint.events) or "all but the opt-in ones"
+
+
+class StateFilter(admin.SimpleListFilter):
+    title = parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(s.value, s.value) for s in WebhookDelivery.State]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(state=self.value()) if self.value() else queryset
+
+
+class EndpointFilter(admin.SimpleListFilter):
+    title = parameter_name = "endpoint"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        other = model_admin.admin_site._registry[WebhookEndpoint]
+        return [(str(e.pk), e.url) for e in other.get_queryset(request)[:50]]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        value = self.value()
+        return queryset.filter(endpoint_id=as_uuid(value)) if value else queryset
+
+
+@admin.register(WebhookDelivery)
+class WebhookDeliveryAdmin(TenantAdmin):
+    list_display = ("created_at", "type", "state_word", "tries", "endpoint")
+    list_filter = (EndpointFilter, StateFilter)
+    list_select_related = ("endpoint",)
+    fields = ("type", "endpoint", "state_word", "tries", "next_try_at", "created_at", "event_id", "body")
+    readonly_fields = fields
+    change_form_outer_after_template = "panel/post_tries.html"
+    actions = ("replay",)
+
+    @display(description="State", label={"delivered": "success", "pending": "info", "failed": "danger"})
+    def state_word(self, row: WebhookDelivery) -> str:
+        return row.state
+
+    def changeform_view(
+        self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: Any = None
+    ) -> Any:
+        context = dict(extra_context or {})
+        post = self.get_object(request, object_id) if object_id else None
+        if post is not None:
+            context["tries"] = list(WebhookTry.objects.filter(delivery_id=post.pk).order_by("-id")[:100])
+        return super().changeform_view(request, object_id, form_url, context)
+
+    @admin.action(description="Send again", permissions=["act"])
+    def replay(self, request: HttpRequest, queryset: QuerySet[WebhookDelivery]) -> None:
+        ids = list(self.acting(request, queryset).values_list("id", flat=True))
+        try:
+            verb("deliveries.notify", "replay")(ids)
+        except MailapiError as e:
+            messages.error(request, str(e))
+            return
+        messages.success(request, f"{len(ids)} are sent again.")

@@ -1,0 +1,101 @@
+"""Where is my mail: one message with its deliveries, and pages of messages, as Resend's API shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from django.db.models import QuerySet
+
+from deliveries.models import Delivery, Message, MessageContent
+from deliveries.states import LAST_EVENT, Status, worst
+
+
+def email(tenant_id: UUID, message_id: UUID) -> dict[str, Any] | None:
+    """The message with content and deliveries; None when the tenant has no such message."""
+    message = Message.objects.filter(tenant_id=tenant_id, id=message_id).first()
+    if message is None:
+        return None
+    deliveries = list(Delivery.objects.filter(tenant_id=tenant_id, message_id=message_id).order_by("position"))
+    # retention may have dropped the content before the message
+    content = MessageContent.objects.filter(id=message_id).values_list("html", "text").first() or (None, None)
+    return {
+        "object": "email",
+        **_line(message, last_event(deliveries)),
+        "html": content[0],
+        "text": content[1],
+        "tags": message.tags,
+        "deliveries": [_delivery(d) for d in deliveries],
+    }
+
+
+def page(tenant_id: UUID, limit: int, after: UUID | None, before: UUID | None) -> tuple[list[dict[str, Any]], bool]:
+    """(messages, whether there are more), newest first, by the index message_tenant."""
+    messages, more = keyset(Message.objects.filter(tenant_id=tenant_id), limit, after, before)
+    deliveries: dict[UUID, list[Delivery]] = {m.id: [] for m in messages}
+    rows = Delivery.objects.filter(message_id__in=deliveries).only("message_id", "status", "attempts", "complained_at")
+    for row in rows:
+        deliveries[row.message_id].append(row)
+    return [_line(m, last_event(deliveries[m.id])) for m in messages], more
+
+
+def keyset(rows: QuerySet[Any], limit: int, after: UUID | None, before: UUID | None) -> tuple[list[Any], bool]:
+    """A page of rows with UUIDv7 ids, newest first; `after` an id come older ones, `before` it the next newer ones."""
+    if before is not None:
+        found = list(rows.filter(id__gt=before).order_by("id")[: limit + 1])
+        return found[:limit][::-1], len(found) > limit
+    if after is not None:
+        rows = rows.filter(id__lt=after)
+    found = list(rows.order_by("-id")[: limit + 1])
+    return found[:limit], len(found) > limit
+
+
+def last_event(deliveries: Sequence[Delivery]) -> str:
+    """Resend's one word for a message with several recipients; `queued` is `sent` once it was attempted."""
+    if not deliveries:  # retention took the deliveries first
+        return "sent"
+    status = worst(Status(d.status) for d in deliveries)
+    if status == Status.DELIVERED and any(d.complained_at for d in deliveries):
+        return "complained"
+    if status in (Status.QUEUED, Status.HELD) and any(d.attempts for d in deliveries):
+        return "sent"
+    return LAST_EVENT[status]
+
+
+def iso(moment: datetime | None) -> str | None:
+    """RFC 3339 in UTC, with a Z."""
+    return None if moment is None else moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _line(message: Message, event: str) -> dict[str, Any]:
+    return {
+        "id": str(message.id),
+        "message_id": f"<{message.message_id}>",
+        "to": message.to,
+        "from": message.from_header,
+        "created_at": iso(message.created_at),
+        "subject": message.subject,
+        "bcc": message.bcc,
+        "cc": message.cc,
+        "reply_to": message.reply_to,
+        "last_event": event,
+        "scheduled_at": iso(message.scheduled_at),
+    }
+
+
+def _delivery(delivery: Delivery) -> dict[str, Any]:
+    return {
+        "id": str(delivery.id),
+        "recipient": delivery.recipient,
+        "field": delivery.field,
+        "status": delivery.status,
+        "reason": delivery.reason,
+        "category": delivery.category,
+        "reply": delivery.reply,
+        "host": delivery.host,
+        "attempts": delivery.attempts,
+        "next_attempt_at": iso(delivery.next_attempt_at),
+        "settled_at": iso(delivery.settled_at),
+    }

@@ -1,0 +1,8 @@
+// Remote images are loaded only once a person asks for them: the sender would learn of the look.
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-preview]");
+  if (!button) return;
+  document.getElementById("preview").src = button.dataset.preview;
+  button.disabled = true;
+  button.textContent = "Remote images are shown";
+});

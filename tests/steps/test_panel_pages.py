@@ -1,0 +1,212 @@
+"""The panel's messages: the list and its searches, the page of one, what a person may do."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from django.test import Client
+
+from deliveries.models import Delivery, Event, Message, WebhookEndpoint
+from deliveries.states import Status
+from tests.fakes import mail
+
+pytestmark = pytest.mark.django_db
+
+LIST = "/admin/deliveries/message/"
+
+
+@pytest.fixture
+def shop():
+    return mail.tenant("Shop")
+
+
+@pytest.fixture
+def client(shop) -> Client:
+    return login(mail.person("dora", shop, role="developer"))
+
+
+def login(user) -> Client:
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def subjects(response) -> list[str]:
+    assert response.status_code == 200, response
+    return [m.subject for m in response.context["cl"].result_list]
+
+
+def test_messages_are_the_first_entry_of_the_menu_and_stand_newest_first(client, shop):
+    for n in range(3):
+        mail.message(shop, "anna@example.net", subject=f"Receipt {n}")
+    response = client.get(LIST)
+    assert subjects(response) == ["Receipt 2", "Receipt 1", "Receipt 0"]
+    assert response.context["sidebar_navigation"][0]["items"][0]["title"] == "Messages"
+    assert "3 messages" in response.content.decode()
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("anna@example.net", ["to Anna", "to both"]),
+        ("anna@", ["to Anna", "to both"]),
+        ("ANNA@EXAMPLE.NET", ["to Anna", "to both"]),
+        ("to:bob@example.net", ["to both"]),
+        ("nobody@example.net", []),
+        ("an_a@example.net", []),
+        ("%@example.net", []),
+        ("invoice march", ["Invoice of March"]),
+        ("invoice april", []),
+        ("tag:welcome", ["tagged"]),
+        ("from:billing@", ["from billing"]),
+        ("stream:newsletter", []),
+        ("' OR 1=1 --", []),
+        ("anna@example.net subject:both", ["to both"]),
+    ],
+)
+def test_a_search_finds(client, shop, query, found):
+    mail.message(shop, "anna@example.net", subject="to Anna")
+    mail.message(shop, "anna@example.net", "bob@example.net", subject="to both")
+    mail.message(shop, "carl@example.net", subject="Invoice of March")
+    mail.message(shop, "carl@example.net", subject="tagged", tags=[{"name": "kind", "value": "welcome"}])
+    mail.message(shop, "carl@example.net", subject="from billing", sender="Bills <billing@example.org>")
+    assert sorted(subjects(client.get(LIST, {"q": query}))) == sorted(found)
+
+
+def test_an_id_a_message_id_and_a_delivery_id_find_their_mail(client, shop):
+    row = mail.message(shop, "anna@example.net")
+    mail.message(shop, "bob@example.net", subject="another")
+    for query in (str(row.id), row.id.hex, f"<{row.message_id}>", str(row.deliveries.get().id)):
+        assert subjects(client.get(LIST, {"q": query})) == [row.subject], query
+
+
+def test_a_status_filter_shows_a_message_once_and_pages_by_key(client, shop):
+    for n in range(120):
+        mail.message(shop, "a@example.net", "b@example.net", subject=f"n{n}", status=Status.BOUNCED)
+    mail.message(shop, "c@example.net", subject="fine")
+    seen: list[str] = []
+    response = client.get(LIST, {"status": "bounced"})
+    assert "120 messages" in response.content.decode()
+    while True:
+        seen += subjects(response)
+        older = response.context["cl"].paginator.older_url
+        if not older:
+            break
+        last, response = response, client.get(LIST + older)
+    assert seen == [f"n{n}" for n in reversed(range(120))]
+    back = client.get(LIST + response.context["cl"].paginator.newer_url)
+    assert subjects(back) == subjects(last)
+
+
+def test_filters_narrow_by_category_period_domain_and_each_other(client, shop):
+    own = mail.domain(shop, "example.org")
+    old = mail.message(shop, "a@example.net", subject="old", age=timedelta(days=2))
+    new = mail.message(shop, "a@example.net", subject="new", status=Status.BOUNCED)
+    Message.objects.filter(id=new.id).update(domain=own)
+    assert subjects(client.get(LIST, {"period": "day"})) == ["new"]
+    assert subjects(client.get(LIST, {"period": "week"})) == ["new", "old"]
+    assert subjects(client.get(LIST, {"category": "bad_mailbox"})) == ["new"]
+    assert subjects(client.get(LIST, {"domain": str(own.id)})) == ["new"]
+    assert subjects(client.get(LIST, {"domain": str(own.id), "status": "delivered"})) == []
+    assert subjects(client.get(LIST, {"q": "a@example.net", "status": "delivered"})) == ["old"]
+    assert old.created_at < new.created_at
+
+
+@pytest.mark.parametrize(
+    "query", ["after=x", "status=nonsense", "period=99", "domain=1", "after=%00", "o=1.2.-3", "p=999999"]
+)
+def test_nonsense_in_the_address_is_answered_kindly(client, shop, query):
+    mail.message(shop, "a@example.net")
+    response = client.get(f"{LIST}?{query}", follow=True)
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "query", ["tenant__name=x", "api_key_id=1", "subject__startswith=Y", "tenant__api_keys__secret_hash__startswith=a"]
+)
+def test_only_declared_filters_are_read_from_the_address(client, query):
+    assert client.get(f"{LIST}?{query}").status_code == 400
+
+
+def test_a_count_stops_at_a_thousand(client, shop, monkeypatch):
+    from deliveries.admin import keyset
+    from deliveries.read import panel
+
+    monkeypatch.setattr(panel, "COUNT_LIMIT", 4)
+    monkeypatch.setattr(keyset, "COUNT_LIMIT", 4)
+    for _ in range(6):
+        mail.message(shop, "a@example.net")
+    assert "3+ messages" in client.get(LIST).content.decode()
+
+
+def test_the_list_costs_the_same_number_of_queries_whatever_it_shows(client, shop, django_assert_num_queries):
+    for n in range(60):
+        mail.message(shop, f"a{n}@example.net", f"b{n}@example.net")
+    # session, user, memberships, filter choices, page, messages, summaries, count
+    with django_assert_num_queries(8):
+        client.get(LIST)
+    with django_assert_num_queries(8):
+        client.get(LIST, {"q": "a1", "status": "delivered"})
+
+
+def test_the_page_of_a_message_tells_its_story_in_a_fixed_number_of_queries(client, shop, django_assert_num_queries):
+    endpoint = WebhookEndpoint.objects.create(tenant=shop, url="https://shop.example/hook", secret=b"x")
+    row = mail.message(shop, *(f"a{n}@example.net" for n in range(30)), filename="invoice.pdf")
+    for event in Event.objects.filter(message=row)[:20]:
+        mail.post(endpoint, event)
+    # session, user, memberships, message, deliveries, attempts, events, content, posts, endpoints, tries, files
+    with django_assert_num_queries(12):
+        page = client.get(f"{LIST}{row.id}/change/").content.decode()
+    for text in ("mx.example.net accepted it", "TLSv1.3", "EHLO mail.example.org", "invoice.pdf", "192.0.2.25"):
+        assert text in page, text
+    assert "https://shop.example/hook" in page
+
+
+def test_a_recipient_has_one_plain_sentence(client, shop):
+    row = mail.message(shop, "anna@example.net", status=Status.BOUNCED, reply="550 5.1.1 no such user")
+    page = client.get(f"{LIST}{row.id}/change/").content.decode()
+    assert "mx.example.net says that there is no such mailbox, at " in page
+    assert "by rule enhanced-5.1.1" in page
+
+
+@pytest.mark.parametrize(("role", "called"), [("viewer", False), ("developer", True), ("owner", True)])
+def test_a_button_calls_the_verb_only_for_a_developer(shop, monkeypatch, role, called):
+    from deliveries.admin import operate
+
+    calls: list[tuple[str, list[UUID], str]] = []
+    monkeypatch.setattr(
+        operate, "verb", lambda module, name: lambda ids, actor: calls.append((name, ids, actor)) or len(ids)
+    )
+    client = login(mail.person("paul", shop, role=role))
+    row = mail.message(shop, "a@example.net", "b@example.net", status=Status.DEFERRED)
+    wanted = Delivery.objects.get(message=row, position=1)
+    stranger = mail.message(mail.tenant("Other"), "x@example.net", status=Status.DEFERRED).deliveries.get()
+    page = client.get(f"{LIST}{row.id}/change/").content.decode()
+    assert ("Retry now</button>" in page) is called
+    client.post(f"{LIST}{row.id}/act/", {"verb": "retry", "delivery": [wanted.id, stranger.id]})
+    assert calls == ([("retry_now", [wanted.id], "paul")] if called else [])
+    calls.clear()
+    client.post(LIST, {"action": "cancel", "_selected_action": [row.id, stranger.message_id], "select_across": "1"})
+    expected = set(row.deliveries.values_list("id", flat=True))
+    assert [(name, set(ids)) for name, ids, _ in calls] == ([("cancel", expected)] if called else [])
+
+
+def test_a_message_cannot_be_written_by_a_form(client, shop):
+    row = mail.message(shop, "a@example.net")
+    assert client.post(f"{LIST}{row.id}/change/", {"subject": "changed"}).status_code == 405
+    assert client.get(f"{LIST}add/").status_code in (403, 405)
+    assert client.post(f"{LIST}add/", {}).status_code in (403, 405)
+    assert client.post(f"{LIST}{row.id}/delete/", {"post": "yes"}).status_code == 403
+
+
+def test_the_home_page_counts_the_last_day_by_status(client, shop, django_assert_num_queries):
+    mail.message(shop, "a@example.net", "b@example.net")
+    mail.message(shop, "a@example.net", status=Status.DEFERRED)
+    mail.message(shop, "a@example.net", status=Status.DEFERRED, age=timedelta(days=2))
+    mail.message(mail.tenant("Other"), "a@example.net")
+    with django_assert_num_queries(4):
+        response = client.get("/admin/")
+    counts = {c["word"]: c["count"] for c in response.context["cards"]}
+    assert counts == {"delivered": "2", "queued": "0", "deferred": "1", "bounced": "0"}
