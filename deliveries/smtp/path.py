@@ -18,11 +18,13 @@ from deliveries.smtp.hop import Envelope
 from deliveries.smtp.limits import MAX_DOMAIN_OCTETS, MAX_LOCAL_PART_OCTETS, MAX_PATH_OCTETS
 
 _ATEXT = r"A-Za-z0-9!#$%&'*+\-/=?^_`{|}~"
-_LOCAL_PART = re.compile(rf"(?:[{_ATEXT}\u0080-\U0010ffff]+(?:\.[{_ATEXT}\u0080-\U0010ffff]+)*)\Z")
-_LOOSE_LOCAL_PART = re.compile(rf"[{_ATEXT}.\u0080-\U0010ffff]+\Z")
-_QUOTED = re.compile(r'"(?:[^"\\\x00-\x1f\x7f]|\\[\x20-\x7e])*"\Z')
+#: RFC 6531 §3.3: UTF-8 beyond ASCII; no C1 controls, no halves of surrogate pairs
+_ABOVE = "\u00a0-\ud7ff\ue000-\U0010ffff"
+_LOCAL_PART = re.compile(rf"(?:[{_ATEXT}{_ABOVE}]+(?:\.[{_ATEXT}{_ABOVE}]+)*)\Z")
+_LOOSE_LOCAL_PART = re.compile(rf"[{_ATEXT}.{_ABOVE}]+\Z")
+_QUOTED = re.compile(rf'"(?:[ !#-\[\]-~{_ABOVE}]|\\[ -~])*"\Z')
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\Z")
-_PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~\u0080-\U0010ffff]+))?\Z")
+_PARAMETER = re.compile(rf"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~{_ABOVE}]+))?\Z")
 
 
 def domain_on_wire(domain: str) -> str:

@@ -11,16 +11,15 @@ before.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from deliveries.smtp import data, path
+from deliveries.smtp.classify import classify
 from deliveries.smtp.hop import Envelope, Hop
 from deliveries.smtp.limits import MAX_ADDRESSES, MAX_REFUSALS, QUIT_S
 from deliveries.smtp.opening import Manners, open_session
-from deliveries.smtp.outcome import Attempted, Broken, Replied, Stage
-from deliveries.smtp.reply import Reply
+from deliveries.smtp.outcome import Attempted, Broken, Outcome, Replied, Stage
 from deliveries.smtp.session import Deadline, Gate, SmtpSession, Timers
 from deliveries.smtp.tls import TlsContexts
 from deliveries.smtp.transcript import Transcript
@@ -29,16 +28,11 @@ from deliveries.smtp.transcript import Transcript
 _ABOUT_THE_HOST = frozenset({Stage.GREETING, Stage.EHLO, Stage.STARTTLS})
 #: stages up to which a fault of a reused connection harmed nothing: the mail starts again on a fresh one
 _UNHARMED = frozenset({Stage.MAIL, Stage.RCPT, Stage.DATA})
-_SLOW_WORDS = re.compile(
-    r"TSS0[4-9]|too many (?:connections|messages|mails|concurrent)|rate[ -]?limit|throttl|slow ?down|4\.7\.28|"
-    r"unusual rate|too fast|temporarily deferred due to",
-    re.IGNORECASE,
-)
 
 
-def asks_to_slow_down(reply: Reply) -> bool:
-    """A 4xx that is about how much we send (PROTOCOL: Yahoo TSS04, Gmail 4.7.28); for pools without a classifier."""
-    return reply.transient and bool(_SLOW_WORDS.search(reply.text))
+def asks_to_slow_down(outcome: Outcome) -> bool:
+    """A 4xx that is about how much we send (Yahoo TSS04, Gmail 4.7.28), by the rules of `classify`."""
+    return classify(outcome).slow_down
 
 
 class Pool:
@@ -54,7 +48,7 @@ class Pool:
         max_idle_s: float = 10.0,
         max_messages_per_connection: int = 500,
         max_idle_connections: int = 256,
-        slow_down: Callable[[Reply], bool] = asks_to_slow_down,
+        slow_down: Callable[[Outcome], bool] = asks_to_slow_down,
         suspect_loopback: bool = False,
     ) -> None:
         self._manners = Manners(helo_name, timers, contexts or TlsContexts(ca_file), suspect_loopback)
@@ -103,7 +97,7 @@ class Pool:
             if not isinstance(outcome, Replied):
                 break
             if outcome.reply.transient:
-                if self._slow_down(outcome.reply):
+                if self._slow_down(outcome):
                     slow_sites.add(hop.site)
                 if outcome.stage not in _ABOUT_THE_HOST:
                     refusals += 1
@@ -153,7 +147,7 @@ class Pool:
             return outcome.text
         if isinstance(outcome, Replied) and outcome.stage in _UNHARMED and outcome.reply.code == 421:
             # RFC 5321 §3.8: 421 is about the connection, unless it asks for less mail
-            return None if self._slow_down(outcome.reply) else outcome.reply.text
+            return None if self._slow_down(outcome) else outcome.reply.text
         return None
 
     # --- idle sessions ----------------------------------------------------------------------------
