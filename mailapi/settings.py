@@ -10,6 +10,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
+from django.templatetags.static import static
+from django.urls import reverse_lazy
 
 from deliveries import retry
 
@@ -175,6 +177,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
+    "deliveries.admin.policy.PanelPolicy",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -256,6 +259,61 @@ SPECTACULAR_SETTINGS = {
     "SERVE_AUTHENTICATION": [],
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+}
+
+# --- the panel ----------------------------------------------------------------------------------------------
+def _menu(title: str, icon: str, model: str, permission: str = "deliveries.admin.menu.member") -> dict[str, object]:
+    return {
+        "title": title,
+        "icon": icon,
+        "link": reverse_lazy(f"admin:deliveries_{model}_changelist"),
+        "permission": permission,
+    }
+
+
+_OPERATOR = "deliveries.admin.menu.operator"
+UNFOLD = {
+    "SITE_TITLE": "mailapi",
+    "SITE_HEADER": "mailapi",
+    "SITE_SYMBOL": "mail",
+    "SITE_URL": None,
+    "SHOW_HISTORY": False,
+    "SHOW_VIEW_ON_SITE": False,
+    "DASHBOARD_CALLBACK": "deliveries.admin.home.dashboard",
+    "STYLES": [lambda request: static("panel/panel.css")],
+    "SIDEBAR": {
+        "navigation": [
+            {
+                "title": "Mail",
+                "items": [
+                    _menu("Messages", "mail", "message"),
+                    _menu("Suppressions", "block", "suppression"),
+                    _menu("Inbound", "inbox", "inboundmessage"),
+                    _menu("Destinations", "dns", "destination", _OPERATOR),
+                ],
+            },
+            {
+                "title": "Application",
+                "separator": True,
+                "items": [
+                    _menu("Domains", "language", "sendingdomain"),
+                    _menu("API keys", "key", "apikey"),
+                    _menu("Webhook endpoints", "webhook", "webhookendpoint"),
+                    _menu("Webhook posts", "outbox", "webhookdelivery"),
+                ],
+            },
+            {
+                "title": "People",
+                "separator": True,
+                "items": [
+                    _menu("Members", "group", "membership"),
+                    _menu("Audit log", "history", "auditentry"),
+                    _menu("Tenants", "apartment", "tenant", _OPERATOR),
+                    _menu("Logins", "person", "user", _OPERATOR),
+                ],
+            },
+        ],
+    },
 }
 
 # --- logs: one line an event, on standard error; the supervisor or the host keeps them ----------------------
