@@ -206,7 +206,7 @@ def _check_unquoted_name(name: str) -> None:
             'quotes: "Last, First" <name@example.com>.'
         )
     raise ValueError(
-        f'The display name contains {special[0]}, which has a meaning there; put the name in double quotes: "…" <a@b.com>.'
+        f'The display name contains {special[0]}, which has a meaning there; write it in double quotes: "…" <a@b.com>.'
     )
 
 

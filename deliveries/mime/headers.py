@@ -115,7 +115,7 @@ def unstructured(name: str, value: str) -> bytes:
     value = value.strip(" \t")
     if value.isascii():
         if not value.isprintable():
-            value = _CONTROLS.sub(" ", value).strip(" ")
+            value = _BREAKING.sub(" ", value).strip(" \t")
         # "=?" would be read as an encoded word, and the recipient would not see what was sent
         if "=?" not in value:
             if len(name) + 2 + len(value) <= PREFERRED_LINE:
@@ -125,7 +125,7 @@ def unstructured(name: str, value: str) -> bytes:
                 return _fold(name, pieces)
         elif name.lower() in _STRUCTURED:
             return _fold(name, _PIECES.findall(value))
-    value = _CONTROLS.sub(" ", well_formed(value)).strip(" ")
+    value = _BREAKING.sub(" ", well_formed(value)).strip(" \t")
     return _fold(name, [" " + word for word in _encoded_words(value, _MAX_WORD_LINE - len(name) - 2)], _MAX_WORD_LINE)
 
 
@@ -196,6 +196,9 @@ def _fold(name: str, pieces: Sequence[str], width: int = PREFERRED_LINE) -> byte
     first = pieces[0]
     line = f"{name}:{first}" if first[0] == " " else f"{name}: {first}"
     lines = []
+    if len(line) > width and first.startswith(" =?"):
+        lines.append(f"{name}:")
+        line = first
     for piece in pieces[1:]:
         if len(line) + len(piece) > width:
             lines.append(line)
@@ -212,9 +215,11 @@ def _encoded_words(text: str, room: int) -> list[str]:
     octets = text.encode("utf-8")
     encoded = [_Q[octet] for octet in octets]
     length = sum(map(len, encoded))
+    if room < 24:  # beside a long field name: the words begin on the next line
+        room = _MAX_WORD
     if length <= (len(octets) + 2) // 3 * 4:
-        return _q_words(octets, encoded, length, max(room, 24))
-    return _b_words(octets, max(room, 24))
+        return _q_words(octets, encoded, length, room)
+    return _b_words(octets, room)
 
 
 def _q_words(octets: bytes, encoded: list[str], length: int, room: int) -> list[str]:
