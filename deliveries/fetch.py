@@ -318,9 +318,10 @@ def _literal(host: str) -> IpAddress | None:
         return None
 
 
-def _sent(target: _Target, headers: Mapping[str, str]) -> dict[str, str]:
+def _sent(target: _Target, headers: Mapping[str, str]) -> list[tuple[bytes | str, bytes | str]]:
     given = {key.lower(): value for key, value in headers.items()}
-    return {"host": target.authority, "user-agent": "mailapi", "accept": "*/*", "accept-encoding": "identity"} | given
+    ours = {"host": target.authority, "user-agent": "mailapi", "accept": "*/*", "accept-encoding": "identity"}
+    return list((ours | given).items())
 
 
 def _said(error: BaseException) -> str:

@@ -15,6 +15,7 @@ Left out: DNSSEC validation (`secure` repeats the AD bit of a nameserver that th
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -103,20 +104,21 @@ class _Onward:
 class Resolver:
     """A caching stub resolver of one event loop.
 
-    `nameservers` are (IP literal, port), in order of preference; None takes the system's. `timeout_s` bounds one
+    `nameservers` are (IP literal, port) or `ip`, `ip:port`, `[ip6]:port`, in order of preference; None takes the
+    system's; ValueError where one is no address. `timeout_s` bounds one
     question, all tries together. `cache_size` counts questions; the least recently used go first.
     """
 
     def __init__(
         self,
-        nameservers: Sequence[tuple[str, int]] | None = None,
+        nameservers: Sequence[tuple[str, int] | str] | None = None,
         trust_ad: bool = False,
         timeout_s: float = 10.0,
         cache_size: int = 20_000,
         clock: Callable[[], float] = time.monotonic,
         trouble_ttl_s: float = TROUBLE_TTL_S,
     ) -> None:
-        self._nameservers = tuple(nameservers) if nameservers is not None else _system()
+        self._nameservers = tuple(map(_nameserver, nameservers)) if nameservers is not None else _system()
         self._trust_ad = trust_ad
         self._timeout_s = timeout_s
         self._cache_size = cache_size
@@ -267,6 +269,16 @@ async def _udp_then_tcp(query: dns.message.Message, address: str, port: int, try
         )
     except dns.message.Truncated:
         return await dns.asyncquery.tcp(query, address, 2 * try_s, port)
+
+
+def _nameserver(given: tuple[str, int] | str) -> tuple[str, int]:
+    if isinstance(given, tuple):
+        return given
+    host, _, port = given.rpartition(":") if given.count(":") == 1 or "]:" in given else (given, "", "53")
+    try:
+        return str(ipaddress.ip_address(host.strip("[]"))), int(port)
+    except ValueError:
+        raise ValueError(f"{given!r} is no nameserver: ip, ip:port or [ip6]:port") from None
 
 
 def _system() -> tuple[tuple[str, int], ...]:

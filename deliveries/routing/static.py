@@ -23,6 +23,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from deliveries.smtp.hop import Credentials, Tls
 
@@ -62,7 +63,7 @@ def find(routes: Mapping[str, StaticRoute], domain: str) -> StaticRoute | None:
     return routes.get(ANY)
 
 
-def parse_routes(text: str) -> dict[str, StaticRoute]:
+def parse(text: str) -> dict[str, StaticRoute]:
     """MAIL_ROUTES as text → routes by domain; empty text is no routes. ValueError names the key that is wrong."""
     if not text.strip():
         return {}
@@ -77,6 +78,8 @@ def parse_routes(text: str) -> dict[str, StaticRoute]:
         key = _domain(domain)
         if key in routes:
             raise ValueError(f"MAIL_ROUTES: {domain!r} stands there twice")
+        if not isinstance(fields, dict):
+            raise ValueError(f"MAIL_ROUTES[{domain!r}] must be an object")
         routes[key] = _route(key, fields)
     return routes
 
@@ -97,7 +100,7 @@ def _domain(text: str) -> str:
     return key
 
 
-def _route(domain: str, fields: object) -> StaticRoute:
+def _route(domain: str, fields: dict[str, Any]) -> StaticRoute:
     def wrong(key: str, why: str) -> ValueError:
         return ValueError(f"MAIL_ROUTES[{domain!r}].{key}: {why}")
 
@@ -113,8 +116,6 @@ def _route(domain: str, fields: object) -> StaticRoute:
             raise wrong(key, "must be true or false")
         return value
 
-    if not isinstance(fields, dict):
-        raise ValueError(f"MAIL_ROUTES[{domain!r}] must be an object")
     for key in fields:
         if key not in _KEYS:
             raise wrong(key, f"unknown; known are {', '.join(sorted(_KEYS))}")
@@ -137,7 +138,7 @@ def _route(domain: str, fields: object) -> StaticRoute:
         hosts: tuple[tuple[str, int], ...] = ()
     else:
         named = fields.get("host")
-        names = named if isinstance(named, list) else [named]
+        names: list[Any] = named if isinstance(named, list) else [named]
         if not names or not all(isinstance(n, str) and n for n in names):
             raise wrong("host", "must be a host name, an IP address, or a list of them")
         try:

@@ -81,7 +81,7 @@ class FakeDns:
         self._udp, self._tcp = _bind(self)
         self.address: tuple[str, int] = self._udp.server_address  # type: ignore[assignment]
         self._threads = [
-            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
             for server in (self._udp, self._tcp)
         ]
 
