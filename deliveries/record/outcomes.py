@@ -91,6 +91,7 @@ def _lock(results: Sequence[Result]) -> tuple[datetime, dict[Any, Standing]]:
             queued=r["queued"],
             leased_by=r["lease_id"],
             started=r["started_at"] is not None,
+            late=r["late"],
         )
         for r in rows
     }
@@ -169,6 +170,7 @@ def _write_changes(changes: Sequence[_Changed], parked: bool) -> None:
         columns["event_type"].append(change.event.value if change.event else None)
         columns["event_data"].append(json.dumps(event_data(verdict, reply, result.host)))
         columns["suppress"].append(change.suppress)
+        columns["kept"].append(change.kept)
     execute(_CHANGES, columns)
 
 
@@ -191,7 +193,8 @@ WITH locked AS (
     SELECT q.delivery_id, q.lease_id, q.started_at FROM queued q
      WHERE q.delivery_id IN (SELECT id FROM locked) ORDER BY q.delivery_id FOR UPDATE
 )
-SELECT d.id, d.tenant_id, d.message_id, d.recipient, d.status, d.attempts, d.unknowns, d.expires_at, now() AS now,
+SELECT d.id, d.tenant_id, d.message_id, d.recipient, d.status, d.attempts, d.unknowns, d.expires_at, d.late,
+       now() AS now,
        q.delivery_id IS NOT NULL AS queued, q.lease_id, q.started_at
   FROM locked JOIN delivery d ON d.id = locked.id LEFT JOIN queue q ON q.delivery_id = d.id
 """
@@ -208,7 +211,7 @@ SELECT * FROM unnest(
 
 _COLUMNS = (
     "id status reason category rule enhanced reply host attempts unknowns next settled duplicate row due event "
-    "event_type event_data suppress"
+    "event_type event_data suppress kept"
 ).split()
 
 _CHANGES = f"""
@@ -217,16 +220,19 @@ WITH o AS (
         %(id)s::uuid[], %(status)s::text[], %(reason)s::text[], %(category)s::text[], %(rule)s::text[],
         %(enhanced)s::text[], %(reply)s::text[], %(host)s::text[], %(attempts)s::int[], %(unknowns)s::int[],
         %(next)s::timestamptz[], %(settled)s::bool[], %(duplicate)s::bool[], %(row)s::text[], %(due)s::timestamptz[],
-        %(event)s::uuid[], %(event_type)s::text[], %(event_data)s::text[], %(suppress)s::bool[]
+        %(event)s::uuid[], %(event_type)s::text[], %(event_data)s::text[], %(suppress)s::bool[],
+        %(kept)s::bool[]
     ) AS o(id, status, reason, category, rule, enhanced, reply, host, attempts, unknowns, next, settled, duplicate,
-           row, due, event, event_type, event_data, suppress)
+           row, due, event, event_type, event_data, suppress, kept)
+), counted AS (
+    UPDATE delivery d SET attempts = o.attempts FROM o WHERE d.id = o.id AND o.kept
 ), changed AS (
     UPDATE delivery d
        SET status = o.status, reason = o.reason, category = o.category, rule = o.rule, enhanced = o.enhanced,
            reply = o.reply, host = o.host, attempts = o.attempts, unknowns = o.unknowns, next_attempt_at = o.next,
            duplicate_possible = d.duplicate_possible OR o.duplicate,
            settled_at = CASE WHEN o.settled THEN now() END
-      FROM o WHERE d.id = o.id
+      FROM o WHERE d.id = o.id AND NOT o.kept
     RETURNING d.id, d.tenant_id, d.message_id, d.recipient
 ), ended AS (
     DELETE FROM queued q USING o WHERE q.delivery_id = o.id AND o.row = '{Row.DELETE.name}'

@@ -40,7 +40,10 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The delivery as it stands when the result is recorded; `leased_by` None where nobody holds it."""
+    """The delivery as it stands when the result is recorded; `leased_by` None where nobody holds it.
+
+    `late` says that a report had already bounced it.
+    """
 
     id: UUID
     tenant_id: UUID
@@ -53,6 +56,7 @@ class Standing:
     queued: bool
     leased_by: UUID | None
     started: bool
+    late: bool = False
 
 
 class Row(Enum):
@@ -77,12 +81,20 @@ class Change:
     event: EventType | None = None
     suppress: bool = False
     duplicate_possible: bool = False
+    #: what a report said stands: status, words and times stay, only the attempt is counted
+    kept: bool = False
 
 
 def settle(at: Standing, result: Result, now: datetime, schedule: Schedule, unknown_policy: str) -> Change:
-    """The change that `result` makes. A 2xx always makes the delivery delivered, whoever holds the lease."""
+    """The change that `result` makes. A 2xx makes the delivery delivered, whoever holds the lease.
+
+    But for one that a report bounced while the round was under way: the receiver's later word had come first.
+    """
     said = result.verdict.status
     ours = at.queued and at.leased_by == result.lease_id
+    if at.late and at.status is Status.BOUNCED and (ours or said is Status.DELIVERED):
+        # PROTOCOL 27: a DSN read before its 250 was recorded still ends in bounced; the row must not be sent again
+        return Change(Status.BOUNCED, Row.DELETE, "", at.attempts + bool(result.tries), at.unknowns, kept=True)
     if said is Status.DELIVERED:
         elsewhere = not ours and (at.leased_by is not None and at.started)
         again = at.unknowns > 0 or elsewhere or at.status is Status.DELIVERED

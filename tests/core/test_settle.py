@@ -117,3 +117,15 @@ def test_an_unknown_that_grows_too_old_stays_unknown_for_it_may_have_arrived() -
 def test_every_status_has_a_sentence_for_a_person() -> None:
     for verdict in (DELIVERED, DEFERRED, BOUNCED, UNKNOWN):
         assert change(AT, verdict).reason.startswith("mx.b.test ")
+
+
+def test_a_bounce_that_a_report_told_stands_when_the_250_of_its_round_is_recorded_later() -> None:
+    bounced = replace(AT, status=Status.BOUNCED, late=True)
+    for verdict in (DELIVERED, DEFERRED, UNKNOWN, BOUNCED):
+        done = change(bounced, verdict)
+        assert (done.status, done.row, done.kept) == (Status.BOUNCED, Row.DELETE, True)
+        assert done.event is None and done.attempts == 1
+
+
+def test_a_bounce_of_a_round_still_gives_way_to_a_2xx() -> None:
+    assert change(replace(AT, status=Status.BOUNCED, queued=False, leased_by=None), DELIVERED).status is Status.DELIVERED
