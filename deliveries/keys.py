@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 import secrets
 from dataclasses import dataclass
+from datetime import timedelta
 from uuid import UUID
+
+from django.db.models import Q
+from django.db.models.functions import Now
 
 from deliveries.models import ApiKey, Tenant
 
@@ -47,3 +51,10 @@ def find(secret: str) -> Caller | None:
         .first()
     )
     return Caller(*row, secret_hash=hash_of(secret)) if row else None
+
+
+def touch(key_id: UUID) -> None:
+    """Note that the key was used; once a minute is enough to tell which keys are dead."""
+    ApiKey.objects.filter(Q(last_used_at=None) | Q(last_used_at__lt=Now() - timedelta(minutes=1)), id=key_id).update(
+        last_used_at=Now()
+    )

@@ -1,8 +1,28 @@
-"""Every address of the service."""
+"""Every path of the service."""
+
+from __future__ import annotations
 
 from django.contrib import admin
 from django.urls import path
 
+from mailapi.views import account, docs, emails, health, webhooks
+
 urlpatterns = [
     path("admin/", admin.site.urls),
+    path("emails", emails.Emails.as_view()),
+    path("emails/batch", emails.Batch.as_view()),
+    path("emails/<str:email_id>", emails.Email.as_view()),
+    path("webhooks", webhooks.Webhooks.as_view()),
+    path("webhooks/<str:webhook_id>", webhooks.Webhook.as_view()),
+    path("domains", account.Domains.as_view()),
+    path("suppressions", account.Suppressions.as_view()),
+    path("health/live", health.Live.as_view()),
+    path("health/ready", health.Ready.as_view()),
+    path("openapi.json", docs.openapi, name="openapi"),
+    path("docs", docs.Docs.as_view(), name="docs"),
 ]
+
+handler400 = "mailapi.errors.bad_request"
+handler403 = "mailapi.errors.forbidden"
+handler404 = "mailapi.errors.not_found"
+handler500 = "mailapi.errors.server_error"

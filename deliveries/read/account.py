@@ -1,0 +1,66 @@
+"""What a tenant has: domains, webhook endpoints, suppressed addresses, as Resend's API shows them."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from deliveries.models import SendingDomain, Suppression, WebhookEndpoint
+from deliveries.read.emails import iso, keyset
+
+Page = tuple[list[dict[str, Any]], bool]
+
+#: Resend knows three origins; the exact reason stands beside it
+_ORIGIN = {"bounce": "bounce", "complaint": "complaint"}
+
+
+def domains(tenant_id: UUID, limit: int, after: UUID | None, before: UUID | None) -> Page:
+    rows, more = keyset(SendingDomain.objects.filter(tenant_id=tenant_id), limit, after, before)
+    return [
+        {
+            "id": str(row.id),
+            "name": row.name,
+            "status": "verified" if row.verified_at else "pending",
+            "created_at": iso(row.created_at),
+            "region": "self-hosted",
+        }
+        for row in rows
+    ], more
+
+
+def suppressions(tenant_id: UUID, limit: int, after: UUID | None, before: UUID | None) -> Page:
+    rows, more = keyset(Suppression.objects.filter(tenant_id=tenant_id), limit, after, before)
+    return [
+        {
+            "id": str(row.id),
+            "email": row.address,
+            "origin": _ORIGIN.get(row.reason, "manual"),
+            "source_id": str(row.source_event) if row.source_event else None,
+            "created_at": iso(row.created_at),
+            "reason": row.reason,
+            "stream": row.stream,
+        }
+        for row in rows
+    ], more
+
+
+def webhooks(tenant_id: UUID, limit: int, after: UUID | None, before: UUID | None) -> Page:
+    rows, more = keyset(WebhookEndpoint.objects.filter(tenant_id=tenant_id).defer("secret"), limit, after, before)
+    return [_webhook(row) for row in rows], more
+
+
+def webhook(tenant_id: UUID, endpoint_id: UUID) -> dict[str, Any] | None:
+    row = WebhookEndpoint.objects.filter(tenant_id=tenant_id, id=endpoint_id).first()
+    if row is None:
+        return None
+    return {"object": "webhook", **_webhook(row), "signing_secret": bytes(row.secret).decode("ascii")}
+
+
+def _webhook(row: WebhookEndpoint) -> dict[str, Any]:
+    return {
+        "id": str(row.id),
+        "created_at": iso(row.created_at),
+        "status": "enabled" if row.enabled else "disabled",
+        "endpoint": row.url,
+        "events": row.events,
+    }

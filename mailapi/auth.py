@@ -1,0 +1,86 @@
+"""Who asks: `Authorization: Bearer <key>` → Caller, and whether its scope opens this door.
+
+Callers are remembered for five seconds per process, so that a revoked key is refused within five; the
+statement of accept looks again, so that it never stores a mail for one.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+
+from deliveries import keys
+from deliveries.errors import KeyRefused
+from deliveries.keys import Caller
+from deliveries.models import ApiKey
+
+REMEMBERED_S = 5.0
+#: a key's last use is written at most once in so many seconds, and by each process
+TOUCHED_S = 60.0
+#: callers that one process remembers; above it all are forgotten, which costs one query each
+_MOST = 10_000
+#: no key of ours is longer, and no header field may cost a hash of megabytes
+_LONGEST = 512
+
+_callers: dict[bytes, tuple[Caller, float]] = {}
+_touched: dict[Any, float] = {}
+
+
+def caller_of(secret: str) -> Caller:
+    """The caller behind a key's plain text; KeyRefused when it is unknown or revoked."""
+    if not secret or len(secret) > _LONGEST:
+        raise _unknown()
+    now = time.monotonic()
+    digest = keys.hash_of(secret)
+    if (held := _callers.get(digest)) and held[1] > now:
+        return held[0]
+    caller = keys.find(secret)
+    if caller is None:
+        _callers.pop(digest, None)
+        raise _unknown()
+    if len(_callers) >= _MOST:
+        _callers.clear()
+        _touched.clear()
+    _callers[digest] = (caller, now + REMEMBERED_S)
+    if _touched.get(caller.key_id, -TOUCHED_S) + TOUCHED_S <= now:
+        _touched[caller.key_id] = now
+        keys.touch(caller.key_id)
+    return caller
+
+
+def forget() -> None:
+    """Empty the memory of this process (tests)."""
+    _callers.clear()
+    _touched.clear()
+
+
+def _unknown() -> KeyRefused:
+    return KeyRefused("invalid_api_key", "This API key is unknown or was revoked; make a new one in the panel.", 403)
+
+
+class KeyAuthentication(BaseAuthentication):
+    """RFC 6750 §2.1. Raises KeyRefused, so that a missing and a wrong key are told apart."""
+
+    def authenticate(self, request: Request) -> tuple[Caller, None]:
+        header = request.META.get("HTTP_AUTHORIZATION", "")
+        scheme, _, secret = header.strip().partition(" ")
+        if scheme.lower() != "bearer" or not secret.strip():
+            raise KeyRefused("missing_api_key", "Send the API key in the header `Authorization: Bearer re_…`.", 401)
+        return caller_of(secret.strip()), None
+
+    def authenticate_header(self, request: Request) -> str:
+        return "Bearer"
+
+
+class HasKey(BasePermission):
+    """A key for sending opens only what a view names in `open_to_sending` (HTTP methods)."""
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        caller: Caller = request.user  # type: ignore[assignment]
+        if caller.scope == ApiKey.Scope.FULL or request.method in getattr(view, "open_to_sending", ()):
+            return True
+        raise KeyRefused("restricted_api_key", "This API key may only send; use one with full access.", 401)

@@ -1,0 +1,144 @@
+"""The one error body, of every answer that is not 2xx:
+
+    {"statusCode": 422, "name": "validation_error", "message": "…",
+     "errors": [{"field": "to[3]", "code": "invalid_address", "message": "…", "index": null}], "request_id": "…"}
+
+`statusCode`, `name` and `message` are Resend's; its SDKs build their exceptions from them. `errors` names every fault.
+Any answer that is not 2xx means that nothing was stored.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+from django.core.exceptions import PermissionDenied
+from django.db import InterfaceError, OperationalError
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.views import defaults
+from rest_framework import exceptions
+
+from deliveries.errors import BadInput, Conflict, Fault, KeyRefused
+
+log = logging.getLogger(__name__)
+
+#: how many faults `message` tells in full; `errors` has them all
+_TOLD = 3
+_AWAY_S = 5
+
+
+def answer(
+    request: HttpRequest,
+    status: int,
+    name: str,
+    message: str,
+    faults: Sequence[Fault] = (),
+    headers: dict[str, str] | None = None,
+) -> JsonResponse:
+    body = {
+        "statusCode": status,
+        "name": name,
+        "message": message,
+        "errors": [{"field": f.field, "code": f.code, "message": f.message, "index": f.index} for f in faults],
+        "request_id": getattr(request, "request_id", None),
+    }
+    return JsonResponse(body, status=status, headers=headers)
+
+
+def sentence(faults: Sequence[Fault]) -> str:
+    """The first faults in words, each with its place."""
+    told = [f"{place}: {f.message}" if (place := _place(f)) else f.message for f in faults[:_TOLD]]
+    if len(faults) > _TOLD:
+        told.append(f"And {len(faults) - _TOLD} more, see errors.")
+    return " ".join(told)
+
+
+def _place(fault: Fault) -> str:
+    if fault.index is None:
+        return fault.field
+    return f"[{fault.index}].{fault.field}" if fault.field else f"[{fault.index}]"
+
+
+def handle(exc: Exception, context: dict[str, Any]) -> HttpResponse | None:
+    """DRF's exception handler. None lets our own bugs become a 500 with a traceback in the log."""
+    request = context["request"]._request
+    if isinstance(exc, BadInput):
+        return answer(request, exc.http_status, exc.name, sentence(exc.faults), exc.faults)
+    if isinstance(exc, KeyRefused):
+        # RFC 9110 §15.5.2: a 401 names the scheme
+        headers = {"WWW-Authenticate": "Bearer"} if exc.http_status == 401 else None
+        return answer(request, exc.http_status, exc.name, str(exc), headers=headers)
+    if isinstance(exc, Conflict):
+        headers = {"Retry-After": str(exc.retry_after_s)} if exc.retry_after_s is not None else None
+        return answer(request, 409, exc.name, str(exc), headers=headers)
+    if isinstance(exc, Http404 | exceptions.NotFound):
+        return answer(request, 404, "not_found", str(exc) or "There is nothing here.")
+    if isinstance(exc, exceptions.MethodNotAllowed):
+        allowed = context["view"].headers["Allow"]
+        message = f"{request.method} is not possible here; use {allowed}."
+        return answer(request, 405, "method_not_allowed", message, headers={"Allow": allowed})
+    if isinstance(exc, PermissionDenied | exceptions.PermissionDenied):
+        return answer(request, 403, "invalid_access", "This API key may not do that.")
+    if isinstance(exc, exceptions.Throttled):
+        headers = {"Retry-After": str(int(getattr(exc, "wait", None) or 1))}
+        return answer(request, 429, "rate_limit_exceeded", "Too many requests; slow down.", headers=headers)
+    if isinstance(exc, exceptions.APIException):
+        return answer(request, exc.status_code, "validation_error", str(exc.detail))
+    if isinstance(exc, OperationalError | InterfaceError | psycopg.OperationalError | psycopg.InterfaceError):
+        # connection lost, statement_timeout, disk full: not the caller's fault, and worth another try
+        log.error("the database did not serve %s %s: %s", request.method, request.path, exc)
+        return answer(
+            request,
+            503,
+            "application_error",
+            "The service cannot store anything at this moment; ask again with the same Idempotency-Key.",
+            headers={"Retry-After": str(_AWAY_S)},
+        )
+    return None
+
+
+class RequestId:
+    """Middleware: every answer carries X-Request-Id, every error body the same value."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        request.request_id = str(uuid4())  # type: ignore[attr-defined]
+        response = self.get_response(request)
+        response["X-Request-Id"] = request.request_id  # type: ignore[attr-defined]
+        return response
+
+
+# --- what Django answers before or outside of a view (handler400 … of mailapi.urls) -------------------------
+
+
+def _wants_page(request: HttpRequest) -> bool:
+    return "text/html" in request.headers.get("Accept", "")
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if _wants_page(request):
+        return defaults.bad_request(request, exception)
+    return answer(request, 400, "validation_error", "The request cannot be read; check the Host header and the URL.")
+
+
+def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if _wants_page(request):
+        return defaults.permission_denied(request, exception)
+    return answer(request, 403, "invalid_access", "This is not open to you.")
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if _wants_page(request):
+        return defaults.page_not_found(request, exception)
+    return answer(request, 404, "not_found", "There is nothing at this path; /docs lists what there is.")
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    if _wants_page(request):
+        return defaults.server_error(request)
+    return answer(request, 500, "application_error", "Something broke on our side; nothing was stored.")

@@ -1,0 +1,170 @@
+"""From octets to a JSON value, under caps: length first, then structure, then text.
+
+Every fault is a BadInput; nothing here costs memory that is not bounded by a constant.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest
+from django.http.request import UnreadablePostError
+
+from deliveries.errors import BadInput, Fault
+
+_PIECE = 65_536
+#: above it a body is looked over before it is parsed, and waits for its turn
+_LARGE = 1024 * 1024
+#: octets outside of strings and of lists of numbers: a JSON value costs up to 20 × that in memory
+_MOST_STRUCTURE = 1024 * 1024
+#: large bodies that one process parses at a time: each may hold some 200 MB while it is worked on
+_turns = threading.BoundedSemaphore(2)
+_TURN_S = 10
+
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_NUMBERS = re.compile(rb"\[[\d,\s]*+\]")
+#: escapes that JSON allows and neither Postgres nor mail does: U+0000 and halves of surrogate pairs
+_SUSPECT = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A parsed body. `faults` names strings with NUL or lone surrogates; `value` still holds them."""
+
+    value: Any
+    digest: bytes
+    faults: tuple[Fault, ...] = ()
+
+
+@contextmanager
+def json_body(request: HttpRequest) -> Iterator[Body]:
+    """The request's JSON. Work on it inside the block: large bodies wait for each other."""
+    octets = read(request, settings.MAX_BODY_OCTETS)
+    if len(octets) <= _LARGE:
+        yield _body(octets)
+        return
+    if not _turns.acquire(timeout=_TURN_S):
+        message = "Too many large requests at once; send it again in a moment."
+        raise BadInput([Fault("", "busy", message)], "rate_limit_exceeded", 429)
+    try:
+        yield _body(octets)
+    finally:
+        _turns.release()
+
+
+def read(request: HttpRequest, cap: int) -> bytes:
+    """The octets of the body, at most `cap`; a longer one is refused by its Content-Length, unread."""
+    meta = request.META
+    if meta.get("HTTP_CONTENT_ENCODING", "identity").lower() not in ("", "identity"):
+        raise _refused("content_encoding", "Send the body without Content-Encoding.", 415)
+    stream: Any = request
+    declared: int | None = None
+    if raw := meta.get("CONTENT_LENGTH"):
+        if not (raw.isascii() and raw.isdigit()):
+            raise _refused("content_length", "Content-Length is not a number.", 400)
+        if (declared := int(raw[:20])) > cap:
+            raise _too_large(cap)
+    elif meta.get("wsgi.input_terminated"):  # chunked, or HTTP/2: the server ends the stream
+        stream = meta["wsgi.input"]
+    elif "chunked" in meta.get("HTTP_TRANSFER_ENCODING", "").lower():
+        raise _refused("length_required", "Send a Content-Length.", 411)
+    octets = bytearray()
+    try:
+        while piece := stream.read(_PIECE):
+            octets += piece
+            if len(octets) > cap:
+                raise _too_large(cap)
+    except (UnreadablePostError, OSError):
+        raise _refused("incomplete_body", "The connection ended before the body did.", 400) from None
+    if declared is not None and len(octets) < declared:
+        raise _refused("incomplete_body", f"The body ended after {len(octets)} of {declared} octets.", 400)
+    return bytes(octets)
+
+
+def _body(octets: bytes) -> Body:
+    value, text = parse(octets)
+    faults = tuple(_unusable_text(value)) if _SUSPECT.search(text) else ()
+    return Body(value, hashlib.sha256(octets).digest(), faults)
+
+
+def parse(octets: bytes) -> tuple[Any, str]:
+    """(value, text) of a JSON document in UTF-8 (RFC 8259 §8.1); stricter than the RFC: no name twice, no NaN."""
+    try:
+        text = octets.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise _refused("invalid_utf8", f"The body is not UTF-8 (octet {e.start}).", 400) from None
+    if not text.strip():
+        raise _refused("empty_body", "The body is empty; send a JSON object.", 400)
+    if len(octets) > _LARGE and len(_NUMBERS.sub(b"", _STRING.sub(b"", octets))) > _MOST_STRUCTURE:
+        raise _refused("too_complex", "The JSON has too many values; a mail needs only a few.", 413)
+    try:
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_constant), text
+    except json.JSONDecodeError as e:
+        message = f"The body is not JSON: {e.msg} at line {e.lineno}, column {e.colno}."
+        raise _refused("invalid_json", message, 400) from None
+    except RecursionError:
+        raise _refused("too_deep", "The JSON is nested too deeply.", 400) from None
+    except ValueError as e:  # a number of thousands of digits
+        raise _refused("invalid_json", f"The body is not JSON: {str(e)[:100]}.", 400) from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        double = next(name for name in names if names.count(name) > 1)
+        # parsers disagree about which one counts
+        raise _refused("duplicate_field", "The field stands twice in one object; keep one.", 400, double)
+    return found
+
+
+def _constant(word: str) -> Any:
+    raise _refused("invalid_json", f"The body is not JSON: {word} is no JSON number.", 400)
+
+
+def _unusable_text(value: Any) -> Iterator[Fault]:
+    stack: list[tuple[tuple[str | int, ...], Any]] = [((), value)]
+    while stack:
+        path, item = stack.pop()
+        if isinstance(item, str):
+            if "\0" in item:
+                yield Fault(field_name(path), "control_character", "The text contains NUL (U+0000); remove it.")
+            elif _SURROGATE.search(item):
+                message = "The text contains half of a surrogate pair; send whole characters."
+                yield Fault(field_name(path), "invalid_character", message)
+        elif isinstance(item, dict):
+            stack.extend(((*path, name), part) for name, part in item.items())
+            if any("\0" in name or _SURROGATE.search(name) for name in item):
+                yield Fault(field_name(path), "control_character", "A field name contains an unusable character.")
+        elif isinstance(item, list):
+            stack.extend(((*path, i), part) for i, part in enumerate(item) if isinstance(part, str | dict | list))
+
+
+def field_name(path: tuple[str | int, ...]) -> str:
+    """`("attachments", 0, "content")` → `attachments[0].content`; always encodable."""
+    name = ""
+    for step in path:
+        if isinstance(step, int):
+            name += f"[{step}]"
+        else:
+            shown = step if len(step) <= 100 else step[:100] + "…"
+            name += f".{shown}" if name else shown
+    return _SURROGATE.sub("\ufffd", name)
+
+
+def _refused(code: str, message: str, status: int, field: str = "") -> BadInput:
+    name = "payload_too_large" if status == 413 else "validation_error"
+    return BadInput([Fault(field_name((field,)) if field else "", code, message)], name, status)
+
+
+def _too_large(cap: int) -> BadInput:
+    return _refused("too_large", f"The request is larger than {cap // (1024 * 1024)} MB; send less or link to it.", 413)

@@ -1,0 +1,150 @@
+"""The OpenAPI 3.1 description: which shapes each endpoint takes and answers (drf-spectacular draws it)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from drf_spectacular.contrib.pydantic import PydanticExtension
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.generators import SchemaGenerator
+from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.plumbing import ResolvedComponent
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema, extend_schema_view
+from pydantic.json_schema import model_json_schema
+
+from mailapi.schemas import answers
+from mailapi.schemas.emails import MAX_BATCH, SendEmail
+from mailapi.schemas.webhooks import CreateWebhook
+
+
+class Shapes(PydanticExtension):
+    """Requests are described as they are validated, answers as they are serialized."""
+
+    priority = 1
+
+    def map_serializer(self, auto_schema: AutoSchema, direction: str) -> dict[str, Any]:
+        mode = "validation" if direction == "request" else "serialization"
+        schema = model_json_schema(self.target, ref_template="#/components/schemas/{model}", mode=mode)  # type: ignore[arg-type]
+        for name, part in schema.pop("$defs", {}).items():
+            component = ResolvedComponent(name=name, type=ResolvedComponent.SCHEMA, object=name, schema=part)
+            auto_schema.registry.register_on_missing(component)
+        return schema
+
+
+class Bearer(OpenApiAuthenticationExtension):
+    target_class = "mailapi.auth.KeyAuthentication"
+    name = "key"
+
+    def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, Any]:
+        return {"type": "http", "scheme": "bearer", "description": "An API key: `Authorization: Bearer re_…`."}
+
+
+@lru_cache(maxsize=1)
+def document() -> dict[str, Any]:
+    """The whole description; the same for every caller and request."""
+    return SchemaGenerator().get_schema(request=None, public=True)
+
+
+def _answers(good: Any, *errors: int, status: int = 200) -> dict[Any, Any]:
+    return {status: good, **dict.fromkeys((401, 403, *errors, 503), answers.Error)}
+
+
+_IDEMPOTENCY = OpenApiParameter(
+    "Idempotency-Key",
+    {"type": "string", "minLength": 1, "maxLength": 256},
+    OpenApiParameter.HEADER,
+    description="The same key and body within 24 hours get the first answer again, and no second mail.",
+)
+_PAGE = [
+    OpenApiParameter("limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}, description="Rows."),
+    OpenApiParameter("after", OpenApiTypes.UUID, description="An id: older rows follow."),
+    OpenApiParameter("before", OpenApiTypes.UUID, description="An id: the next newer rows."),
+]
+_EXAMPLE = OpenApiExample(
+    "A mail",
+    value={
+        "from": "Shop <orders@example.com>",
+        "to": ["delivered@simulator.test"],
+        "subject": "Your order",
+        "text": "It is on its way.",
+    },
+    request_only=True,
+)
+
+
+def _list(what: str, name: str, shape: Any, tag: str) -> Any:
+    return extend_schema(
+        operation_id=name, summary=f"List {what}, newest first", tags=[tag], parameters=_PAGE, request=None,
+        responses=_answers(shape, 422),
+    )  # fmt: skip
+
+
+describe_emails = extend_schema_view(
+    get=_list("mails", "listEmails", answers.EmailList, "emails"),
+    post=extend_schema(
+        operation_id="sendEmail", summary="Send a mail", tags=["emails"], parameters=[_IDEMPOTENCY], request=SendEmail,
+        responses=_answers(answers.EmailAccepted, 400, 409, 413, 422), examples=[_EXAMPLE],
+        description="Answered only after the mail is on disk. Any other answer means that nothing was stored.",
+    ),
+)  # fmt: skip
+describe_email = extend_schema_view(
+    get=extend_schema(
+        operation_id="getEmail", summary="Where is this mail?", tags=["emails"], request=None,
+        parameters=[OpenApiParameter("email_id", OpenApiTypes.UUID, OpenApiParameter.PATH)],
+        responses=_answers(answers.Email, 404),
+    ),
+)  # fmt: skip
+describe_batch = extend_schema_view(
+    post=extend_schema(
+        operation_id="sendBatch", summary=f"Send up to {MAX_BATCH} mails", tags=["emails"],
+        parameters=[
+            _IDEMPOTENCY,
+            OpenApiParameter(
+                "x-batch-validation", {"type": "string", "enum": ["strict", "permissive"], "default": "strict"},
+                OpenApiParameter.HEADER,
+                description="strict: all or none. permissive: what can be sent is sent, `errors` names the others.",
+            ),
+        ],
+        request={"application/json": {
+            "type": "array", "items": {"$ref": "#/components/schemas/SendEmail"}, "minItems": 1, "maxItems": MAX_BATCH,
+        }},
+        responses=_answers(answers.BatchAccepted, 400, 409, 413, 422),
+    ),
+)  # fmt: skip
+describe_webhooks = extend_schema_view(
+    get=_list("webhooks", "listWebhooks", answers.WebhookList, "webhooks"),
+    post=extend_schema(
+        operation_id="createWebhook", summary="Add a webhook", tags=["webhooks"], request=CreateWebhook,
+        responses=_answers(answers.WebhookCreated, 400, 413, 422, status=201),
+        description="The signing secret stands in the answer.",
+    ),
+)  # fmt: skip
+_WEBHOOK_ID = OpenApiParameter("webhook_id", OpenApiTypes.UUID, OpenApiParameter.PATH)
+describe_webhook = extend_schema_view(
+    get=extend_schema(
+        operation_id="getWebhook", summary="A webhook", tags=["webhooks"], request=None, parameters=[_WEBHOOK_ID],
+        responses=_answers(answers.Webhook, 404),
+    ),
+    delete=extend_schema(
+        operation_id="deleteWebhook", summary="Remove a webhook", tags=["webhooks"], request=None,
+        parameters=[_WEBHOOK_ID], responses=_answers(answers.WebhookDeleted, 404),
+    ),
+)  # fmt: skip
+describe_domains = extend_schema_view(get=_list("domains", "listDomains", answers.DomainList, "domains"))
+describe_suppressions = extend_schema_view(
+    get=_list("suppressed addresses", "listSuppressions", answers.SuppressionList, "suppressions")
+)
+describe_live = extend_schema_view(
+    get=extend_schema(
+        operation_id="live", summary="Is the process there?", tags=["health"], request=None, auth=[],
+        responses={200: answers.Live},
+    )
+)  # fmt: skip
+describe_ready = extend_schema_view(
+    get=extend_schema(
+        operation_id="ready", summary="Does every part answer?", tags=["health"], request=None, auth=[],
+        responses={200: answers.Ready, 503: answers.Ready},
+    )
+)  # fmt: skip

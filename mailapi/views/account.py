@@ -1,0 +1,22 @@
+"""What the tenant has: domains and suppressed addresses."""
+
+from __future__ import annotations
+
+from django.http import HttpResponse
+from rest_framework.request import Request
+
+from deliveries.read import account as read
+from mailapi.schemas.openapi import describe_domains, describe_suppressions
+from mailapi.views.base import View, listed, page_of
+
+
+@describe_domains
+class Domains(View):
+    def get(self, request: Request) -> HttpResponse:
+        return listed(*read.domains(self.caller().tenant_id, *page_of(request)))
+
+
+@describe_suppressions
+class Suppressions(View):
+    def get(self, request: Request) -> HttpResponse:
+        return listed(*read.suppressions(self.caller().tenant_id, *page_of(request)))

@@ -1,0 +1,88 @@
+"""What the views share: one tenant per request, ids of paths, pages by keyset. A view reads, calls a verb, answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID
+
+from django.http import JsonResponse
+from rest_framework.exceptions import NotFound
+from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.parsers import BaseParser
+from rest_framework.renderers import BaseRenderer
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from deliveries.errors import BadInput, Fault
+from deliveries.keys import Caller
+
+#: rows of a page
+LIMIT = 20
+MOST = 100
+
+
+class _AlwaysJson(BaseContentNegotiation):
+    """RFC 9110 §12.5.1 allows to disregard Accept, which is kinder than a 406."""
+
+    def select_parser(self, request: Request, parsers: Iterable[BaseParser]) -> BaseParser | None:
+        return next(iter(parsers), None)
+
+    def select_renderer(
+        self, request: Request, renderers: Iterable[BaseRenderer], format_suffix: str | None = None
+    ) -> tuple[BaseRenderer, str]:
+        return next(iter(renderers)), "application/json"
+
+
+class View(APIView):
+    """An endpoint of the native API. Bodies are read by mailapi.schemas.body, never by DRF's parsers."""
+
+    content_negotiation_class = _AlwaysJson
+    http_method_names = ["get", "head", "post", "put", "patch", "delete"]
+    #: methods that a key of scope sending_access may use
+    open_to_sending: tuple[str, ...] = ()
+
+    def caller(self) -> Caller:
+        caller: Caller = self.request.user  # type: ignore[assignment]
+        return caller
+
+
+def path_id(text: str) -> UUID:
+    """An id from a path; what is no UUID does not exist."""
+    try:
+        return UUID(text)
+    except ValueError:
+        raise NotFound("There is no such object; ids are UUIDs.") from None
+
+
+def found(value: Any) -> JsonResponse:
+    """200 with the object; 404 also for another tenant's, so that ids tell nothing."""
+    if value is None:
+        raise NotFound("There is no object with this id.")
+    return JsonResponse(value)
+
+
+def page_of(request: Request) -> tuple[int, UUID | None, UUID | None]:
+    """limit, after, before of a list's query; BadInput names what is wrong."""
+    faults: list[Fault] = []
+    query = request.query_params
+    raw = query.get("limit", str(LIMIT))
+    limit = int(raw) if raw.isascii() and raw.isdigit() and len(raw) < 4 else 0
+    if not 1 <= limit <= MOST:
+        faults.append(Fault("limit", "invalid_parameter", f"Must be a number from 1 to {MOST}."))
+    cursors: dict[str, UUID | None] = {"after": None, "before": None}
+    for name in cursors:
+        if text := query.get(name):
+            try:
+                cursors[name] = UUID(text)
+            except ValueError:
+                faults.append(Fault(name, "invalid_parameter", "Must be an id from an earlier page."))
+    if query.get("after") and query.get("before"):
+        faults.append(Fault("after", "invalid_parameter", "Use either after or before."))
+    if faults:
+        raise BadInput(faults, "invalid_parameter", 422)
+    return limit, cursors["after"], cursors["before"]
+
+
+def listed(data: list[dict[str, Any]], has_more: bool) -> JsonResponse:
+    return JsonResponse({"object": "list", "has_more": has_more, "data": data})

@@ -1,0 +1,131 @@
+"""Send mail, and ask where it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.http import HttpResponse, JsonResponse
+from rest_framework.request import Request
+
+from deliveries.accept import Accepted, Draft, Idempotency, accept
+from deliveries.errors import BadInput, Fault
+from deliveries.read import emails as read
+from mailapi.schemas.body import Body, json_body
+from mailapi.schemas.emails import MAX_BATCH, SendEmail, across_fields
+from mailapi.schemas.faults import check, merged, read_shape, refusal
+from mailapi.schemas.openapi import describe_batch, describe_email, describe_emails
+from mailapi.views.base import View, found, listed, page_of, path_id
+
+_LONGEST_KEY = 256
+
+
+@describe_emails
+class Emails(View):
+    open_to_sending = ("POST",)
+
+    def get(self, request: Request) -> HttpResponse:
+        return listed(*read.page(self.caller().tenant_id, *page_of(request)))
+
+    def post(self, request: Request) -> HttpResponse:
+        with json_body(request._request) as body:
+            once = _idempotency(request, "emails", body)
+            draft = read_shape(body, SendEmail, across_fields).draft()
+            accepted = accept(self.caller().secret_hash, [draft], once)
+        return _replayable(JsonResponse({"id": str(accepted.ids[0])}), accepted)
+
+
+@describe_email
+class Email(View):
+    def get(self, request: Request, email_id: str) -> HttpResponse:
+        return found(read.email(self.caller().tenant_id, path_id(email_id)))
+
+
+@describe_batch
+class Batch(View):
+    open_to_sending = ("POST",)
+
+    def post(self, request: Request) -> HttpResponse:
+        permissive = _permissive(request)
+        with json_body(request._request) as body:
+            once = _idempotency(request, "emails/batch", body)
+            drafts, faults = _drafts(body)
+            if faults and not permissive:
+                raise refusal(faults)
+            accepted, faults = _accept_most(self.caller().secret_hash, drafts, once, faults, permissive)
+        answer: dict[str, Any] = {"data": [{"id": str(i)} for i in accepted.ids]}
+        if permissive:
+            answer["errors"] = [
+                {"index": f.index, "message": f"{f.field}: {f.message}" if f.field else f.message} for f in faults
+            ]
+        return _replayable(JsonResponse(answer), accepted)
+
+
+def _permissive(request: Request) -> bool:
+    mode = request.headers.get("x-batch-validation", "strict").lower()
+    if mode not in ("strict", "permissive"):
+        fault = Fault("x-batch-validation", "invalid_parameter", "The header must be strict or permissive.")
+        raise BadInput([fault], "invalid_parameter", 422)
+    return mode == "permissive"
+
+
+def _idempotency(request: Request, endpoint: str, body: Body) -> Idempotency | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    if not 1 <= len(key) <= _LONGEST_KEY or not key.isprintable():
+        message = f"The Idempotency-Key must have 1 to {_LONGEST_KEY} printable characters."
+        raise BadInput([Fault("Idempotency-Key", "invalid_idempotency_key", message)], "invalid_idempotency_key", 400)
+    return Idempotency(endpoint, key, body.digest)
+
+
+def _drafts(body: Body) -> tuple[dict[int, Draft], list[Fault]]:
+    """The mails that can be sent by their position, and what is wrong with the others."""
+    if not isinstance(body.value, list):
+        fault = Fault("", "wrong_type", "The body must be a list of mails.")
+        raise BadInput([fault], "validation_error", 400)
+    if not 1 <= len(body.value) <= MAX_BATCH:
+        message = f"The list has {len(body.value)} mails; 1 to {MAX_BATCH} are allowed."
+        raise BadInput([Fault("", "too_many" if body.value else "too_short", message)], "validation_error", 422)
+    drafts: dict[int, Draft] = {}
+    faults = [_indexed(f) for f in body.faults]
+    broken = {f.index for f in faults}
+    for index, value in enumerate(body.value):
+        shape, wrong = check(value, SendEmail, across_fields, index)
+        faults = merged(faults, wrong)
+        if shape is not None and index not in broken:
+            drafts[index] = shape.draft()
+    return drafts, faults
+
+
+def _indexed(fault: Fault) -> Fault:
+    """`[3].html` → html of mail 3."""
+    index, _, field = fault.field.removeprefix("[").partition("]")
+    return Fault(field.removeprefix("."), fault.code, fault.message, int(index))
+
+
+def _accept_most(
+    secret_hash: bytes, drafts: dict[int, Draft], once: Idempotency | None, faults: Sequence[Fault], permissive: bool
+) -> tuple[Accepted, list[Fault]]:
+    """All of `drafts`; when permissive, without those whose sender domain is refused."""
+    told = list(faults)
+    while drafts:
+        positions = list(drafts)
+        try:
+            return accept(secret_hash, list(drafts.values()), once), told
+        except BadInput as refused:
+            named = [
+                Fault(f.field, f.code, f.message, positions[f.index if f.index is not None else 0])
+                for f in refused.faults
+            ]
+            if not permissive:
+                raise BadInput(named, refused.name, refused.http_status) from None
+            told += named
+            drafts = {i: d for i, d in drafts.items() if i not in {f.index for f in named}}
+    return Accepted(()), told
+
+
+def _replayable(response: HttpResponse, accepted: Accepted) -> HttpResponse:
+    if accepted.replayed:
+        response["Idempotent-Replayed"] = "true"
+    return response
