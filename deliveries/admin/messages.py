@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 from django.contrib import admin, messages
 from django.contrib.admin.options import IncorrectLookupParameters
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -125,7 +127,13 @@ class MessageAdmin(TenantAdmin):
             raise IncorrectLookupParameters(e) from e
         domain_id = as_uuid(asked["domain"]) if "domain" in asked else None
         search = panel.Search(tenants, status=status, category=category, domain_id=domain_id, since_ms=since)
-        return parse(cl.query, search)
+        search = parse(cl.query, search)
+        one_word = search.words and " " not in search.words and not search.recipient
+        if one_word and not panel.page(search, now_ms, 1).ids:
+            # no subject has it: `anna` is then the beginning of an address (asked anew on every page, so that
+            # the cursor keeps its meaning)
+            search = replace(search, words="", recipient=search.words)
+        return search
 
     @display(description="Status")
     def state(self, message: Any) -> str:
@@ -168,7 +176,9 @@ class MessageAdmin(TenantAdmin):
     ) -> Any:
         if request.method not in ("GET", "HEAD"):
             return HttpResponseNotAllowed(("GET", "HEAD"))
-        message = self.get_object(request, object_id or "")
+        if object_id is None:
+            raise PermissionDenied  # messages come in by the API
+        message = self.get_object(request, object_id)
         if message is None:
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
         now = timezone.now()

@@ -1,0 +1,311 @@
+"""Nothing of one tenant is seen by another, in any list, page or action; outside text is never HTML."""
+
+from __future__ import annotations
+
+import pytest
+from django.contrib import admin
+from django.test import Client
+from django.urls import reverse
+
+from deliveries.admin.tenant import OperatorAdmin, TenantAdmin
+from deliveries.models import (
+    ApiKey,
+    AuditEntry,
+    Destination,
+    Event,
+    InboundMessage,
+    Membership,
+    Suppression,
+    Tenant,
+    User,
+    WebhookEndpoint,
+)
+from tests.fakes import mail
+
+pytestmark = pytest.mark.django_db
+
+#: what belongs to the installation; every other model admin is a TenantAdmin
+OPERATORS = {Tenant, User, Destination}
+TENANTS = [m for m in admin.site._registry if m not in OPERATORS]
+
+
+def login(user) -> Client:
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def url(model, name: str, *args) -> str:
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{name}", args=args)
+
+
+@pytest.fixture
+def three():
+    """Three tenants with one of everything, marked by their names."""
+    return {name: (own := mail.tenant(name), mail.everything(own, f"{name}mark")) for name in ("red", "green", "blue")}
+
+
+def test_every_model_admin_is_a_tenant_admin_or_the_operators():
+    for model, model_admin in admin.site._registry.items():
+        if model in OPERATORS:
+            assert isinstance(model_admin, OperatorAdmin) or model is User, model
+        else:
+            assert isinstance(model_admin, TenantAdmin), model
+    assert {m.__name__ for m in TENANTS} == {
+        "ApiKey", "AuditEntry", "InboundMessage", "Membership", "Message", "SendingDomain", "Suppression",
+        "WebhookDelivery", "WebhookEndpoint",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("model", TENANTS, ids=lambda m: m.__name__)
+@pytest.mark.parametrize("role", ["viewer", "owner"])
+def test_a_list_and_a_page_show_only_the_own_tenant(three, model, role):
+    client = login(mail.person("paul", three["red"][0], role=role))
+    page = client.get(url(model, "changelist")).content.decode()
+    assert "redmark" in page
+    assert "greenmark" not in page and "bluemark" not in page
+    assert client.get(url(model, "change", three["red"][1][model].pk)).status_code == 200
+    for other in ("green", "blue"):
+        row = three[other][1][model]
+        for name in ("change", "history", "delete"):
+            response = client.get(url(model, name, row.pk))
+            # Django answers an unknown id with a redirect to its index
+            assert response.status_code in (302, 403, 404), (name, response.status_code)
+            assert f"{other}mark" not in response.content.decode()
+        assert model._default_manager.filter(pk=row.pk).exists()
+
+
+@pytest.mark.parametrize("model", TENANTS, ids=lambda m: m.__name__)
+def test_a_member_of_two_tenants_sees_both_and_the_operator_all(three, model):
+    both = login(mail.person("bea", three["red"][0], three["green"][0]))
+    page = both.get(url(model, "changelist")).content.decode()
+    assert "redmark" in page and "greenmark" in page and "bluemark" not in page
+    page = both.get(url(model, "changelist"), {"tenant": str(three["blue"][0].pk)}, follow=True).content.decode()
+    assert "bluemark" not in page
+    operator = login(mail.person("root", operator=True))
+    page = operator.get(url(model, "changelist")).content.decode()
+    assert "redmark" in page and "greenmark" in page and "bluemark" in page
+
+
+@pytest.mark.parametrize("model", TENANTS, ids=lambda m: m.__name__)
+def test_no_action_reaches_another_tenant_and_a_viewer_has_none(three, model, monkeypatch):
+    from deliveries.admin import operate
+
+    reached: list[str] = []
+
+    def verb(module, name):
+        return lambda *args: reached.extend(str(i) for i in args[0] if not hasattr(i, "lower")) or 0
+
+    for module in ("operate", "lists", "webhooks"):
+        monkeypatch.setattr(f"deliveries.admin.{module}.verb", verb)
+    assert operate.verb is verb
+    foreign, own = three["green"][1][model], three["red"][1][model]
+    model_admin = admin.site._registry[model]
+    for role in ("viewer", "owner"):
+        client = login(mail.person(f"paul-{role}", three["red"][0], role=role))
+        for action in model_admin.actions or ():
+            data = {"action": action, "_selected_action": [str(foreign.pk)], "select_across": "1"}
+            client.post(url(model, "changelist"), data)
+            assert str(foreign.pk) not in reached
+            if role == "viewer":
+                client.post(url(model, "changelist"), {**data, "_selected_action": [str(own.pk)]})
+                assert not reached
+    foreign.refresh_from_db()
+    assert getattr(foreign, "revoked_at", None) is None
+
+
+@pytest.mark.parametrize("model", sorted(OPERATORS, key=lambda m: m.__name__), ids=lambda m: m.__name__)
+def test_what_belongs_to_the_installation_is_closed_to_members(three, model):
+    mail.destination()
+    client = login(mail.person("olga", three["red"][0], role="owner"))
+    row = model._default_manager.first()
+    for name, args in (("changelist", ()), ("change", (row.pk,)), ("delete", (row.pk,))):
+        assert client.get(url(model, name, *args)).status_code == 403
+    operator = login(mail.person("root", operator=True))
+    assert operator.get(url(model, "changelist")).status_code == 200
+    assert operator.get(url(model, "change", row.pk)).status_code == 200
+
+
+def test_a_person_without_a_membership_sees_nothing(three):
+    client = login(mail.person("nobody"))
+    assert client.get("/admin/").status_code == 200
+    for model in TENANTS:
+        assert client.get(url(model, "changelist")).status_code == 403
+
+
+def test_preview_and_files_are_the_tenants_own(three):
+    row = mail.message(three["green"][0], "a@example.net", filename="x.pdf")
+    file = row.attachment_count and __import__("deliveries.models", fromlist=["Attachment"]).Attachment.objects.get()
+    addresses = [url(type(row), "preview", row.pk), url(type(row), "file", row.pk, file.pk)]
+    for client, status in (
+        (login(mail.person("ron", three["red"][0])), 404),
+        (login(mail.person("gina", three["green"][0])), 200),
+        (Client(), 302),
+    ):
+        for address in addresses:
+            assert client.get(address).status_code == status
+    assert login(User.objects.get(username="ron")).post(url(type(row), "act", row.pk)).status_code == 404
+
+
+def test_a_new_key_is_shown_once_works_and_can_be_revoked(three):
+    from deliveries import keys
+
+    owner, rows = three["red"]
+    client = login(mail.person("dev", owner, role="developer"))
+    form = {"tenant": str(owner.pk), "name": "web shop", "scope": "sending_access"}
+    response = client.post(url(ApiKey, "add"), form)
+    secret = response.context["secret"]
+    assert secret in response.content.decode() and "no-store" in response["Cache-Control"]
+    caller = keys.find(secret)
+    assert caller is not None and caller.tenant_id == owner.pk and caller.scope == "sending_access"
+    made = ApiKey.objects.get(name="web shop")
+    for address in (url(ApiKey, "changelist"), url(ApiKey, "change", made.pk)):
+        assert secret not in client.get(address).content.decode()
+    client.post(url(ApiKey, "changelist"), {"action": "revoke", "_selected_action": [str(made.pk)]})
+    assert keys.find(secret) is None
+    told = set(AuditEntry.objects.filter(actor="dev").values_list("action", "tenant_id"))
+    assert told == {("key.created", owner.pk), ("key.revoked", owner.pk)}
+
+
+def test_a_key_cannot_be_made_for_another_tenant_or_by_a_viewer(three):
+    client = login(mail.person("dev", three["red"][0], role="developer"))
+    form = {"tenant": str(three["green"][0].pk), "name": "stolen", "scope": "full_access"}
+    assert client.post(url(ApiKey, "add"), form).status_code == 200
+    viewer = login(mail.person("viewer", three["red"][0]))
+    assert viewer.post(url(ApiKey, "add"), {**form, "tenant": str(three["red"][0].pk)}).status_code == 403
+    # a viewer elsewhere cannot lend the developer's rights
+    mixed = User.objects.get(username="dev")
+    Membership.objects.create(user=mixed, tenant=three["green"][0], role="viewer")
+    assert login(mixed).post(url(ApiKey, "add"), form).status_code == 200
+    assert not ApiKey.objects.filter(name="stolen").exists()
+
+
+def test_an_endpoint_is_made_by_its_verb_and_its_secret_shown_once(three, monkeypatch):
+    owner, _ = three["red"]
+    made: list[tuple] = []
+
+    def create_endpoint(tenant, address, events):
+        row = WebhookEndpoint.objects.create(tenant=tenant, url=address, events=events, secret=b"whsec_abc")
+        made.append((tenant, address, events))
+        return row, "whsec_abc"
+
+    monkeypatch.setattr("deliveries.admin.webhooks.verb", lambda module, name: create_endpoint)
+    client = login(mail.person("dev", owner, role="developer"))
+    form = {"tenant": str(owner.pk), "url": "https://shop.example/in", "events": ["email.bounced"]}
+    response = client.post(url(WebhookEndpoint, "add"), form)
+    assert "whsec_abc" in response.content.decode()
+    assert made == [(owner, "https://shop.example/in", ["email.bounced"])]
+    row = WebhookEndpoint.objects.get(url="https://shop.example/in")
+    assert "whsec_abc" not in client.get(url(WebhookEndpoint, "change", row.pk)).content.decode()
+
+
+def test_only_an_owner_sees_to_people_and_never_locks_the_own_door(three):
+    owner, rows = three["red"]
+    boss = mail.person("boss", owner, role="owner")
+    client = login(boss)
+    own = boss.memberships.get()
+    assert client.post(url(Membership, "delete", own.pk), {"post": "yes"}).status_code == 403
+    response = client.post(url(Membership, "add"), {"tenant": str(owner.pk), "login": "newbie", "role": "viewer"})
+    password = response.context["secret"]
+    assert Client().login(username="newbie", password=password)
+    client.post(url(Membership, "add"), {"tenant": str(owner.pk), "login": "newbie", "role": "owner"})
+    assert Membership.objects.get(user__username="newbie").role == "viewer"
+    client.post(url(Membership, "add"), {"tenant": str(three["blue"][0].pk), "login": "spy", "role": "owner"})
+    assert not User.objects.filter(username="spy").exists()
+    newbie = Membership.objects.get(user__username="newbie")
+    developer = login(mail.person("dev", owner, role="developer"))
+    assert developer.post(url(Membership, "change", newbie.pk), {"role": "owner"}).status_code == 403
+    assert developer.post(url(Membership, "add"), {}).status_code == 403
+    client.post(url(Membership, "change", newbie.pk), {"role": "developer"})
+    newbie.refresh_from_db()
+    assert newbie.role == "developer"
+    client.post(url(Membership, "delete", newbie.pk), {"post": "yes"})
+    assert not Membership.objects.filter(pk=newbie.pk).exists()
+
+
+PAYLOADS = [
+    "<script>window.hit=1</script>",
+    '"><img src=x onerror=window.hit=1>',
+    "</textarea></pre><svg onload=window.hit=1>",
+    "{{ 7|add:7 }}{% debug %}",
+    "' x-data x-init='window.hit=1",
+    "<iframe srcdoc='<script>parent.hit=1</script>'>",
+    "javascript:window.hit=1//<a href=javascript:hit>",
+    "\u202egnp.exe<b>",
+]
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_text_from_outside_is_never_html(payload, django_assert_max_num_queries):
+    own = mail.tenant(payload[:190])
+    endpoint = WebhookEndpoint.objects.create(tenant=own, url="https://a.example/" + payload, secret=b"x")
+    row = mail.message(
+        own, f"{payload}@example.net", subject=payload, sender=payload, reply=payload, transcript=f"1 S: {payload}",
+        filename=payload, text=payload, html=payload, tags=[{"name": payload, "value": payload}], status="bounced",
+        category="unknown", rule=payload[:80], host=payload, reason=payload,
+    )  # fmt: skip
+    mail.post(endpoint, Event.objects.filter(message=row).first(), response=payload)
+    common = {"tenant": own, "created_at": row.created_at}
+    rows = [
+        row,
+        Suppression.objects.create(address=payload, reason="bounce", detail=payload, **common),
+        InboundMessage.objects.create(
+            tenant=own, received_at=row.created_at, peer=payload, helo=payload, reverse_path=payload,
+            forward_path=payload, octets=payload.encode(), note=payload, state="unreadable",
+        ),
+        AuditEntry.objects.create(tenant=own, actor=payload, action=payload[:60], subject=payload),
+        endpoint,
+        endpoint.deliveries.get(),
+        mail.domain(own, payload),
+        ApiKey.objects.create(tenant=own, name=payload, prefix=payload[:8], secret_hash=payload.encode()),
+    ]  # fmt: skip
+    client = login(mail.person("root", operator=True))
+    pages = ["/admin/", f"{url(type(row), 'changelist')}?q={payload}"]
+    for one in rows:
+        pages += [url(type(one), "changelist"), url(type(one), "change", one.pk)]
+    for page in pages:
+        response = client.get(page)
+        assert response.status_code == 200, page
+        html = response.content.decode()
+        for raw in ("<script>window", "<img src=x", "<svg onload", "<iframe srcdoc", "<a href=javascript", "14{%"):
+            assert raw not in html, (page, raw)
+        assert "' x-data x-init='" not in html, page
+        assert response["Content-Security-Policy"].count("unsafe-inline") == 1  # styles only
+
+
+def test_the_preview_has_a_policy_of_its_own_and_files_are_downloads():
+    own = mail.tenant("Shop")
+    row = mail.message(
+        own, "a@example.net", html='<img src="https://track.example/p.gif">', filename='in"voice\r\n.html'
+    )
+    client = login(mail.person("paul", own))
+    response = client.get(url(type(row), "preview", row.pk))
+    policy = response["Content-Security-Policy"]
+    assert "sandbox;" in policy and "default-src 'none'" in policy and policy.endswith("img-src data:")
+    assert "script" not in policy
+    asked = client.get(url(type(row), "preview", row.pk), {"images": "1"})
+    assert asked["Content-Security-Policy"] == policy + " http: https:"
+    page = client.get(url(type(row), "change", row.pk)).content.decode()
+    assert '<iframe class="panel-preview" id="preview" sandbox=""' in page
+    file = page.split("/file/")[1].split("/")[0]
+    download = client.get(url(type(row), "file", row.pk, file))
+    assert download["Content-Type"] == "application/octet-stream"
+    assert download["Content-Disposition"].startswith("attachment;") and "\n" not in download["Content-Disposition"]
+
+
+def test_an_inline_image_travels_inside_the_preview():
+    from deliveries.models import Attachment
+
+    own = mail.tenant("Shop")
+    row = mail.message(own, "a@example.net", html='<img src="cid:Logo@x"><img src="cid:evil">', filename="x")
+    Attachment.objects.create(
+        message_id=row.id, position=1, filename="logo.png", content_type="image/png", content_id="logo@x",
+        content=b"\x89PNG",
+    )  # fmt: skip
+    Attachment.objects.create(
+        message_id=row.id, position=2, filename="e.svg", content_type='image/svg+xml"><script>', content_id="evil",
+        content=b"<svg/>",
+    )  # fmt: skip
+    html = login(mail.person("paul", own)).get(url(type(row), "preview", row.pk)).content.decode()
+    assert '<img src="data:image/png;base64,iVBORw==">' in html
+    assert 'src="cid:evil"' in html
