@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import dns.asyncquery
+import dns.edns
 import dns.exception
 import dns.flags
 import dns.message

@@ -20,7 +20,8 @@ from dataclasses import dataclass, replace
 
 import idna
 
-from deliveries.routing import mx, unroutable
+from deliveries.routing import dane, mx, unroutable
+from deliveries.routing.mta_sts import Mode, MtaSts, Policy
 from deliveries.routing.resolver import Answer, NoData, Resolver, Result, Trouble
 from deliveries.routing.static import StaticRoute, find
 from deliveries.routing.unroutable import Unroutable
@@ -45,12 +46,32 @@ class Routed:
     static: StaticRoute | None = None  #: the entry of MAIL_ROUTES that decided, with its return_path
 
 
+#: weakest first: of the operator's policy and the domain's, the stronger counts
+_STRENGTH = (Tls.NONE, Tls.MAY, Tls.MUST, Tls.VERIFY, Tls.DANE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """One MX host after its look-ups; no `found.usable` = no way."""
+
+    host: str
+    found: mx.Found
+    tls: Tls = Tls.MAY
+    tlsa: tuple[dane.Tlsa, ...] = ()
+    names: tuple[str, ...] = ()
+    refused: str = ""  #: why the domain's policy forbids it
+
+    def closed(self, *, own: bool = False, trouble: str = "") -> _Way:
+        return replace(self, found=replace(self.found, usable=(), own=own, trouble=trouble))
+
+
 class Router:
     """Turns domains into hops; keeps no connection, belongs to one event loop.
 
     `own_names` and `own_addresses` are ours: an MX that points there is a loop. `source_ips` are bound to by family,
     one at random per round. `ipv6_ok`: a source address of ours has verified FCrDNS for IPv6. `allow_private` lets MX
-    hosts have private addresses (labs). `sandbox_domain` goes to the sandbox in every mode, where there is one.
+    hosts have private addresses (labs). `mta_sts` None leaves MTA-STS out; DANE is used where the resolver validates.
+    `sandbox_domain` goes to the sandbox in every mode, where there is one.
     """
 
     def __init__(
@@ -67,7 +88,7 @@ class Router:
         own_addresses: frozenset[str] = frozenset(),
         source_ips: tuple[str, ...] | list[str] = (),
         ipv6_ok: bool = False,
-        policies: object | None = None,
+        mta_sts: MtaSts | None = None,
         rng: random.Random | None = None,
     ) -> None:
         if mail_route not in (BY_MX, BY_SANDBOX):
@@ -85,7 +106,7 @@ class Router:
         self._own_addresses = frozenset(str(ipaddress.ip_address(a)) for a in own_addresses)
         self._sources = tuple(map(ipaddress.ip_address, source_ips))
         self._ipv6_ok = ipv6_ok
-        self._policies = policies
+        self._mta_sts = mta_sts
         self._rng = rng or random.Random()
 
     async def route(self, domain: str) -> Routed | Unroutable:
@@ -141,33 +162,55 @@ class Router:
             return mx.missing(domain, await self._resolver.a(domain))
         if isinstance(chosen, Unroutable):
             return chosen
-        found = await self._look_up(chosen)
-        pairs = mx.spread([(host, f.usable) for host, f in found])
+        policy = await self._mta_sts.policy(domain) if self._mta_sts else None
+        ways = await self._look_up(domain, chosen, policy)
+        pairs = mx.spread([(way.host, way.found.usable) for way in ways])
         if not pairs:
-            return await self._why_no_address(domain, chosen, found)
-        tls = static.tls if static else Tls.MAY
-        hops = [Hop(host, address, self._smtp_port, tls=tls, site=mx.site(host)) for host, address in pairs]
-        ttl = min(chosen.ttl_s, *(f.ttl_s for _, f in found if f.usable))
+            return await self._why_no_address(domain, chosen, ways)
+        floor = static.tls if static else Tls.MAY
+        by_host = {way.host: way for way in ways}
+        hops = []
+        for host, address in pairs:
+            way = by_host[host]
+            hop = Hop(host, address, self._smtp_port, tls=max(way.tls, floor, key=_STRENGTH.index), site=mx.site(host))
+            hops.append(replace(hop, tlsa=way.tlsa, tls_names=way.names))
+        ttl = min(chosen.ttl_s, *(way.found.ttl_s for way in ways if way.found.usable))
         return Routed(self._bound(hops), chosen.site, ttl, static)
 
-    async def _look_up(self, chosen: mx.Hosts) -> list[tuple[str, mx.Found]]:
-        """Addresses of the hosts in order, two hosts at a time, until a round is filled or one of them is ourselves."""
-        found: list[tuple[str, mx.Found]] = []
+    async def _look_up(self, domain: str, chosen: mx.Hosts, policy: Policy | None) -> list[_Way]:
+        """Addresses of the hosts in order, two hosts at a time, until a round is filled or one of them is us."""
+        ways: list[_Way] = []
         names = chosen.names[: mx.MAX_HOSTS]
         for start in range(0, len(names), 2):
             pair = names[start : start + 2]
-            for (preference, host), one in zip(
-                pair, await asyncio.gather(*(self._host(h) for _, h in pair)), strict=True
-            ):
-                found.append((host, one))
-                if one.own:  # RFC 5321 §5.1: ourselves, and all that is no better, are no way on
-                    better = {h for p, h in chosen.names if p < preference}
-                    return [(h, f if h in better else replace(f, usable=(), own=True)) for h, f in found]
-            if mx.enough(f.usable for _, f in found):
+            looked = await asyncio.gather(*(self._way(domain, host, chosen, policy) for _, host in pair))
+            for (preference, _), way in zip(pair, looked, strict=True):
+                ways.append(way)
+                if way.found.own:  # RFC 5321 §5.1: ourselves, and all that is no better, are no way on
+                    better = {host for p, host in chosen.names if p < preference}
+                    return [w if w.host in better else w.closed(own=True) for w in ways]
+            if mx.enough(way.found.usable for way in ways):
                 break
-        return found
+        return ways
 
-    async def _host(self, host: str) -> mx.Found:
+    async def _way(self, domain: str, host: str, chosen: mx.Hosts, policy: Policy | None) -> _Way:
+        """A host's addresses and what protection it must offer. DANE goes before MTA-STS (RFC 8461 §2)."""
+        found = await self._addresses(host)
+        floor = Tls.MAY
+        if found.usable and self._resolver.validates and chosen.secure and found.secure:
+            binding = await dane.bound(self._resolver, host, found.name, self._smtp_port, domain)
+            if isinstance(binding, Trouble):
+                return _Way(host, found).closed(trouble=binding.text)
+            if binding is not None and binding.tls is Tls.DANE:
+                return _Way(host, found, binding.tls, binding.records, binding.names)
+            floor = binding.tls if binding else Tls.MAY
+        if policy is None or policy.mode is not Mode.ENFORCE:
+            return _Way(host, found, floor)
+        if not policy.allows(host):
+            return _Way(host, replace(found, usable=()), refused=f"{host} is not among the hosts of its MTA-STS policy")
+        return _Way(host, found, Tls.VERIFY)
+
+    async def _addresses(self, host: str) -> mx.Found:
         v4: Result
         v6: Result | None
         if self._ipv6_ok:
@@ -176,30 +219,28 @@ class Router:
             v6, v4 = None, await self._resolver.a(host)
         return mx.addresses(v6, v4, self._rng, self._own_addresses, self._allow_private)
 
-    async def _why_no_address(
-        self, domain: str, chosen: mx.Hosts, found: list[tuple[str, mx.Found]]
-    ) -> Unroutable:  # fmt: skip
+    async def _why_no_address(self, domain: str, chosen: mx.Hosts, ways: list[_Way]) -> Unroutable:
         """The reason, the most hopeful first: only where every host is certainly useless may the mail bounce."""
-        for _, one in found:
-            if one.trouble:
-                return unroutable.trouble(domain, one.trouble)
+        for way in ways:
+            if way.found.trouble:
+                return unroutable.trouble(domain, way.found.trouble)
+        for way in ways:
+            if way.refused:
+                return unroutable.policy_unmet(domain, way.refused)
         if not self._ipv6_ok:
-            for result in await asyncio.gather(*(self._resolver.aaaa(host) for host, _ in found)):
+            for result in await asyncio.gather(*(self._resolver.aaaa(way.host) for way in ways)):
                 if isinstance(result, Trouble):
                     return unroutable.trouble(domain, result.text)
-                if (
-                    isinstance(result, Answer)
-                    and mx.addresses(result, NoData(), self._rng, allow_private=self._allow_private).usable
-                ):
+                if mx.addresses(result, NoData(), self._rng, allow_private=self._allow_private).usable:
                     return unroutable.only_ipv6(domain)
-        if any(one.own for _, one in found):
+        if any(way.found.own for way in ways):
             return unroutable.loop(domain)
-        private = next((one.private for _, one in found if one.private), "")
+        private = next((way.found.private for way in ways if way.found.private), "")
         if private:
             return unroutable.not_public(domain, private)
         if chosen.implicit:
             return unroutable.no_mail_host(domain)
-        return unroutable.no_usable_mx(domain, certain=len(found) == len(chosen.names))
+        return unroutable.no_usable_mx(domain, certain=len(ways) == len(chosen.names))
 
     # --- source addresses -------------------------------------------------------------------------------------
 

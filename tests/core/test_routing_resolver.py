@@ -28,6 +28,7 @@ loop1.example         CNAME  loop2.example
 loop2.example         CNAME  loop1.example
 null.example          MX     0 .
 broken.example        *      SERVFAIL
+bogus.example         *      SERVFAIL +bogus
 refused.example       *      REFUSED
 quiet.example         *      TIMEOUT
 lame.example          *      LAME
@@ -220,6 +221,32 @@ def test_names_that_dns_cannot_carry_do_not_exist(dns: FakeDns) -> None:
     results = ask(dns, f"{'a' * 64}.example A", "a..b A", f"{'abcdefgh.' * 40}x A")
     assert results == [NxDomain(), NxDomain(), NxDomain()]
     assert dns.asked == []
+
+
+def test_trouble_says_what_the_nameserver_says(dns: FakeDns) -> None:
+    (result,) = ask(dns, "bogus.example MX")
+    assert isinstance(result, Trouble)
+    host, port = dns.address
+    assert result.text == f"bogus.example MX: {host}:{port}: SERVFAIL (signature expired)"
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("192.0.2.53", ("192.0.2.53", 53)),
+        ("192.0.2.53:5353", ("192.0.2.53", 5353)),
+        ("2001:db8::53", ("2001:db8::53", 53)),
+        ("[2001:db8::53]:5353", ("2001:db8::53", 5353)),
+    ],
+)
+def test_nameservers_may_be_written_as_text(text: str, address: tuple[str, int]) -> None:
+    assert Resolver([text])._nameservers == (address,)
+
+
+@pytest.mark.parametrize("text", ["dns.example", "192.0.2.53:x", "", "192.0.2.53:53:53"])
+def test_a_nameserver_that_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no nameserver"):
+        Resolver([text])
 
 
 def test_no_nameserver_is_trouble() -> None:

@@ -14,7 +14,7 @@
 
 Instead of data: SERVFAIL REFUSED FORMERR NOTIMP NXDOMAIN NODATA, TIMEOUT (silence), LAME (empty, no authority),
 REFERRAL (NS records only), GARBAGE (not DNS), WRONGID (an answer to another question). Flags: `+ad` the AD bit,
-`+tc` truncated over UDP, `+noedns` FORMERR to every query with EDNS. A name is NXDOMAIN when no row has it or
+`+tc` truncated over UDP, `+noedns` FORMERR to every query with EDNS, `+bogus` an extended error (RFC 8914) that says so. A name is NXDOMAIN when no row has it or
 anything below it. CNAMEs are followed inside the table as a recursive server would, unless `chase=False`.
 
 It runs in threads, so sync tests, event loops and other processes can all ask it. `asked` lists what came, as
@@ -30,6 +30,7 @@ import struct
 import threading
 from dataclasses import dataclass, field
 
+import dns.edns
 import dns.flags
 import dns.message
 import dns.name
@@ -135,6 +136,8 @@ class FakeDns:
                 response.answer, row.name, dns.rdataclass.IN, dns.rdatatype.from_text(row.rdtype), create=True
             )
             rrset.add(rdata, row.ttl)
+        if "bogus" in flags:
+            response.use_edns(0, options=[dns.edns.EDEOption(dns.edns.EDECode.DNSSEC_BOGUS, "signature expired")])
         if "ad" in flags:
             response.flags |= dns.flags.AD
         if "tc" in flags and over == "udp":
