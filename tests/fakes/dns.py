@@ -14,8 +14,9 @@
 
 Instead of data: SERVFAIL REFUSED FORMERR NOTIMP NXDOMAIN NODATA, TIMEOUT (silence), LAME (empty, no authority),
 REFERRAL (NS records only), GARBAGE (not DNS), WRONGID (an answer to another question). Flags: `+ad` the AD bit,
-`+tc` truncated over UDP, `+noedns` FORMERR to every query with EDNS, `+bogus` an extended error (RFC 8914) that says so. A name is NXDOMAIN when no row has it or
-anything below it. CNAMEs are followed inside the table as a recursive server would, unless `chase=False`.
+`+tc` truncated over UDP, `+noedns` FORMERR to every query with EDNS, `+bogus` an extended error (RFC 8914) that says
+so. A name is NXDOMAIN when no row has it or anything below it. CNAMEs are followed inside the table as a recursive
+server would, unless `chase=False`.
 
 It runs in threads, so sync tests, event loops and other processes can all ask it. `asked` lists what came, as
 (name, type, "udp" or "tcp"); `set(table)` changes the world.
