@@ -22,12 +22,15 @@ MAX_ADDRESS_OCTETS = 254
 #: ours: a display name above it is no name, and would fill a screen
 MAX_NAME_CHARACTERS = 320
 
+#: bounds the work on a hostile text: a name, every character of it escaped, and an address
+_MAX_TEXT_CHARACTERS = 1_000
+
 _ATEXT = r"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~]+"
 _DOT_ATOM = re.compile(rf"{_ATEXT}(?:\.{_ATEXT})*")
 #: a top-level domain ends with a letter (RFC 3696 §2); labels of the form "xx--" are email-validator's to judge
 _PLAIN = re.compile(
     rf"({_ATEXT}(?:\.{_ATEXT})*)"
-    r"@((?:(?!..--)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+(?!..--)(?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?[A-Za-z])"
+    r"@((?:(?!..--)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+(?!..--)(?:[A-Za-z0-9][A-Za-z0-9-]{0,61})?[A-Za-z])"
 )
 #: RFC 6761, RFC 6762, RFC 7686: names that no mail can reach. `.test` stays open, for the receiver lab.
 _SPECIAL_USE = frozenset({"arpa", "invalid", "local", "localhost", "onion"})
@@ -71,6 +74,8 @@ def parse_address(text: str) -> Address:
     match = _PLAIN.fullmatch(text)
     if match is not None:
         return _plain("", match)
+    if len(text) > _MAX_TEXT_CHARACTERS:
+        raise ValueError("The address is far longer than any address with its name can be; send one address at a time.")
     if _CONTROL.search(text):
         raise ValueError(
             "The address contains a line break or another control character; send it as one line of plain text."
@@ -135,6 +140,8 @@ def _plain(name: str, match: re.Match[str]) -> Address:
 
 def _bare(addr_spec: str, name: str = "") -> Address:
     """An addr-spec that the plain expression does not know: named mistakes first, then email-validator's judgement."""
+    if len(addr_spec) > _MAX_TEXT_CHARACTERS:
+        raise ValueError(f"The address is longer than {MAX_ADDRESS_OCTETS} octets; check it for missing separators.")
     _explain(addr_spec)
     try:
         found = validate_email(

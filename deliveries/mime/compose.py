@@ -37,14 +37,19 @@ from deliveries.mime.headers import (
 
 __all__ = ["Attachment", "Composed", "Mail", "compose", "refused_header", "refused_subject"]
 
+#: 57 octets make a line of 76; by blocks, so that a large file is not held as a million lines at once
+_BASE64_BLOCK = 57 * 8192
+
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _ASCII = bytes(range(128))
+#: ours: above it stands no media type, and a parameter could not be folded
+_MAX_MEDIA_TYPE = 400
 _TOKEN = r"[A-Za-z0-9!#$%&'*+\-.^_`{|}~]+"
 _MEDIA_TYPE = re.compile(rf"({_TOKEN})/({_TOKEN})((?:\s*;\s*{_TOKEN}=(?:{_TOKEN}|\"[ !#-\[\]-~]*\"))*)\s*;?\s*")
 _MEDIA_PARAMETER = re.compile(rf";\s*({_TOKEN})=({_TOKEN}|\"[ !#-\[\]-~]*\")")
-_LONG_LINE = re.compile(rb"[^\r\n]{%d}" % (PREFERRED_LINE + 1))
-_TOO_LONG_LINE = re.compile(rb"[^\r\n]{%d}" % (MAX_LINE + 1))
+#: group 1 is set where the line has no room for the two octets that =46 needs more (RFC 2045 §6.7 (5): 76)
+_FROM = re.compile(rb"(?m)^From (?=([^\r\n]{70})?)")
 _BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 _NOT_IN_ID = re.compile(r"[^A-Za-z0-9!#$&'*+\-/=?^_`{|}~.@]")
 
@@ -229,12 +234,17 @@ def _is_plain(octets: bytes, boundaries: _Boundaries) -> bool:
     return not (
         b" \r\n" in octets
         or b"\t\r\n" in octets
-        or b"From " in octets
+        or b"\nFrom " in octets
+        or octets.startswith(b"From ")
         or b"\0" in octets
-        or _LONG_LINE.search(octets) is not None
+        or _longest_line(octets) > PREFERRED_LINE
         or octets[-1:] in (b" ", b"\t")
         or boundaries.stem.encode("ascii") in octets
     )
+
+
+def _longest_line(octets: bytes) -> int:
+    return max(map(len, octets.split(b"\r\n")))
 
 
 def _encode_text(octets: bytes) -> tuple[bytes, bytes]:
@@ -246,11 +256,14 @@ def _encode_text(octets: bytes) -> tuple[bytes, bytes]:
     body = binascii.b2a_qp(octets + b"\r\n")[:-2]
     if b"From " in body:
         # RFC 2049 §3: relays put ">" before it, which breaks the signature
-        body = re.sub(rb"(?m)^From ", b"=46rom ", body)
+        body = _FROM.sub(lambda found: b"=46rom=\r\n " if found[1] else b"=46rom ", body)
     return b"quoted-printable", body
 
 
 def _base64_lines(octets: bytes) -> bytes:
+    if len(octets) > _BASE64_BLOCK:
+        blocks = range(0, len(octets), _BASE64_BLOCK)
+        return b"\r\n".join([_base64_lines(octets[start : start + _BASE64_BLOCK]) for start in blocks])
     encoded = base64.b64encode(octets)
     return b"\r\n".join([encoded[start : start + 76] for start in range(0, len(encoded), 76)])
 
@@ -271,8 +284,10 @@ def _file_part(item: Attachment, boundaries: _Boundaries, disposition: str) -> _
 
 def _media_type(item: Attachment, boundaries: _Boundaries) -> tuple[str, list[str]]:
     """The media type and its parameters; application/octet-stream where the given one is none or cannot be used."""
-    match = _MEDIA_TYPE.fullmatch(item.content_type.strip()) if item.content_type.isascii() else None
-    if match is None or len(match[0]) > 400:
+    match = None
+    if item.content_type.isascii() and len(item.content_type) <= _MAX_MEDIA_TYPE:
+        match = _MEDIA_TYPE.fullmatch(item.content_type.strip())
+    if match is None:
         return "application/octet-stream", []
     kind, media_type = match[1].lower(), f"{match[1]}/{match[2]}".lower()
     given = {name.lower(): f"{name}={value}" for name, value in _MEDIA_PARAMETER.findall(match[3])}
@@ -291,7 +306,7 @@ def _is_sendable(content: bytes, boundaries: _Boundaries) -> bool:
         content.isascii()
         and b"\0" not in content
         and _BARE.search(content) is None
-        and _TOO_LONG_LINE.search(content) is None
+        and _longest_line(content) <= MAX_LINE
         and boundaries.stem.encode("ascii") not in content
     )
 

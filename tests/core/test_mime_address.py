@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from email_validator import EmailNotValidError, validate_email
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -79,6 +80,7 @@ def test_these_forms_are_read(text: str, expected: Address) -> None:
         ("a@example.com> ORCPT=rfc822;x", "more than one"),
         ("<script> <a@example.com>", "brackets"),
         ("a@\ud800.com", "control"),
+        ('"' + '\\"' * 20_000 + "@example.com", "far longer"),
     ],
 )
 def test_these_are_refused_with_a_remedy(text: str, words: str) -> None:
@@ -104,6 +106,25 @@ def test_any_text_is_either_read_and_read_again_or_refused_with_value_error(text
         assert parse_address(address.header()) == address
         assert not any(c < " " or "\ud800" <= c <= "\udfff" for c in address.header())
         assert "@" in address.addr_spec and address.domain.isascii()
+
+
+@given(
+    st.text("aZ09.-_+'=", min_size=1, max_size=20),
+    st.text("aZ09.-x", min_size=1, max_size=30),
+    st.sampled_from(["", ".com", ".test", ".local", ".xn--p1ai", ".c-1", ".c1d", ".1"]),
+)
+@settings(max_examples=500, deadline=None)
+def test_the_fast_way_judges_plain_addresses_as_email_validator_does(local: str, domain: str, top: str) -> None:
+    text = f"{local}@{domain}{top}"
+    try:
+        expected = validate_email(text, check_deliverability=False, test_environment=True).ascii_domain
+    except EmailNotValidError:
+        expected = None
+    try:
+        found = parse_address(text).domain
+    except ValueError:
+        found = None
+    assert found == (expected.lower() if expected and "." in expected else None)
 
 
 #: where we part from the sources, on purpose
