@@ -73,7 +73,7 @@ class Engine:
             Resolver(settings.DNS_NAMESERVERS or None, trust_ad=settings.DNS_TRUST_AD),
             mail_route=settings.MAIL_ROUTE,
             sandbox=settings.SANDBOX_SMTP,
-            routes=static.parse_routes(settings.MAIL_ROUTES),
+            routes=static.parse(settings.MAIL_ROUTES),
             smtp_port=settings.SMTP_PORT,
             allow_private=settings.MX_ALLOW_PRIVATE,
             own_names=frozenset({settings.HELO_NAME, settings.BOUNCE_DOMAIN}),
@@ -140,6 +140,14 @@ class Engine:
     def abandon(self) -> None:
         """The drain is over: what still waits for a final reply ends as unknown."""
         self._loop.call_soon_threadsafe(self._cancel, True)
+
+    def close(self) -> None:
+        """Say good-bye on idle connections and end the threads; nothing may be in flight."""
+        asyncio.run_coroutine_threadsafe(self._pool.close(), self._loop).result(10)
+        self._ledger.close()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
 
     # --- in the loop ----------------------------------------------------------------------------------------
 

@@ -35,7 +35,7 @@ class Ledger:
     def __init__(self, lease_id: UUID, loop: asyncio.AbstractEventLoop) -> None:
         self._lease_id = lease_id
         self._loop = loop
-        self._inbox: stdlib_queue.SimpleQueue[_Asked] = stdlib_queue.SimpleQueue()
+        self._inbox: stdlib_queue.SimpleQueue[_Asked | None] = stdlib_queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self._thread.start()
 
@@ -46,12 +46,17 @@ class Ledger:
         if not await future:
             raise LeaseLost
 
+    def close(self) -> None:
+        self._inbox.put(None)
+        self._thread.join(10)
+
     def _run(self) -> None:
-        while True:
-            batch = [self._inbox.get()]
-            while len(batch) < _BATCH and not self._inbox.empty():
-                batch.append(self._inbox.get())
+        while (asked := self._inbox.get()) is not None:
+            batch = [asked]
+            while len(batch) < _BATCH and not self._inbox.empty() and (asked := self._inbox.get()) is not None:
+                batch.append(asked)
             self._write(batch)
+        connection.close()
 
     def _write(self, batch: list[_Asked]) -> None:
         while batch:

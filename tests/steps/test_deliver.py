@@ -1,0 +1,208 @@
+"""The pump, end to end: real Postgres, real sockets, the lab as receiver."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from uuid import uuid4
+
+import dkim
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from deliveries import deliver, queue
+from deliveries.deliver import jobs
+from deliveries.deliver.sweep import sweep
+from deliveries.mime import verp
+from deliveries.models import Attempt, Delivery, MessageContent, Queued, Suppression
+from deliveries.retry import Schedule
+from deliveries.sandbox.lab import Lab
+from tests.fakes.house import build, dkim_pair
+from tests.fakes.labs import fresh_pump, running_lab
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def lab(settings) -> Iterator[Lab]:
+    with running_lab() as lab, fresh_pump():
+        settings.MAIL_ROUTE, settings.SANDBOX_SMTP = "sandbox", lab.address
+        settings.RETRY = Schedule(waits_s=(0.05,), max_age_s=3600, unknown_wait_s=0.3, jitter=0)
+        jobs._kept.clear()
+        yield lab
+
+
+def pump_until(done: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end, "it never came to that"
+        deliver.run()
+        time.sleep(0.02)
+
+
+def status(delivery: Delivery) -> str:
+    return Delivery.objects.get(id=delivery.id).status
+
+
+def test_a_mail_arrives_signed_with_our_reverse_path_and_the_conversation_is_kept(lab: Lab, settings) -> None:
+    house = build()
+    (delivery,) = house.send("delivered@simulator.test", subject="Grüße", html="<p>hi</p>")
+    deliver.run()
+    delivery.refresh_from_db()
+    assert delivery.status == "delivered" and delivery.attempts == 1
+    (mail,) = lab.messages
+    token = verp.token_of(mail.reverse_path)
+    keys = verp.Keys.parse(settings.VERP_KEYS)
+    assert token and verp.read(keys, token, timezone.now()) == delivery.id
+    record = f"v=DKIM1; k=rsa; p={dkim_pair()[1]}".encode()
+    assert dkim.verify(mail.octets, dnsfunc=lambda name, timeout=5: record)
+    attempt = Attempt.objects.get(delivery=delivery)
+    assert attempt.status == "delivered" and "TLSv1" in attempt.tls
+    assert f"RCPT TO:<{delivery.recipient}>" in attempt.transcript and "Thank you" not in attempt.transcript
+
+
+def test_recipients_of_one_mail_each_get_their_own_copy_and_end(lab: Lab) -> None:
+    house = build()
+    good, bad = house.send("delivered@simulator.test", "bounced@simulator.test")
+    deliver.run()
+    assert (status(good), status(bad)) == ("delivered", "bounced")
+    assert Suppression.objects.get(tenant=house.tenant).address == "bounced@simulator.test"
+    assert not Queued.objects.filter(tenant_id=house.tenant.id).exists()
+
+
+def test_greylisting_is_waited_out(lab: Lab) -> None:
+    (delivery,) = build().send("greylist@simulator.test")
+    pump_until(lambda: status(delivery) == "delivered")
+    assert Delivery.objects.get(id=delivery.id).attempts == 2
+    assert sorted(Attempt.objects.filter(delivery=delivery).values_list("status", flat=True)) == [
+        "deferred",
+        "delivered",
+    ]
+
+
+def test_no_reply_after_the_dot_is_unknown_and_makes_at_most_two_copies(lab: Lab) -> None:
+    (delivery,) = build().send("dropdot@simulator.test")
+    deliver.run()
+    assert status(delivery) == "unknown" and Queued.objects.filter(delivery_id=delivery.id).exists()
+    pump_until(lambda: Delivery.objects.get(id=delivery.id).settled_at is not None)
+    delivery.refresh_from_db()
+    assert (delivery.status, delivery.unknowns, delivery.duplicate_possible) == ("unknown", 2, True)
+    assert not Queued.objects.filter(delivery_id=delivery.id).exists()
+    assert max(lab.copies(m.message_id) for m in lab.messages) == 2
+    assert len({m.octets.split(b"\r\n\r\n", 1)[1] for m in lab.messages}) == 1  # the same mail
+
+
+def test_what_grew_too_old_expires_without_another_attempt(lab: Lab) -> None:
+    (delivery,) = build().send("delivered@simulator.test")
+    Delivery.objects.filter(id=delivery.id).update(expires_at=timezone.now() - timedelta(seconds=1))
+    deliver.run()
+    assert status(delivery) == "expired" and not lab.messages
+
+
+def test_an_address_suppressed_after_accept_is_not_sent_to(lab: Lab) -> None:
+    house = build()
+    (delivery,) = house.send("delivered@simulator.test")
+    Suppression.objects.create(
+        tenant=house.tenant, address="delivered@simulator.test", reason="manual", created_at=timezone.now()
+    )
+    deliver.run()
+    assert status(delivery) == "suppressed" and not lab.messages
+
+
+def test_mail_of_a_suspended_tenant_is_held_and_says_why(lab: Lab) -> None:
+    house = build()
+    (delivery,) = house.send("delivered@simulator.test")
+    type(house.tenant).objects.filter(id=house.tenant.id).update(suspended_at=timezone.now())
+    deliver.run()
+    delivery.refresh_from_db()
+    assert delivery.status == "held" and "suspended" in delivery.reason and not lab.messages
+    assert Queued.objects.get(delivery_id=delivery.id).lease_id is None
+
+
+def test_content_that_is_gone_fails_the_delivery_and_no_other(lab: Lab) -> None:
+    house = build()
+    (gone,) = house.send("delivered@simulator.test")
+    (good,) = house.send("delivered@simulator.test")
+    MessageContent.objects.filter(id=gone.message_id).delete()
+    deliver.run()
+    assert (status(gone), status(good)) == ("failed", "delivered")
+
+
+def test_without_the_ledgers_word_no_final_dot_is_written(lab: Lab, monkeypatch) -> None:
+    (delivery,) = build().send("delivered@simulator.test")
+    monkeypatch.setattr(queue, "start", lambda lease_id, ids: set())  # another worker has it
+    pump = threading.Thread(target=lambda: (deliver.run(), connection.close()))
+    pump.start()
+    time.sleep(0.5)
+    deliver.stop()
+    pump.join(20)
+    assert not pump.is_alive() and not lab.messages and status(delivery) == "queued"
+
+
+def test_two_pumps_share_the_work_and_send_each_mail_once(lab: Lab) -> None:
+    house = build()
+    deliveries = [house.send("delivered@simulator.test")[0] for _ in range(60)]
+    from deliveries.deliver.engine import Engine
+
+    other = Engine()
+    threads = [
+        threading.Thread(target=lambda e=e: (deliver.Pump(e).run(), connection.close()))
+        for e in (deliver.engine(), other)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    other.close()
+    assert {status(d) for d in deliveries} == {"delivered"}
+    assert lab.accepted == 60
+
+
+def test_stopping_gives_back_what_has_not_begun_and_waits_for_what_has(lab: Lab, settings) -> None:
+    settings.DRAIN_S = 20
+    house = build()
+    slow = [house.send("slow@simulator.test")[0] for _ in range(3)]
+    pump = threading.Thread(target=lambda: (deliver.run(), connection.close()))
+    pump.start()
+    while not Queued.objects.filter(started_at__isnull=False).exists():
+        time.sleep(0.05)
+    late = [house.send("slow@simulator.test")[0] for _ in range(2)]
+    time.sleep(0.3)
+    deliver.stop()
+    pump.join(60)
+    assert not pump.is_alive()
+    assert not Queued.objects.exclude(lease_id=None).exists()
+    for delivery in slow + late:
+        assert status(delivery) in ("delivered", "queued")
+    assert sum(status(d) == "delivered" for d in slow) == lab.accepted
+
+
+def test_a_drain_that_runs_out_ends_as_unknown_and_never_as_a_silent_retry(lab: Lab, settings) -> None:
+    settings.DRAIN_S = 0.2
+    (delivery,) = build().send("slow@simulator.test")  # two seconds before each answer, the last one too
+    pump = threading.Thread(target=lambda: (deliver.run(), connection.close()))
+    pump.start()
+    while not Queued.objects.filter(started_at__isnull=False).exists():
+        time.sleep(0.02)
+    deliver.stop()
+    pump.join(30)
+    assert status(delivery) == "unknown"
+    assert Queued.objects.get(delivery_id=delivery.id).lease_id is None
+
+
+def test_the_sweeper_gives_back_the_unstarted_and_tells_the_started_as_unknown(settings) -> None:
+    house = build()
+    started, unstarted = house.send("a@one.test", "b@one.test")
+    lease = uuid4()
+    settings.LEASE_S = 0.01
+    assert len(queue.claim(lease, 10, 1 << 26, {}).rows) == 2
+    queue.start(lease, [started.id])
+    time.sleep(0.05)
+    assert sweep() == (1, 1)
+    assert (status(started), status(unstarted)) == ("unknown", "queued")
+    assert "may have arrived" in Delivery.objects.get(id=started.id).reason
+    assert queue.claim(uuid4(), 10, 1 << 26, {}).rows[0].delivery_id == unstarted.id
+    assert not Queued.objects.filter(lease_id=lease).exists()
