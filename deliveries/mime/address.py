@@ -154,7 +154,8 @@ def _bare(addr_spec: str, name: str = "") -> Address:
             test_environment=True,
         )
     except EmailNotValidError as error:
-        raise ValueError(f"{str(error).rstrip('.')}; write the address as name@example.com.") from error
+        reason = str(error).rstrip(".")[:200]  # it may list every character of a long text
+        raise ValueError(f"{reason}; write the address as name@example.com.") from error
     local, domain = found.local_part or "", (found.ascii_domain or "").lower()
     if "." not in domain:
         raise ValueError(f"The domain {domain} has no dot; write the full domain, such as name@example.com.")
