@@ -5,4 +5,5 @@ class MailapiConfig(AppConfig):
     name = "mailapi"
 
     def ready(self) -> None:
-        from mailapi import celery  # noqa: F401  so that every process can ring the bell through the right broker
+        # celery: so that every process can ring the bell through the right broker; checks: registered by being imported
+        from mailapi import celery, checks  # noqa: F401

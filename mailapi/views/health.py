@@ -9,12 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 import kombu
-import redis
 from django.conf import settings
 from django.db import Error, connection
 from django.http import HttpResponse, JsonResponse
 from rest_framework.request import Request
 
+from deliveries import metrics
 from mailapi.schemas.openapi import describe_live, describe_ready
 from mailapi.views.base import View
 
@@ -22,7 +22,7 @@ from mailapi.views.base import View
 _PATIENCE_S = 1.0
 #: an answer is good for so long, so that questions by anybody cost little
 _REMEMBERED_S = 2.0
-_WORKERS = ("deliver", "jobs", "beat")
+_WORKERS = ("deliver", "jobs")
 
 _lock = threading.Lock()
 _last: tuple[float, dict[str, str]] = (-_REMEMBERED_S, {})
@@ -62,9 +62,7 @@ def _remembered() -> dict[str, str]:
 
 def look() -> dict[str, str]:
     """Part → `ok`, or why it does not answer. Parts that this installation does not have are left out."""
-    parts = {"database": _try(_database), "broker": _try(_broker)}
-    if settings.REDIS_URL:
-        parts |= _workers()
+    parts = {"database": _try(_database), "broker": _try(_broker), **_workers()}
     if smtpd := settings.SMTPD_INBOUND:
         parts["smtpd"] = _try(lambda: _greets(smtpd))
     if settings.SANDBOX and (lab := settings.SANDBOX_SMTP):
@@ -75,7 +73,7 @@ def look() -> dict[str, str]:
 def _try(question: Callable[[], None]) -> str:
     try:
         question()
-    except (OSError, Error, redis.RedisError, kombu.exceptions.OperationalError) as error:
+    except (OSError, Error, kombu.exceptions.OperationalError) as error:
         return f"{type(error).__name__}"
     return "ok"
 
@@ -94,15 +92,9 @@ def _broker() -> None:
 
 
 def _workers() -> dict[str, str]:
-    """Workers keep `mailapi:alive:<role>:<pid>` alive; it ends 15 s after they do."""
-    try:
-        with redis.Redis.from_url(
-            settings.REDIS_URL, socket_timeout=_PATIENCE_S, socket_connect_timeout=_PATIENCE_S
-        ) as store:
-            alive = {key.split(b":")[2].decode() for key in store.scan_iter("mailapi:alive:*", count=1000)}
-    except redis.RedisError as error:
-        return dict.fromkeys(_WORKERS, type(error).__name__)
-    return {role: "ok" if role in alive else "no worker of this role is alive" for role in _WORKERS}
+    """What the jobs worker does is rung by beat, so its sign of life is beat's too."""
+    alive = metrics.living(_WORKERS)
+    return {role: "ok" if role in alive else "no worker of this role gives a sign of life" for role in _WORKERS}
 
 
 def _greets(address: tuple[str, int]) -> None:
