@@ -13,8 +13,16 @@ from functools import cached_property
 from typing import Any, cast
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
+from cryptography.x509.verification import (
+    Criticality,
+    ExtensionPolicy,
+    Policy,
+    PolicyBuilder,
+    Store,
+    VerificationError,
+)
 
 from deliveries.smtp.hop import Hop, Tls
 from deliveries.smtp.outcome import TlsFacts
@@ -23,6 +31,16 @@ from deliveries.smtp.outcome import TlsFacts
 REQUIRED = frozenset({Tls.MUST, Tls.VERIFY, Tls.DANE, Tls.IMPLICIT})
 
 _DANE_TA, _DANE_EE = 2, 3
+
+
+def _is_authority(policy: Policy, certificate: x509.Certificate, extension: x509.BasicConstraints | None) -> None:
+    if extension is None or not extension.ca:
+        raise ValueError("not a certificate authority")
+
+
+#: RFC 5280, without the rules for public web authorities: a TLSA anchor is often a postmaster's own authority
+_AUTHORITIES = ExtensionPolicy.permit_all().require_present(x509.BasicConstraints, Criticality.AGNOSTIC, _is_authority)
+_SERVERS = ExtensionPolicy.permit_all().require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
 
 
 class TlsContexts:
@@ -74,7 +92,10 @@ def prove(tls: ssl.SSLObject, hop: Hop) -> str | None:
         if not any(name_matches(pattern, name) for _, pattern in held for name in wanted):
             return f"certificate is for another name than {', '.join(wanted)}"
     elif hop.tls is Tls.DANE:
-        return _prove_dane(tls, hop)
+        try:
+            return _prove_dane(tls, hop)
+        except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm) as error:
+            return f"certificate cannot be read: {error}"  # OpenSSL forgives more than the X.509 reader
     return None
 
 
@@ -128,7 +149,9 @@ def _leads_to(leaf: bytes, others: list[bytes], authority: bytes, hop: Hop) -> b
     anchor = x509.load_der_x509_certificate(authority)
     between = [x509.load_der_x509_certificate(o) for o in others if o != authority]
     for name in hop.tls_names or (hop.host,):
-        verifier = PolicyBuilder().store(Store([anchor])).build_server_verifier(x509.DNSName(name))
+        policy = PolicyBuilder().store(Store([anchor]))
+        policy = policy.extension_policies(ca_policy=_AUTHORITIES, ee_policy=_SERVERS)
+        verifier = policy.build_server_verifier(x509.DNSName(name))
         try:
             verifier.verify(x509.load_der_x509_certificate(leaf), between)
         except VerificationError:

@@ -1,0 +1,410 @@
+"""One client at our listener: aiosmtpd 1.4.6 with the verbs that its defaults leave open made safe.
+
+aiosmtpd keeps the loop over commands, STARTTLS and the reading of DATA, which ends at CRLF.CRLF only. Ours are paths,
+relaying, recipients, limits, the checks on the data, AUTH, and that 250 waits for `store` (PROTOCOL 28, 30).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import ipaddress
+import logging
+import re
+import uuid
+from collections import defaultdict
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from typing import TYPE_CHECKING, Any
+
+from aiosmtpd.smtp import SMTP, Session
+from aiosmtpd.smtp import Envelope as _Envelope
+
+from deliveries.smtp.limits import (
+    MAX_COMMAND_OCTETS,
+    MAX_INBOUND_LINE_OCTETS,
+    MAX_RECEIVED_HEADERS,
+    MAX_RECIPIENTS,
+)
+from deliveries.smtp.path import BadPath, parse_path_argument, relay_shape
+
+if TYPE_CHECKING:
+    from deliveries.smtp.listener import Listener
+
+log = logging.getLogger(__name__)
+
+_RECEIVED = re.compile(rb"(?im)^received[ \t]*:")
+_HELO = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
+#: verbs of aiosmtpd that we do not speak
+_UNSPOKEN = ("EXPN", "HELP", "VRFY")
+#: octets of a BDAT chunk follow at once, and would be read as commands
+_CHUNKING = "BDAT"
+_MAX_AUTH_FAILURES = 3
+
+
+#: what a client may ask of one connection before it is told to come back (421)
+COMMAND_LIMITS = {"*": 100, "MAIL": 1_000, "RCPT": 20_000, "DATA": 1_000, "RSET": 1_000}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a recipient is not taken; `reply` is the line after the code: `5.1.1 No such user`."""
+
+    code: int
+    text: str
+
+
+#: RFC 3463 §3.2: unknown recipients are refused in the session, so that we never have to send a DSN about them
+NO_SUCH_USER = Refusal(550, "5.1.1 No such user here")
+RELAY_DENIED = Refusal(550, "5.7.1 Relaying denied")
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One mail as it came, with our Received line on top. `reverse_path` is "" for the null path.
+
+    `tls` is the version, "" in clear. `principal` is what `authenticate` gave, None without AUTH.
+    """
+
+    id: str
+    peer: str
+    helo: str
+    reverse_path: str
+    forward_paths: tuple[str, ...]
+    octets: bytes
+    tls: str
+    at: datetime
+    principal: object | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What the listener bears. Octets and seconds."""
+
+    max_size_octets: int = 25 * 1024 * 1024
+    max_connections: int = 500
+    max_connections_per_peer: int = 20  #: per IPv4 address or IPv6 /64
+    max_refused_recipients: int = 20  #: per connection: who guesses more is harvesting
+    max_mails: int = 200  #: per connection
+    idle_s: float = 300  #: RFC 5321 §4.5.3.2.7: at least five minutes
+    lifetime_s: float = 3600  #: of a connection, however busy: one octet a minute is busy too
+
+
+class Transaction(_Envelope):
+    """aiosmtpd's envelope, with the null reverse-path told apart from none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reverse_path: str | None = None
+
+
+class Conversation(SMTP):
+    """Counted in at the listener for as long as the connection stands."""
+
+    envelope: Transaction
+    session: Session
+    transport: Any
+    command_size_limit = MAX_COMMAND_OCTETS
+    command_size_limits = defaultdict(lambda: MAX_COMMAND_OCTETS)
+    line_length_limit = MAX_INBOUND_LINE_OCTETS
+
+    def __init__(self, listener: Listener) -> None:
+        bounds = listener.bounds
+        super().__init__(
+            self,
+            data_size_limit=bounds.max_size_octets,
+            enable_SMTPUTF8=True,
+            hostname=listener.hostname,
+            ident="ESMTP",
+            tls_context=listener.tls,
+            timeout=bounds.idle_s,
+            command_call_limit=COMMAND_LIMITS,
+            loop=asyncio.get_running_loop(),
+        )
+        for verb in _UNSPOKEN:
+            self._smtp_methods[verb] = self._not_spoken
+        self._smtp_methods[_CHUNKING] = self._no_chunks
+        self._listener = listener
+        self._bounds = bounds
+        self._peer = ""
+        self._refused = False
+        self._parting = False
+        self._storing = False
+        self._mails = 0
+        self._refused_recipients = 0
+        self._auth_failures = 0
+        self._principal: object | None = None
+        self._touched = 0.0
+        self._lifetime: asyncio.TimerHandle | None = None
+
+    # --- the connection ---------------------------------------------------------------------------
+
+    def connection_made(self, transport: Any) -> None:
+        if self._lifetime is None and not self._refused:
+            self._peer = (transport.get_extra_info("peername") or ("",))[0]
+            if not self._listener.admit(self, self._peer):
+                self._refused = True
+                transport.write(b"421 4.7.0 Too many connections, try again later\r\n")
+                transport.close()
+                return
+            self._lifetime = self.loop.call_later(self._bounds.lifetime_s, self.abort)
+        super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        super().data_received(data)
+        # aiosmtpd counts the time since the last command only: a large mail over a slow line would be cut
+        now = self.loop.time()
+        if now - self._touched > 1 and self._timeout_handle is not None:
+            self._touched = now
+            self._reset_timeout()
+
+    def eof_received(self) -> bool | None:
+        return False if self._refused else super().eof_received()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._lifetime:
+            self._lifetime.cancel()
+        self._listener.dismiss(self, self._peer)
+        if not self._refused:
+            super().connection_lost(error)
+
+    def part(self) -> None:
+        """Say 421 and close, but not before a mail that is being stored has its answer (RFC 5321 §3.8)."""
+        self._parting = True
+        if not self._storing and self.transport is not None:
+            self._writer.write(b"421 4.3.2 Service shutting down\r\n")
+            self.transport.close()
+
+    def abort(self) -> None:
+        if self.transport is not None:
+            transport: Any = self._original_transport or self.transport
+            transport.abort()
+
+    async def handle_exception(self, error: Exception) -> str:
+        """A bug of ours is answered as temporary: the client keeps the mail."""
+        log.error("conversation with %s failed", self._peer, exc_info=error)
+        return "451 4.3.0 Internal error"
+
+    # --- verbs ------------------------------------------------------------------------------------
+
+    async def smtp_EHLO(self, hostname: str | None) -> None:
+        if not hostname:
+            return await self.push("501 5.5.4 EHLO needs a name")
+        self._set_rset_state()
+        self.session.extended_smtp = True
+        self.session.host_name = hostname
+        offers = [self.hostname, "PIPELINING", f"SIZE {self._bounds.max_size_octets}", "8BITMIME", "SMTPUTF8"]
+        if self.tls_context and not self._encrypted:
+            offers.append("STARTTLS")
+        if self._listener.authenticate and self._may_authenticate:
+            offers.append("AUTH PLAIN LOGIN")
+        await self.push("\r\n".join([*(f"250-{offer}" for offer in offers[:-1]), f"250 {offers[-1]}"]))
+
+    async def smtp_MAIL(self, arg: str | None) -> None:
+        if await self.check_helo_needed():
+            return None
+        if self._listener.authenticate and self._principal is None:
+            return await self.push("530 5.7.0 Authentication required")
+        if self.envelope.reverse_path is not None:
+            return await self.push("503 5.5.1 Sender already given")
+        if self._mails >= self._bounds.max_mails:
+            await self.push("421 4.7.0 Enough mails for one connection")
+            self.transport.close()
+            return None
+        path = parse_path_argument(arg or "", "FROM")
+        if isinstance(path, BadPath):
+            return await self.push(f"501 5.1.7 {path.text}")
+        if unknown := path.parameters.keys() - {"SIZE", "BODY", "SMTPUTF8", "AUTH"}:
+            return await self.push(f"555 5.5.4 {min(unknown)} is not offered")
+        size = path.parameters.get("SIZE", "0")
+        if not (size.isascii() and size.isdigit() and len(size) <= 20):
+            return await self.push("501 5.5.4 SIZE is a number")
+        if int(size) > self._bounds.max_size_octets:
+            return await self.push("552 5.3.4 Message too big")
+        if path.parameters.get("BODY", "7BIT").upper() not in ("7BIT", "8BITMIME"):
+            return await self.push("501 5.5.4 BODY is 7BIT or 8BITMIME")
+        self.envelope.reverse_path = path.mailbox
+        await self.push("250 2.1.0 Ok")
+
+    async def smtp_RCPT(self, arg: str | None) -> None:
+        if await self.check_helo_needed():
+            return None
+        if self.envelope.reverse_path is None:
+            return await self.push("503 5.5.1 MAIL first")
+        path = parse_path_argument(arg or "", "TO")
+        if isinstance(path, BadPath) or not path.mailbox:
+            return await self._refuse(f"501 5.1.3 {path.text if isinstance(path, BadPath) else 'empty path'}")
+        if path.parameters:
+            return await self.push(f"555 5.5.4 {min(path.parameters)} is not offered")
+        if relay_shape(path):
+            return await self._refuse("550 5.7.1 Relaying denied")
+        if len(self.envelope.rcpt_tos) >= MAX_RECIPIENTS:
+            # RFC 5321 §4.5.3.1.10: the client sends the rest in another transaction
+            return await self.push("452 4.5.3 Too many recipients")
+        refusal = self._listener.accept_rcpt(path.mailbox)
+        if isinstance(refusal, Awaitable):
+            refusal = await refusal
+        if refusal is not None:
+            return await self._refuse(f"{refusal.code} {refusal.text}")
+        if path.mailbox not in self.envelope.rcpt_tos:
+            self.envelope.rcpt_tos.append(path.mailbox)
+        await self.push("250 2.1.5 Ok")
+
+    async def smtp_DATA(self, arg: str | None) -> None:
+        if not arg and self.envelope.reverse_path is not None and not self.envelope.rcpt_tos:
+            return await self.push("554 5.5.1 No valid recipients")
+        await super().smtp_DATA(arg)
+        if self._parting:
+            self.part()
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Transaction) -> str:
+        """The reply to the final dot."""
+        octets = envelope.content
+        assert isinstance(octets, bytes)
+        if wrong := _wrong_data(octets):
+            return wrong
+        mail = self._received(octets, envelope)
+        self._storing = True
+        try:
+            await self._listener.store(mail)
+        except Exception:
+            # whatever it was, the mail is not ours: the client must keep it and come again
+            log.exception("mail %s from %s could not be stored", mail.id, self._peer)
+            return "451 4.3.0 Mail could not be stored, try again later"
+        finally:
+            self._storing = False
+        self._mails += 1
+        return f"250 2.6.0 Ok: stored as {mail.id}"
+
+    async def smtp_AUTH(self, arg: str | None) -> None:
+        """RFC 4954, PLAIN and LOGIN."""
+        authenticate = self._listener.authenticate
+        if authenticate is None:
+            return await self.push("502 5.5.1 Command not implemented")
+        if await self.check_helo_needed("EHLO"):
+            return None
+        if not self._may_authenticate:
+            return await self.push("538 5.7.11 Encryption required for AUTH")
+        if self._principal is not None or self.envelope.reverse_path is not None:
+            return await self.push("503 5.5.1 Not now")
+        mechanism, _, initial = (arg or "").partition(" ")
+        try:
+            login = await self._login(mechanism.upper(), initial.strip())
+        except (binascii.Error, UnicodeDecodeError, ValueError):
+            return await self.push("501 5.5.2 Malformed or cancelled")
+        if login is None:
+            return await self.push("504 5.5.4 Mechanism not offered")
+        self._principal = await authenticate(*login)
+        if self._principal is not None:
+            return await self.push("235 2.7.0 Welcome")
+        self._auth_failures += 1
+        if self._auth_failures < _MAX_AUTH_FAILURES:
+            return await self.push("535 5.7.8 Credentials refused")
+        await self.push("421 4.7.0 Too many failures")
+        self.transport.close()
+        return None
+
+    # --- below the verbs --------------------------------------------------------------------------
+
+    def _create_envelope(self) -> Transaction:
+        return Transaction()
+
+    @property
+    def _encrypted(self) -> bool:
+        return self._tls_version != ""
+
+    @property
+    def _tls_version(self) -> str:
+        tls = self.transport.get_extra_info("ssl_object") if self.transport is not None else None
+        return (tls.version() or "TLS") if tls is not None else ""
+
+    @property
+    def _may_authenticate(self) -> bool:
+        try:
+            return self._encrypted or ipaddress.ip_address(self._peer).is_loopback
+        except ValueError:
+            return False
+
+    async def _refuse(self, reply: str) -> None:
+        self._refused_recipients += 1
+        if self._refused_recipients <= self._bounds.max_refused_recipients:
+            return await self.push(reply)
+        await self.push("421 4.7.0 Too many unknown recipients")
+        self.transport.close()
+        return None
+
+    async def _not_spoken(self, arg: str | None) -> None:
+        await self.push("502 5.5.1 Command not implemented")
+
+    async def _no_chunks(self, arg: str | None) -> None:
+        await self.push("502 5.5.1 Command not implemented")
+        self.transport.close()
+
+    async def _login(self, mechanism: str, initial: str) -> tuple[str, str] | None:
+        if mechanism == "PLAIN":
+            token = initial or await self._challenge("")
+            _, username, password = base64.b64decode(token, validate=True).decode().split("\0")
+            return username, password
+        if mechanism == "LOGIN":
+            words = []
+            for question in (b"Username:", b"Password:"):
+                token = initial or await self._challenge(base64.b64encode(question).decode())
+                initial = ""
+                words.append(base64.b64decode(token, validate=True).decode())
+            return words[0], words[1]
+        return None
+
+    async def _challenge(self, question: str) -> str:
+        await self.push(f"334 {question}")
+        line: bytes = await self._reader.readuntil(b"\n")
+        answer = line.strip().decode("ascii")
+        if answer == "*":
+            raise ValueError("cancelled")
+        return answer
+
+    def _received(self, octets: bytes, envelope: Transaction) -> Received:
+        at = datetime.now(UTC)
+        mark = uuid.uuid4().hex[:16]
+        helo = _HELO.sub("?", self.session.host_name or "?")[:255]
+        protocol = "ESMTP" if self.session.extended_smtp else "SMTP"
+        if self._encrypted:
+            protocol += "S"  # RFC 3848
+        # RFC 5321 §4.4: from, by, with, id, date; no FOR, which would tell one recipient of another
+        line = (
+            f"Received: from {helo} ([{_literal(self._peer)}])\r\n"
+            f"\tby {self.hostname} with {protocol} id {mark};\r\n\t{format_datetime(at)}\r\n"
+        )
+        return Received(
+            id=mark,
+            peer=self._peer,
+            helo=helo,
+            reverse_path=envelope.reverse_path or "",
+            forward_paths=tuple(envelope.rcpt_tos),
+            octets=line.encode("ascii", "replace") + octets,
+            tls=self._tls_version,
+            at=at,
+            principal=self._principal,
+        )
+
+
+def _wrong_data(octets: bytes) -> str | None:
+    """The reply that refuses the data, None when it may be stored."""
+    ends = octets.count(b"\r\n")
+    if octets.count(b"\n") != ends or octets.count(b"\r") != ends:
+        # RFC 5321 §2.3.8; another server's idea of a bare line end is how a second mail is smuggled in
+        return "550 5.6.0 Bare CR or LF in the mail data"
+    if b"\0" in octets:
+        return "550 5.6.0 NUL in the mail data"
+    head = octets.partition(b"\r\n\r\n")[0]
+    if len(_RECEIVED.findall(head)) > MAX_RECEIVED_HEADERS:
+        return "554 5.4.6 Too many hops, the mail goes in circles"
+    return None
+
+
+def _literal(peer: str) -> str:
+    return f"IPv6:{peer}" if ":" in peer else peer

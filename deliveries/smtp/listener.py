@@ -1,0 +1,128 @@
+"""Port 25 (and submission) of the house: SMTP in, whole mails out, 250 only once they are stored (RFC 5321 §6.1).
+
+    listener = Listener(hostname="mx.example.com", accept_rcpt=known, store=commit, tls=context)
+    await listener.start("0.0.0.0", 25)
+    await listener.stop()
+
+It knows no database: `accept_rcpt` says whether an address exists, `store` returns when the mail is committed and
+raises when it could not be. `Conversation` speaks with one client. Left out: VRFY, EXPN, ETRN, BDAT, relaying.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import ssl
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+from deliveries.smtp.inbound import (
+    NO_SUCH_USER,
+    RELAY_DENIED,
+    Bounds,
+    Conversation,
+    Received,
+    Refusal,
+)
+
+__all__ = ["NO_SUCH_USER", "RELAY_DENIED", "Bounds", "Listener", "Received", "Refusal"]
+
+log = logging.getLogger(__name__)
+
+AcceptRcpt = Callable[[str], Refusal | Awaitable[Refusal | None] | None]
+Store = Callable[[Received], Awaitable[None]]
+Authenticate = Callable[[str, str], Awaitable[object | None]]
+
+
+class Listener:
+    """The listening sockets and what all conversations share.
+
+    With `authenticate` (submission, RFC 6409) MAIL needs AUTH first, and AUTH needs TLS; it gets username and password
+    and gives any object that is not None for a client that may send.
+    """
+
+    def __init__(
+        self,
+        *,
+        hostname: str,
+        accept_rcpt: AcceptRcpt,
+        store: Store,
+        tls: ssl.SSLContext | None = None,
+        authenticate: Authenticate | None = None,
+        bounds: Bounds | None = None,
+    ) -> None:
+        self.hostname = hostname
+        self.accept_rcpt = accept_rcpt
+        self.store = store
+        self.tls = tls
+        self.authenticate = authenticate
+        self.bounds = bounds or Bounds()
+        self.conversations: set[Conversation] = set()
+        self._by_peer: Counter[str] = Counter()
+        self._servers: list[asyncio.Server] = []
+        self._empty: asyncio.Event | None = None  #: set when the last conversation has ended, while stopping
+        # aiosmtpd logs every line of every client at INFO
+        logging.getLogger("mail.log").setLevel(logging.WARNING)
+
+    async def start(self, host: str, port: int, *, implicit_tls: bool = False) -> tuple[str, int]:
+        """Listen; gives the address (port 0: chosen by the kernel). `implicit_tls` is RFC 8314's 465."""
+        if implicit_tls and self.tls is None:
+            raise ValueError("implicit TLS needs a context")
+        server = await asyncio.get_running_loop().create_server(
+            lambda: Conversation(self),
+            host,
+            port,
+            ssl=self.tls if implicit_tls else None,
+            backlog=512,
+        )
+        self._servers.append(server)
+        address = server.sockets[0].getsockname()
+        return address[0], address[1]
+
+    async def stop(self, grace_s: float = 5.0) -> None:
+        """No new connections; mails whose data has come are still stored and answered, for `grace_s` at most."""
+        for server in self._servers:
+            server.close()
+        for conversation in list(self.conversations):
+            conversation.part()
+        if self.conversations:
+            self._empty = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), grace_s)
+        for conversation in list(self.conversations):
+            conversation.abort()
+
+    def admit(self, conversation: Conversation, peer: str) -> bool:
+        """Count a new connection in, unless there are too many of this peer or in all."""
+        key = _network(peer)
+        if len(self.conversations) >= self.bounds.max_connections:
+            log.warning("connection of %s refused: %s are open", peer, len(self.conversations))
+            return False
+        if self._by_peer[key] >= self.bounds.max_connections_per_peer:
+            return False
+        self._by_peer[key] += 1
+        self.conversations.add(conversation)
+        return True
+
+    def dismiss(self, conversation: Conversation, peer: str) -> None:
+        if conversation in self.conversations:
+            self.conversations.discard(conversation)
+            key = _network(peer)
+            self._by_peer[key] -= 1
+            if not self._by_peer[key]:
+                del self._by_peer[key]
+        if self._empty and not self.conversations:
+            self._empty.set()
+
+
+def _network(peer: str) -> str:
+    """IPv6 clients own whole /64s: one of them is one peer."""
+    try:
+        address = ipaddress.ip_address(peer.partition("%")[0])
+    except ValueError:
+        return peer
+    if address.version == 6 and address.ipv4_mapped is None:
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)

@@ -1,0 +1,344 @@
+"""The inbound server against raw sockets: what it stores, what it refuses, and what it never does."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import smtplib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+import uvloop
+
+from deliveries.smtp.hop import Envelope, Hop, Tls
+from deliveries.smtp.listener import NO_SUCH_USER, Bounds, Listener, Received, Refusal
+from deliveries.smtp.outcome import Replied
+from deliveries.smtp.pool import Pool
+from deliveries.smtp.session import open_gate
+
+SMUGGLING = Path(__file__).parents[3] / "shared/corpora/vectors/smuggling.jsonl"
+HELLO = "EHLO client.test\r\n"
+TO_DATA = HELLO + "MAIL FROM:<a@sender.test>\r\nRCPT TO:<known@ours.test>\r\nDATA\r\n"
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, None]], None]:
+    return uvloop.run if request.param == "uvloop" else asyncio.run
+
+
+@pytest.fixture(scope="module")
+def tls() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("mx.ours.test").configure_cert(context)
+    return context
+
+
+class House:
+    """What stands behind the listener in these tests."""
+
+    def __init__(self) -> None:
+        self.mails: list[Received] = []
+        self.broken = False
+        self.storing = asyncio.Event()
+        self.may_store = asyncio.Event()
+        self.may_store.set()
+
+    def accept_rcpt(self, addr: str) -> Refusal | None:
+        return None if addr.lower() in ("known@ours.test", "postmaster") or addr.startswith("known+") else NO_SUCH_USER
+
+    async def store(self, mail: Received) -> None:
+        self.storing.set()
+        await self.may_store.wait()
+        if self.broken:
+            raise RuntimeError("the database is away")
+        self.mails.append(mail)
+
+
+@asynccontextmanager
+async def listening(**options: Any) -> AsyncIterator[tuple[House, tuple[str, int], Listener]]:
+    house = House()
+    listener = Listener(hostname="mx.ours.test", accept_rcpt=house.accept_rcpt, store=house.store, **options)
+    address = await listener.start("127.0.0.1", 0)
+    try:
+        yield house, address, listener
+    finally:
+        await listener.stop(grace_s=1)
+
+
+async def say(address: tuple[str, int], octets: str | bytes, *, then_quit: bool = True) -> list[str]:
+    """Everything in one write; the reply lines up to the end of the connection, the greeting and EHLO left out."""
+    reader, writer = await asyncio.open_connection(*address)
+    await reader.readline()
+    octets = octets.encode() if isinstance(octets, str) else octets
+    writer.write(octets + (b"QUIT\r\n" if then_quit else b""))
+    answer = await asyncio.wait_for(reader.read(), 20)
+    writer.close()
+    lines = answer.decode().splitlines()
+    return [line for line in lines if line[3:4] != "-" and not line.startswith(("250 SMTPUTF8", "250 STARTTLS"))]
+
+
+def test_a_mail_is_stored_before_its_250_with_a_received_line_on_top(
+    run: Callable[[Coroutine[Any, Any, None]], None],
+) -> None:
+    async def work() -> None:
+        async with listening() as (house, address, _):
+            house.may_store.clear()
+            task = asyncio.create_task(say(address, TO_DATA + "Subject: x\r\n\r\n..dot\r\n.\r\n", then_quit=False))
+            await house.storing.wait()
+            assert not task.done()
+            house.may_store.set()
+            await asyncio.sleep(0.05)
+            task.cancel()
+            [mail] = house.mails
+            assert (mail.reverse_path, mail.forward_paths) == ("a@sender.test", ("known@ours.test",))
+            assert mail.octets.startswith(
+                b"Received: from client.test ([127.0.0.1])\r\n\tby mx.ours.test with ESMTP id "
+            )
+            assert mail.octets.endswith(b"\r\nSubject: x\r\n\r\n.dot\r\n")
+            assert mail.tls == ""
+            replies = await say(address, TO_DATA + "x\r\n.\r\n")
+            assert [r[:9] for r in replies] == ["250 2.1.0", "250 2.1.5", "354 End d", "250 2.6.0", "221 Bye"]
+
+    run(work())
+
+
+def test_a_mail_that_could_not_be_stored_is_answered_451() -> None:
+    async def work() -> None:
+        async with listening() as (house, address, _):
+            house.broken = True
+            assert (await say(address, TO_DATA + "x\r\n.\r\n"))[3].startswith("451 4.3.0")
+            assert house.mails == []
+
+    asyncio.run(work())
+
+
+def test_the_null_reverse_path_and_postmaster_are_taken() -> None:
+    async def work() -> None:
+        async with listening() as (house, address, _):
+            talk = HELLO + "MAIL FROM:<> BODY=8BITMIME\r\nRCPT TO:<Postmaster>\r\nDATA\r\nx\r\n.\r\n"
+            assert (await say(address, talk))[3].startswith("250 2.6.0")
+            assert (house.mails[0].reverse_path, house.mails[0].forward_paths) == ("", ("Postmaster",))
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    "rcpt",
+    ["<other@elsewhere.test>", "<a%elsewhere.test@ours.test>", "<@ours.test:a@elsewhere.test>", "<nobody@ours.test>",
+     '<"a@elsewhere.test"@ours.test>', "<elsewhere.test!a@ours.test>", "<a@[192.0.2.1]>", "<a@[127.0.0.1]>", "<>",
+     "known@ours.test", "<known@ours.test> NOTIFY=NEVER", "<a@elsewhere.test@ours.test>", "<known@ours.test"],
+)  # fmt: skip
+@pytest.mark.parametrize("reverse_path", ["<>", "<known@ours.test>"])
+def test_nothing_is_relayed_in_any_shape(rcpt: str, reverse_path: str) -> None:
+    async def work() -> None:
+        async with listening() as (house, address, _):
+            replies = await say(address, f"{HELLO}MAIL FROM:{reverse_path}\r\nRCPT TO:{rcpt}\r\nDATA\r\nx\r\n.\r\n")
+            assert replies[1][0] == "5"
+            assert replies[2].startswith("554 5.5.1")
+            assert house.mails == []
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    "verb", ["VRFY known@ours.test", "EXPN all", "ETRN ours.test", "HELP", "BDAT 5 LAST", "AUTH PLAIN AA=="]
+)
+def test_a_verb_that_tells_or_takes_too_much_is_refused(verb: str) -> None:
+    async def work() -> None:
+        async with listening() as (_, address, _listener):
+            assert (await say(address, f"{HELLO}{verb}\r\n"))[0].startswith(("500", "502"))
+
+    asyncio.run(work())
+
+
+def test_limits_of_size_recipients_mails_commands_and_guesses_hold() -> None:
+    async def work() -> None:
+        bounds = Bounds(max_size_octets=1000, max_mails=2, max_refused_recipients=3)
+        async with listening(bounds=bounds) as (house, address, _):
+            mail = f"{HELLO}MAIL FROM:<a@b.test>"
+            assert (await say(address, f"{mail} SIZE=1001\r\n"))[0].startswith("552 5.3.4")
+            assert (await say(address, TO_DATA + "x" * 70 + ("\r\n" + "x" * 70) * 30 + "\r\n.\r\n"))[3].startswith(
+                "552"
+            )
+            many = "".join(f"RCPT TO:<known+{i}@ours.test>\r\n" for i in range(101))
+            replies = await say(address, f"{mail}\r\n{many}")
+            assert [r[:3] for r in replies[1:-1]] == ["250"] * 100 + ["452"]
+            guesses = "".join(f"RCPT TO:<guess{i}@ours.test>\r\n" for i in range(9))
+            assert [r[:3] for r in await say(address, f"{mail}\r\n{guesses}")] == ["250", "550", "550", "550", "421"]
+            again = "MAIL FROM:<a@b.test>\r\nRCPT TO:<known@ours.test>\r\nDATA\r\nx\r\n.\r\n"
+            replies = await say(address, HELLO + again * 3)
+            assert replies[-1].startswith("421 4.7.0")
+            assert len(house.mails) == 2
+            replies = await say(address, HELLO + "NOOP\r\n" * 200)
+            assert (len(replies), replies[-1][:3]) == (101, "421")
+            assert (await say(address, "x" * 3000 + "\r\n"))[0].startswith("500")
+
+    asyncio.run(work())
+
+
+def test_connections_per_peer_and_idle_time_are_bounded() -> None:
+    async def work() -> None:
+        async with listening(bounds=Bounds(max_connections_per_peer=2, idle_s=0.3)) as (_, address, listener):
+            open_ones = [await asyncio.open_connection(*address) for _ in range(2)]
+            for reader, _ in open_ones:
+                assert (await reader.readline()).startswith(b"220 mx.ours.test")
+            reader, writer = await asyncio.open_connection(*address)
+            assert (await reader.read()).startswith(b"421 4.7.0")
+            writer.close()
+            for reader, writer in open_ones:
+                assert await asyncio.wait_for(reader.read(), 10) == b""  # idle: closed by the server
+                writer.close()
+            assert listener.conversations == set()
+            assert (await say(address, HELLO))[-1].startswith("221")
+
+    asyncio.run(work())
+
+
+def test_a_mail_in_circles_is_refused() -> None:
+    async def work() -> None:
+        async with listening() as (house, address, _):
+            head = "Received: from a by b; now\r\n"
+            assert (await say(address, TO_DATA + head * 51 + "\r\nx\r\n.\r\n"))[3].startswith("554 5.4.6")
+            assert (await say(address, TO_DATA + head * 50 + "\r\n" + head * 9 + ".\r\n"))[3].startswith("250")
+            assert len(house.mails) == 1
+
+    asyncio.run(work())
+
+
+@pytest.mark.skipif(not SMUGGLING.exists(), reason="the shared corpora are not beside this checkout")
+def test_the_smuggling_vectors_make_one_mail_at_most() -> None:
+    rows = [json.loads(line) for line in SMUGGLING.read_text().splitlines()]
+    second = b"MAIL FROM:<evil@x.test>\r\nRCPT TO:<known@ours.test>\r\nDATA\r\nsmuggled\r\n.\r\n"
+
+    async def work() -> None:
+        for row in (r for r in rows if r["where"].startswith("inbound")):
+            payload = bytes.fromhex(row["payload_hex"])
+            talk = TO_DATA.encode() + b"Subject: x\r\n\r\nbody"
+            if "raw bytes after 354" in row["where"] or "raw DATA" in row["where"]:
+                talk = TO_DATA.encode() + payload
+            elif row["where"].startswith("inbound: inside"):
+                talk += payload + b"\r\n.\r\n"
+            else:
+                talk += payload + second
+            async with listening() as (house, address, _):
+                if "no message" in row["expect"]:
+                    reader, writer = await asyncio.open_connection(*address)
+                    writer.write(talk)
+                    writer.write_eof()
+                    await asyncio.wait_for(reader.read(), 10)
+                    writer.close()
+                    assert house.mails == [], row
+                    continue
+                replies = await say(address, talk)
+                assert len(house.mails) <= 1, row
+                assert not any(m.reverse_path == "evil@x.test" for m in house.mails), row
+                if row["expect"].startswith("accept"):
+                    assert house.mails[0].octets.endswith(b"\r\n.test\r\n"), row
+                elif row["expect"].startswith("refuse") or "5xx" in row["expect"]:
+                    assert house.mails == []
+                    assert any(r.startswith("550 5.6.0") for r in replies), row
+
+    asyncio.run(work())
+
+
+def test_starttls_is_offered_and_tells_its_version(
+    run: Callable[[Coroutine[Any, Any, None]], None], tls: ssl.SSLContext
+) -> None:
+    async def work() -> None:
+        async with listening(tls=tls) as (house, address, listener):
+            secure = await listener.start("127.0.0.1", 0, implicit_tls=True)
+            pool = Pool(helo_name="client.test")
+            octets = b"Subject: x\r\n\r\nhello\r\n"
+            hop = Hop("mx.ours.test", *address, tls=Tls.MUST)
+            for _ in range(2):
+                [attempt] = await pool.deliver([hop], Envelope("", "known@ours.test", 1), octets, open_gate)
+                assert isinstance(attempt.outcome, Replied)
+                assert attempt.outcome.reply.code == 250, attempt.transcript
+            await pool.close()
+            assert [m.tls[:5] for m in house.mails] == ["TLSv1", "TLSv1"]
+            assert b"with ESMTPS id" in house.mails[0].octets
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            reader, writer = await asyncio.open_connection(*secure, ssl=context)
+            assert (await reader.readline()).startswith(b"220")
+            writer.write(HELLO.encode())
+            assert b"STARTTLS" not in await reader.readuntil(b"SMTPUTF8\r\n")
+            writer.close()
+
+    run(work())
+
+
+def test_what_came_in_clear_before_the_handshake_is_forgotten(tls: ssl.SSLContext) -> None:
+    async def work() -> None:
+        async with listening(tls=tls) as (_house, address, _):
+
+            def talk() -> int:
+                with socket.create_connection(address) as plain:
+                    plain.recv(1000)
+                    plain.sendall(b"EHLO x\r\nMAIL FROM:<a@b.test>\r\nSTARTTLS\r\nRCPT TO:<known@ours.test>\r\n")
+                    seen = b""
+                    while b"220 " not in seen:
+                        seen += plain.recv(1000)
+                    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+                    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+                    with context.wrap_socket(plain) as secure:
+                        secure.sendall(b"RCPT TO:<known@ours.test>\r\n")
+                        return int(secure.recv(1000)[:3])
+
+            assert await asyncio.to_thread(talk) == 503
+
+    asyncio.run(work())
+
+
+def test_submission_needs_tls_or_loopback_and_the_right_password() -> None:
+    async def authenticate(username: str, password: str) -> str | None:
+        return "tenant" if (username, password) == ("user", "right") else None
+
+    async def work() -> None:
+        async with listening(authenticate=authenticate) as (house, address, _):
+            assert (await say(address, HELLO + "MAIL FROM:<a@b.test>\r\n"))[-2].startswith("530 5.7.0")
+
+            def talk() -> None:
+                for method in ("auth_plain", "auth_login"):
+                    with smtplib.SMTP(*address) as client:
+                        client.ehlo()
+                        client.user, client.password = "user", "right"
+                        client.auth(method[5:], getattr(client, method), initial_response_ok=method == "auth_plain")
+                        client.sendmail("a@b.test", ["known@ours.test"], b"Subject: x\r\n\r\nhello\r\n")
+                with smtplib.SMTP(*address) as client, pytest.raises(smtplib.SMTPAuthenticationError):
+                    client.login("user", "wrong")
+
+            await asyncio.to_thread(talk)
+            assert [m.principal for m in house.mails] == ["tenant", "tenant"]
+            wrong = base64.b64encode(b"\0user\0wrong").decode()
+            replies = await say(address, HELLO + f"AUTH PLAIN {wrong}\r\n" * 4)
+            assert [r[:3] for r in replies[-3:]] == ["535", "535", "421"]
+            assert (await say(address, HELLO + "AUTH PLAIN !!\r\nAUTH PLAIN\r\n*\r\nAUTH X\r\n"))[-4][:3] == "334"
+
+    asyncio.run(work())
+
+
+def test_stopping_waits_for_a_mail_that_is_being_stored() -> None:
+    async def work() -> None:
+        async with listening() as (house, address, listener):
+            house.may_store.clear()
+            idle = asyncio.create_task(say(address, HELLO, then_quit=False))
+            task = asyncio.create_task(say(address, TO_DATA + "x\r\n.\r\n", then_quit=False))
+            await house.storing.wait()
+            stopping = asyncio.create_task(listener.stop())
+            assert (await idle)[-1].startswith("421 4.3.2")
+            assert not stopping.done()
+            house.may_store.set()
+            replies = await task
+            await stopping
+            assert [r[:3] for r in replies[-2:]] == ["250", "421"]
+            assert len(house.mails) == 1
+
+    asyncio.run(work())
