@@ -248,14 +248,19 @@ def test_a_compressed_bomb_stays_small() -> None:
 
 @pytest.mark.parametrize("where", ["head", "body"])
 def test_a_slow_drip_ends_at_the_time_limit(where: str) -> None:
+    drips = 0
+
     def serve(conn: socket.socket, _: bytes) -> None:
+        nonlocal drips
         conn.sendall(b"HTTP/1.1 200 OK\r\n" if where == "head" else b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n")
         while True:
             conn.sendall(b"x")
+            drips += 1
             time.sleep(0.05)
 
     with server(serve) as (port, _), pytest.raises(FetchFailed, match=r"no complete answer within 0\.5 s"):
         get(f"http://127.0.0.1:{port}/", allow_private=True, timeout_s=0.5)
+    assert drips < 50, "each drip starts no new time limit"
 
 
 @pytest.mark.parametrize(

@@ -123,8 +123,9 @@ class FakeDns:
             response.set_rcode(dns.rcode.from_text(word))
         elif word in ("LAME", "REFERRAL"):
             response.answer.clear()
-            response.flags &= ~dns.flags.RA
-            if word == "REFERRAL":
+            if word == "LAME":
+                response.flags &= ~dns.flags.RA
+            else:  # passed on by a forwarder that says it recurses
                 response.authority.append(dns.rrset.from_text(question.name, TTL, "IN", "NS", "ns.elsewhere.test."))
         elif word in ("NXDOMAIN", "NODATA"):
             if word == "NXDOMAIN":
