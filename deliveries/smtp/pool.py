@@ -11,6 +11,7 @@ before.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
@@ -28,6 +29,12 @@ from deliveries.smtp.transcript import Transcript
 _ABOUT_THE_HOST = frozenset({Stage.GREETING, Stage.EHLO, Stage.STARTTLS})
 #: stages up to which a fault of a reused connection harmed nothing: the mail starts again on a fresh one
 _UNHARMED = frozenset({Stage.MAIL, Stage.RCPT, Stage.DATA})
+#: a limit per connection, which a new connection meets; not a wish for less mail
+_ENOUGH_FOR_ONE_CONNECTION = re.compile(
+    r"(?:messages|mails|recipients|transactions|commands)\b.{0,40}\b(?:this|per|one|single|same|in) "
+    r"(?:smtp )?(?:connection|session)",
+    re.IGNORECASE,
+)
 
 
 def asks_to_slow_down(outcome: Outcome) -> bool:
@@ -127,6 +134,8 @@ class Pool:
             if stale is None:
                 return attempt
             # the server tired of the connection, not of this mail: the mail was never accepted there
+            if session in self._idle:
+                self._expire(session)
             log.note(f"reused connection had ended ({stale}); a new one")
         opened = await open_session(hop, self._manners, deadline, log)
         if isinstance(opened, Attempted):
@@ -145,10 +154,12 @@ class Pool:
         outcome = attempt.outcome
         if isinstance(outcome, Broken) and outcome.stage is Stage.MAIL:
             return outcome.text
-        if isinstance(outcome, Replied) and outcome.stage in _UNHARMED and outcome.reply.code == 421:
-            # RFC 5321 §3.8: 421 is about the connection, unless it asks for less mail
-            return None if self._slow_down(outcome) else outcome.reply.text
-        return None
+        if not isinstance(outcome, Replied) or outcome.stage not in _UNHARMED or not outcome.reply.transient:
+            return None
+        if _ENOUGH_FOR_ONE_CONNECTION.search(outcome.reply.text):
+            return outcome.reply.text
+        # RFC 5321 §3.8: 421 is about the connection, unless it asks for less mail
+        return outcome.reply.text if outcome.reply.code == 421 and not self._slow_down(outcome) else None
 
     # --- idle sessions ----------------------------------------------------------------------------
 
