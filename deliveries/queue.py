@@ -251,34 +251,34 @@ RETURNING delivery_id
 """
 
 
-def renew(lease_id: UUID) -> int:
-    """Extend everything this worker holds; the number of rows."""
+def renew(lease_ids: Iterable[UUID]) -> int:
+    """Extend everything that is held under these leases; the number of rows."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE queued SET leased_until = now() + make_interval(secs => %s) WHERE lease_id = %s",
-            [settings.LEASE_S, lease_id],
+            "UPDATE queued SET leased_until = now() + make_interval(secs => %s) WHERE lease_id = ANY (%s)",
+            [settings.LEASE_S, list(lease_ids)],
         )
         return cursor.rowcount
 
 
-def release(lease_id: UUID, delivery_ids: Iterable[UUID]) -> None:
-    """Give back what was claimed and not started: due at once, for whoever comes first."""
-    ids = list(delivery_ids)
-    if not ids:
-        return
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"""
-            WITH freed AS (
-                UPDATE queued SET lease_id = NULL, leased_until = NULL, started_at = NULL
-                 WHERE delivery_id = ANY (%s) AND lease_id = %s
-                RETURNING lane, destination, due_at
-            ), due AS (
-                SELECT lane, destination AS name, min(due_at) AS due_at FROM freed GROUP BY lane, destination
-            ), {ANNOUNCE} SELECT 1
-            """,
-            [ids, lease_id],
-        )
+def release(held: Iterable[tuple[UUID, UUID]]) -> None:
+    """Give back (delivery, lease) pairs that were claimed and not started: due at once, for whoever comes first."""
+    pairs = sorted(held)
+    if pairs:
+        execute(_RELEASE, {"ids": [d for d, _ in pairs], "leases": [lease for _, lease in pairs]})
+
+
+_RELEASE = f"""
+WITH held AS (
+    SELECT * FROM unnest(%(ids)s::uuid[], %(leases)s::uuid[]) AS h(delivery_id, lease_id)
+), freed AS (
+    UPDATE queued q SET lease_id = NULL, leased_until = NULL, started_at = NULL
+      FROM held WHERE q.delivery_id = held.delivery_id AND q.lease_id = held.lease_id
+    RETURNING q.lane, q.destination, q.due_at
+), due AS (
+    SELECT lane, destination AS name, min(due_at) AS due_at FROM freed GROUP BY lane, destination
+), {ANNOUNCE} SELECT 1
+"""
 
 
 @dataclass(frozen=True, slots=True)

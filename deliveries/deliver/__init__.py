@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError, connection
+from django.db import DatabaseError, InterfaceError, OperationalError, connection
 
 from deliveries import metrics, queue
 from deliveries.deliver import jobs
@@ -68,27 +68,29 @@ class Pump:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._results: list[Result] = []
-        self._releases: list[UUID] = []
+        self._releases: list[tuple[UUID, UUID]] = []
         self._recorded = 0
         self._again = False  # the last commit's fate is not known
         self._renewed = time.monotonic()
         self._claim_more = True
+        self._away = False  # the database was: what it had not put on disk may be gone
         self._drain_until: float | None = None
 
     def run(self) -> int:
         while True:
             try:
                 metrics.alive("deliver")
+                self._renew()
                 self._claim()
                 self._collect()
                 self._record()
                 self._release()
-                self._renew()
             except (DatabaseError, InterfaceError) as e:
                 # results wait in memory (no more than was in flight), nothing new is claimed
-                log.warning("the database is away: %s", str(e).strip().splitlines()[0] if str(e) else repr(e))
+                ours = not isinstance(e, (OperationalError, InterfaceError))  # a statement of ours is wrong: said in full
+                log.warning("the database did not do it, asking again: %r", e, exc_info=ours)
                 connection.close()
-                self._claim_more = True
+                self._away = self._claim_more = True
                 time.sleep(AWAY_S)
             if self._finished():
                 return self._recorded
@@ -119,7 +121,7 @@ class Pump:
     def _collect(self) -> None:
         for ended in self.engine.collect(BATCH, POLL_S if self.engine.in_flight else 0, BATCH_S):
             if isinstance(ended, Released):
-                self._releases.append(ended.delivery_id)
+                self._releases.append((ended.delivery_id, ended.lease_id))
             else:
                 self._results.append(ended)
 
@@ -134,12 +136,20 @@ class Pump:
 
     def _release(self) -> None:
         if self._releases:
-            queue.release(self.engine.lease_id, self._releases)
+            queue.release(self._releases)
             self._releases = []
 
     def _renew(self) -> None:
-        if time.monotonic() - self._renewed > settings.LEASE_S / 4 and self.engine.in_flight:
-            queue.renew(self.engine.lease_id)
+        """Keep what is ours; after a long silence it may not be ours any more."""
+        silent_s = time.monotonic() - self._renewed
+        if silent_s > settings.LEASE_S and self.engine.in_flight:
+            self.engine.new_lease()  # what was taken from us meanwhile must not look like ours when we claim it again
+        if self._away:
+            for lease_id, delivery_ids in self.engine.started().items():
+                queue.start(lease_id, delivery_ids)  # the ledger's commits do not wait for the disk
+        if self._away or silent_s > settings.LEASE_S / 4:
+            queue.renew(self.engine.leases())
+            self._away = False
             self._renewed = time.monotonic()
 
     def _drain(self) -> None:

@@ -43,6 +43,7 @@ class Released:
     """Not begun, and given back: due at once for whoever comes first."""
 
     delivery_id: UUID
+    lease_id: UUID
 
 
 @dataclass(slots=True, eq=False)
@@ -60,11 +61,11 @@ class Engine:
         self._running: dict[UUID, _Running] = {}
         self._destinations: Counter[str] = Counter()
         self._octets = 0
-        self._ended: stdlib_queue.SimpleQueue[tuple[Job, Result | Released]] = stdlib_queue.SimpleQueue()
+        self._ended: stdlib_queue.SimpleQueue[tuple[Job | None, Result | Released]] = stdlib_queue.SimpleQueue()
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="event-loop", daemon=True)
         self._thread.start()
-        self._ledger = Ledger(self.lease_id, self._loop)
+        self._ledger = Ledger(self._loop)
         asyncio.run_coroutine_threadsafe(self._open(), self._loop).result(30)
 
     async def _open(self) -> None:
@@ -99,9 +100,28 @@ class Engine:
     def by_destination(self) -> Counter[str]:
         return self._destinations.copy()
 
+    def new_lease(self) -> None:
+        """Claims from now on are told apart from those before."""
+        self.lease_id = uuid4()
+
+    def leases(self) -> set[UUID]:
+        """Under which something is held."""
+        return {self.lease_id} | {running.job.lease_id for running in self._running.values()}
+
+    def started(self) -> dict[UUID, list[UUID]]:
+        """Deliveries by lease whose final dot may be out."""
+        found: dict[UUID, list[UUID]] = {}
+        for running in self._running.values():
+            if running.started:
+                found.setdefault(running.job.lease_id, []).append(running.job.delivery_id)
+        return found
+
     def submit(self, jobs: Iterable[Job]) -> None:
         begun = []
         for job in jobs:
+            if job.delivery_id in self._running:  # claimed anew while its old lease still talks: one at a time
+                self._ended.put((None, Released(job.delivery_id, job.lease_id)))
+                continue
             running = _Running(job)
             self._running[job.delivery_id] = running
             self._destinations[job.destination] += 1
@@ -123,7 +143,8 @@ class Engine:
             if not ended:
                 until = min(until, time.monotonic() + company_s)
             ended.append(one)
-            self._forget(job)
+            if job is not None:
+                self._forget(job)
         return ended
 
     def _forget(self, job: Job) -> None:
@@ -166,7 +187,11 @@ class Engine:
         try:
             ended = await self._deliver(running)
         except (LeaseLost, asyncio.CancelledError):
-            ended = self._lost(job, "The worker was stopped") if running.started else Released(job.delivery_id)
+            ended = (
+                self._lost(job, "The worker was stopped")
+                if running.started
+                else Released(job.delivery_id, job.lease_id)
+            )
         except ComposeError as e:
             ended = self._result(
                 job, Verdict(Status.FAILED, "compose", Category.PROTOCOL, text=f"It cannot be put on the wire: {e}")
@@ -199,7 +224,7 @@ class Engine:
         )
 
         async def gate() -> None:
-            await self._ledger.start(job.delivery_id)
+            await self._ledger.start(job.delivery_id, job.lease_id)
             running.started = True
 
         deadline_s = _DEADLINE_S + len(octets) / _SLOWEST_OCTETS_PER_S
@@ -215,7 +240,7 @@ class Engine:
     def _result(
         self, job: Job, verdict: Verdict, tries: tuple[Tried, ...] = (), host: str = "", reason: str = ""
     ) -> Result:
-        return Result(job.delivery_id, self.lease_id, verdict, tries, host, reason or ("" if tries else verdict.text))
+        return Result(job.delivery_id, job.lease_id, verdict, tries, host, reason or ("" if tries else verdict.text))
 
 
 def _unroutable_verdict(answer: Unroutable) -> Verdict:

@@ -39,6 +39,7 @@ class Job:
     """One delivery, ready to go. `prepared` is shared by the deliveries of a message."""
 
     delivery_id: UUID
+    lease_id: UUID
     destination: str
     recipient: str
     domain: str
@@ -71,6 +72,7 @@ def load(rows: Sequence[Claimed], lease_id: UUID) -> tuple[list[Job], list[Resul
         loaded.append(
             Job(
                 delivery_id=row["id"],
+                lease_id=lease_id,
                 destination=claimed.destination,
                 recipient=row["recipient"],
                 domain=row["recipient"].rpartition("@")[2],

@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 PATIENCE_S = 20.0
 _BATCH = 500
 
-_Asked = tuple[UUID, "asyncio.Future[bool]", float]
+#: delivery, lease, who waits, until when (monotonic)
+_Asked = tuple[UUID, UUID, "asyncio.Future[bool]", float]
 
 
 class LeaseLost(Exception):
@@ -32,17 +33,16 @@ class LeaseLost(Exception):
 
 
 class Ledger:
-    def __init__(self, lease_id: UUID, loop: asyncio.AbstractEventLoop) -> None:
-        self._lease_id = lease_id
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._inbox: stdlib_queue.SimpleQueue[_Asked | None] = stdlib_queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self._thread.start()
 
-    async def start(self, delivery_id: UUID) -> None:
+    async def start(self, delivery_id: UUID, lease_id: UUID) -> None:
         """Return once the start is written; raise LeaseLost when it must not begin."""
         future: asyncio.Future[bool] = self._loop.create_future()
-        self._inbox.put((delivery_id, future, time.monotonic() + PATIENCE_S))
+        self._inbox.put((delivery_id, lease_id, future, time.monotonic() + PATIENCE_S))
         if not await future:
             raise LeaseLost
 
@@ -60,17 +60,20 @@ class Ledger:
 
     def _write(self, batch: list[_Asked]) -> None:
         while batch:
+            leases: dict[UUID, list[UUID]] = {}
+            for delivery_id, lease_id, _, _ in batch:
+                leases.setdefault(lease_id, []).append(delivery_id)
             try:
-                started = queue.start(self._lease_id, [delivery_id for delivery_id, _, _ in batch])
+                started = {i for lease_id, ids in leases.items() for i in queue.start(lease_id, ids)}
             except (DatabaseError, InterfaceError) as e:
                 log.warning("the ledger waits for the database: %r", e)
                 connection.close()
                 now = time.monotonic()
-                self._answer([(future, False) for _, future, until in batch if until <= now])
-                batch = [asked for asked in batch if asked[2] > now]
+                self._answer([(future, False) for _, _, future, until in batch if until <= now])
+                batch = [asked for asked in batch if asked[3] > now]
                 time.sleep(0.2)
             else:
-                self._answer([(future, delivery_id in started) for delivery_id, future, _ in batch])
+                self._answer([(future, delivery_id in started) for delivery_id, _, future, _ in batch])
                 return
 
     def _answer(self, answers: list[tuple[asyncio.Future[bool], bool]]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from itertools import groupby
 
 from deliveries import queue
 from deliveries.record.outcomes import record
@@ -20,9 +19,8 @@ def sweep() -> tuple[int, int]:
     """One pass: how many leases were given back, and how many ended as unknown. Also the alarm of the queue."""
     queue.heal()
     expired = queue.expired()
-    unstarted = sorted((e for e in expired if not e.started), key=lambda e: e.lease_id)
-    for lease_id, rows in groupby(unstarted, key=lambda e: e.lease_id):
-        queue.release(lease_id, [e.delivery_id for e in rows])
+    unstarted = [(e.delivery_id, e.lease_id) for e in expired if not e.started]
+    queue.release(unstarted)
     verdict = Verdict(Status.UNKNOWN, "worker-lost", text=_WORDS)
     lost = [Result(e.delivery_id, e.lease_id, verdict, reason=_WORDS) for e in expired if e.started]
     record(lost)

@@ -54,6 +54,12 @@ def test_a_mail_is_stored_whole_with_a_row_for_each_forward_path() -> None:
     assert [(e.type, e.recipient) for e in events] == [("email.sent", "a@one.test"), ("email.sent", "b@two.test")]
 
 
+def test_a_message_id_of_the_senders_is_kept_as_the_mails_own() -> None:
+    house = build()
+    house.send("a@one.test", headers=(("Message-Id", "<mine@app.test>"),))
+    assert Message.objects.get(tenant=house.tenant).message_id == "mine@app.test"
+
+
 def test_a_person_who_stands_in_to_and_cc_gets_one_copy() -> None:
     house = build()
     draft = house.draft("a@one.test")

@@ -150,7 +150,7 @@ def test_what_is_released_is_due_at_once() -> None:
     lease = uuid4()
     (row,) = take(lease=lease)
     assert take() == []
-    queue.release(lease, [row.delivery_id])
+    queue.release([(row.delivery_id, lease)])
     assert [c.delivery_id for c in take()] == [row.delivery_id]
 
 
@@ -162,10 +162,10 @@ def test_renewing_keeps_a_lease_and_a_dead_one_is_found_with_what_it_had_started
     rows = take(lease=lease)
     queue.start(lease, [rows[0].delivery_id])
     settings.LEASE_S = 60
-    assert queue.renew(lease) == 2
+    assert queue.renew([lease]) == 2
     assert queue.expired() == []
     settings.LEASE_S = 0.01
-    queue.renew(lease)
+    queue.renew([lease])
     time.sleep(0.05)
     found = {e.delivery_id: e.started for e in queue.expired()}
     assert found == {rows[0].delivery_id: True, rows[1].delivery_id: False}
