@@ -87,7 +87,7 @@ class Pump:
                 self._release()
             except (DatabaseError, InterfaceError) as e:
                 # results wait in memory (no more than was in flight), nothing new is claimed
-                ours = not isinstance(e, (OperationalError, InterfaceError))  # a statement of ours is wrong: said in full
+                ours = not isinstance(e, (OperationalError, InterfaceError))  # our mistake: said in full
                 log.warning("the database did not do it, asking again: %r", e, exc_info=ours)
                 connection.close()
                 self._away = self._claim_more = True
