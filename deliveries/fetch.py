@@ -105,6 +105,7 @@ class _Target:
     url: httpcore2.URL  #: put together again from the parts that were checked
 
 
+@lru_cache(maxsize=20_000)  # asked again for every hop of every mail
 def not_public(address: IpAddress | str) -> str | None:
     """Why an address is not one of the public Internet (`127.0.0.1 is not a public address`); None where it is."""
     ip = ipaddress.ip_address(address) if isinstance(address, str) else address

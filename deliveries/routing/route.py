@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 
 import idna
 
+from deliveries.fetch import not_public
 from deliveries.routing import dane, mx, unroutable
 from deliveries.routing.mta_sts import Mode, MtaSts, Policy
 from deliveries.routing.resolver import Answer, NoData, Resolver, Result, Trouble
@@ -172,8 +173,9 @@ class Router:
         hops = []
         for host, address in pairs:
             way = by_host[host]
-            hop = Hop(host, address, self._smtp_port, tls=max(way.tls, floor, key=_STRENGTH.index), site=mx.site(host))
-            hops.append(replace(hop, tlsa=way.tlsa, tls_names=way.names))
+            tls = max(way.tls, floor, key=_STRENGTH.index)
+            site = mx.site(host)
+            hops.append(Hop(host, address, self._smtp_port, tls=tls, tls_names=way.names, tlsa=way.tlsa, site=site))
         ttl = min(chosen.ttl_s, *(way.found.ttl_s for way in ways if way.found.usable))
         return Routed(self._bound(hops), chosen.site, ttl, static)
 
@@ -246,6 +248,8 @@ class Router:
 
     def _bound(self, hops: list[Hop]) -> tuple[Hop, ...]:
         """Each hop with a source address of its family; one per round, so that connections are used again."""
+        if not self._sources:
+            return tuple(hops)
         chosen = {
             version: str(self._rng.choice(of_family))
             for version in (4, 6)
@@ -253,10 +257,10 @@ class Router:
         }
         bound = []
         for hop in hops:
-            address = ipaddress.ip_address(hop.address)
-            # loopback is reached from loopback: a public source would be refused or answered elsewhere
-            source = None if address.is_loopback else chosen.get(address.version)
-            bound.append(replace(hop, source=source))
+            source = chosen.get(ipaddress.ip_address(hop.address).version)
+            # a neighbour is not reached from a public address: the system knows the way
+            inward = source and not_public(hop.address) and not not_public(source)
+            bound.append(hop if inward else replace(hop, source=source))
         return tuple(bound)
 
 

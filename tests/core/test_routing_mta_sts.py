@@ -90,6 +90,16 @@ def test_of_double_fields_the_first_counts_and_max_age_is_capped() -> None:
     assert parse_policy(text) == Policy(Mode.TESTING, ("a.example",), MAX_AGE_S)
 
 
+@pytest.mark.parametrize(
+    "text", ["mx: a" + " " * 60_000 + "b", "x: " + " " * 60_000 + "\x01", "mx: " + "a" * 60_000 + "!"]
+)
+def test_a_long_line_of_blanks_takes_no_time(text: str) -> None:
+    with pytest.raises(ValueError):
+        parse_policy(text)  # quadratic matching would hang the test here
+    assert parse_record("v=STSv1; id=a" + " " * 60_000 + "x") is None
+    assert parse_record("v=STSv1;" + " " * 60_000 + "id=a") == "a"
+
+
 @dataclass
 class Site:
     """https://mta-sts.example.org on loopback; its answer can be changed while it runs."""

@@ -192,6 +192,18 @@ def test_many_who_ask_the_same_make_one_question(dns: FakeDns) -> None:
     assert len(dns.asked) == 1
 
 
+def test_a_burst_of_domains_is_answered_with_a_bounded_number_of_sockets(dns: FakeDns) -> None:
+    async def go() -> list[object]:
+        resolver = Resolver((dns.address,))
+        asking = [asyncio.create_task(resolver.a(f"n{i}.example")) for i in range(600)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert resolver._places.locked()
+        return await asyncio.gather(*asking)
+
+    assert {type(r) for r in asyncio.run(go())} == {NxDomain}
+
+
 def test_the_cache_is_bounded(dns: FakeDns) -> None:
     async def go() -> None:
         resolver = Resolver((dns.address,), cache_size=10)

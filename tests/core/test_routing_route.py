@@ -180,6 +180,13 @@ def test_the_source_address_is_of_the_hops_family() -> None:
     assert {(h.address, h.source) for h in result.hops} == {("9.9.9.1", "9.9.8.1"), ("2620:fe::1", "2620:fe::9")}
 
 
+def test_a_neighbour_is_not_reached_from_a_public_source() -> None:
+    routes = parse('{"*": {"host": ["10.0.0.1", "9.9.9.1"]}}')
+    result = route("", routes=routes, source_ips=("9.9.8.1",))
+    assert isinstance(result, Routed)
+    assert [hop.source for hop in result.hops] == [None, "9.9.8.1"]
+
+
 def test_idn_and_case_and_the_final_dot_make_no_difference() -> None:
     table = "xn--bcher-kva.example A 9.9.9.1"
     for domain in ("bücher.example", "BÜCHER.example", "XN--BCHER-KVA.Example."):

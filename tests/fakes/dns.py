@@ -215,6 +215,7 @@ def _bind(fake: FakeDns) -> tuple[_Udp, _Tcp]:
         except OSError:  # somebody has the TCP port
             udp.server_close()
             continue
+        udp.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)  # a burst is not lost for our slowness
         udp.fake = tcp.fake = fake
         return udp, tcp
     raise RuntimeError("no port is free for both UDP and TCP")
