@@ -215,6 +215,7 @@ AUTH_PASSWORD_VALIDATORS = [
 USE_TZ = True
 TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en"
+FORMAT_MODULE_PATH = ["deliveries.admin.formats"]
 STATIC_URL = "/static/"
 STATIC_ROOT = VAR / "static"
 # files are served from the packages themselves, so that nothing has to be collected before the first start
@@ -261,6 +262,8 @@ SPECTACULAR_SETTINGS = {
     "POSTPROCESSING_HOOKS": [],
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    # no badge from the Internet; the key is forgotten with the page
+    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": None, "persistAuthorization": False},
 }
 
 # --- the panel ----------------------------------------------------------------------------------------------
@@ -279,6 +282,7 @@ UNFOLD = {
     "SITE_HEADER": "mailapi",
     "SITE_SYMBOL": "mail",
     "SITE_URL": None,
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("panel/icon.svg")}],
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
     "DASHBOARD_CALLBACK": "deliveries.admin.home.dashboard",

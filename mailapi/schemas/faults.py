@@ -143,6 +143,7 @@ def check(
 
 
 def merged(first: Sequence[Fault], others: Sequence[Fault]) -> list[Fault]:
-    """Both, one fault per field and mail at most twice told."""
+    """Both; what one of `first` tells of a field, or of a part of it, is not told again."""
     told = {(f.index, f.field) for f in first}
-    return [*first, *(f for f in others if (f.index, f.field) not in told)][: MOST_FAULTS + 1]
+    others = [f for f in others if not {(f.index, f.field), (f.index, f.field.partition("[")[0])} & told]
+    return [*first, *others][: MOST_FAULTS + 1]

@@ -32,8 +32,8 @@ class Client:
             **fields,
         }
 
-    def send(self, headers=None, **fields):
-        return self.post("/emails", self.mail(**fields), **(headers or {}))
+    def send(self, http=None, **fields):
+        return self.post("/emails", self.mail(**fields), **(http or {}))
 
     def post(self, path, body, **extra):
         return self.raw(path, json.dumps(body).encode(), **extra)

@@ -140,7 +140,7 @@ def test_nulls_count_as_absent(api):
 
 def test_the_same_key_and_body_send_one_mail(api):
     key = {"HTTP_IDEMPOTENCY_KEY": "order-17"}
-    first, second = api.send(headers=key), api.send(headers=key)
+    first, second = api.send(http=key), api.send(http=key)
     assert first.json() == second.json() and first.status_code == second.status_code == 200
     assert second.headers["Idempotent-Replayed"] == "true"
     assert message_count(api) == 1
@@ -148,21 +148,21 @@ def test_the_same_key_and_body_send_one_mail(api):
 
 def test_the_same_key_with_another_body_is_a_conflict(api):
     key = {"HTTP_IDEMPOTENCY_KEY": "order-17"}
-    api.send(headers=key)
-    answer = api.send(subject="Another", headers=key)
+    api.send(http=key)
+    answer = api.send(subject="Another", http=key)
     assert (answer.status_code, answer.json()["name"]) == (409, "invalid_idempotent_request")
     assert message_count(api) == 1
 
 
 def test_a_refused_request_does_not_use_up_its_key(api):
     key = {"HTTP_IDEMPOTENCY_KEY": "order-17"}
-    assert api.send(subject="a\r\nBcc: x@y.zz", headers=key).status_code == 422
-    assert api.send(headers=key).status_code == 200
+    assert api.send(subject="a\r\nBcc: x@y.zz", http=key).status_code == 422
+    assert api.send(http=key).status_code == 200
 
 
 @pytest.mark.parametrize("key", ["", "x" * 257, "a\x7fb"])
 def test_an_unusable_idempotency_key_is_refused(api, key):
-    answer = api.send(headers={"HTTP_IDEMPOTENCY_KEY": key})
+    answer = api.send(http={"HTTP_IDEMPOTENCY_KEY": key})
     assert (answer.status_code, answer.json()["name"]) == (400, "invalid_idempotency_key")
     assert message_count(api) == 0
 
@@ -170,7 +170,7 @@ def test_an_unusable_idempotency_key_is_refused(api, key):
 def test_the_key_of_one_tenant_means_nothing_to_another(api, db):
     other = Client(make_tenant())
     key = {"HTTP_IDEMPOTENCY_KEY": "same"}
-    assert api.send(headers=key).json() != other.send(headers=key).json()
+    assert api.send(http=key).json() != other.send(http=key).json()
 
 
 @pytest.mark.django_db(transaction=True)
@@ -180,7 +180,7 @@ def test_many_requests_at_once_with_one_key_make_one_mail(api):
     def ask():
         try:
             start.wait()
-            results.append(Client(api.tenant, api.secret, api.domain).send(headers={"HTTP_IDEMPOTENCY_KEY": "race"}))
+            results.append(Client(api.tenant, api.secret, api.domain).send(http={"HTTP_IDEMPOTENCY_KEY": "race"}))
         finally:
             connection.close()
 
