@@ -16,7 +16,7 @@ TYPES = ("message/delivery-status", "message/global-delivery-status")
 ACTIONS = frozenset({"failed", "delayed", "delivered", "relayed", "expanded"})
 
 _FIELD = re.compile(r"([A-Za-z][A-Za-z0-9-]{2,40})[ \t]{0,4}:[ \t]{0,40}")
-_RECIPIENT_FIELDS = ("final-recipient", "original-recipient", "x-actual-recipient", "x-original-recipient")
+_RECIPIENT_FIELDS = ("final-recipient", "original-recipient", "x-original-recipient", "x-actual-recipient")
 _KNOWN = frozenset(
     (*_RECIPIENT_FIELDS, "action", "status", "diagnostic-code", "remote-mta", "reporting-mta", "last-attempt-date",
      "arrival-date", "original-envelope-id", "received-from-mta", "dsn-gateway", "will-retry-until", "final-log-id")
@@ -85,13 +85,7 @@ def groups(text: str, every_field: bool = False) -> list[Headers]:
 
 
 def _finding(group: Headers) -> Finding | None:
-    address = ""
-    for name in ("original-recipient", "x-original-recipient", "final-recipient", "x-actual-recipient"):
-        candidate = typed_address(group.get(name))
-        if "@" in candidate:
-            address = candidate
-            break
-        address = address or candidate
+    address = _address(group)
     if not address:
         return None
     diagnostic = decode_words(group.get("diagnostic-code"))
@@ -109,6 +103,14 @@ def _finding(group: Headers) -> Finding | None:
         action if action in ACTIONS else "",
         stage_of(diagnostic),
     )
+
+
+def _address(group: Headers) -> str:
+    """Final-Recipient where it is an Internet address, else the Original one (gateways put X.400 names into Final)."""
+    candidates = [typed_address(group.get(name)) for name in _RECIPIENT_FIELDS]
+    dotted = (c for c in candidates if "@" in c and "." in c.rpartition("@")[2])
+    local = (c for c in candidates if "@" in c)
+    return next(dotted, "") or next(local, "") or next(filter(None, candidates), "")
 
 
 def typed_address(value: str) -> str:

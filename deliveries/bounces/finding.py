@@ -53,8 +53,9 @@ def addresses(text: str, limit: int = MAX_RECIPIENTS) -> list[str]:
 def tidy(address: str) -> str:
     """An address without the brackets, quotes and dots that prose puts around it; "" where none is left."""
     address = address.strip().strip("<>()[]\"';,:`").rstrip(".")
-    if address.lower().startswith("mailto:"):
-        address = address[7:]
+    for prefix in ("mailto:", "smtp:", "smtp=", "rfc822:", "rfc822="):  # X.400 writes dda:SMTP=a@b
+        if address.lower().startswith(prefix):
+            address = address[len(prefix) :]
     local, at, domain = address.rpartition("@")
     return address if at and local and domain else ""
 

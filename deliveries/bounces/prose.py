@@ -147,15 +147,17 @@ def read_prose(mail: Mail, prose: Prose) -> list[Finding]:
         for value in prose.returned.all(name)
         for a in addresses(value)
     }
-    if failed:
-        chosen = {a.lower(): a for a in failed}
-    elif any(strength[key] >= 3 for key in named):
+    best = max(strength.values(), default=0)
+    if best >= 3:
         chosen = {key: value for key, value in named.items() if strength[key] >= 3}
+    elif failed:
+        chosen = {a.lower(): a for a in failed}
+    elif best == 2:
+        chosen = {key: value for key, value in named.items() if strength[key] == 2}
     elif sent_to & named.keys():
         chosen = {key: value for key, value in named.items() if key in sent_to}
     elif named:
-        best = max(strength.values())
-        first = next(key for key in named if strength[key] == best)
+        first = next(iter(named))
         chosen = {first: named[first]}
     elif len(sent_to) == 1:
         address = next(iter(sent_to))
@@ -171,30 +173,50 @@ def read_prose(mail: Mail, prose: Prose) -> list[Finding]:
 
 
 _LABEL = re.compile(
-    r"(recipient|address|to|rcpt to|user|mailbox|original-recipient|final-recipient|failed addresses?)\b[^:<]{0,20}[:=]",
+    r"(.{0,30}\b(recipients?|address|rcpt to|user|mailbox|account|delivered to|deliver to|failed to)|to)\b[^:<@]{0,20}[:=<]",
     re.I,
 )
+_CODES = re.compile(r"[<>*\-\s]{0,6}([245]\d\d[ -]{1,3})?([245]\.\d\.\d{1,2}[ ]{1,3})?[<\"'(*>\s-]{0,6}")
 
 
 def _weigh(line: str) -> list[tuple[str, int]]:
-    """Addresses of a line with a weight: 3 where the line begins with it alone or `<a@b>:`, 2 after a label, 1 else."""
+    """Addresses of a line with a weight.
+
+    3: the line begins with it (perhaps after codes) and it stands alone or before `:` or `...`, or in an X.400 name;
+    2: the line begins with it and goes on, or a label names it a recipient; 1: somewhere else.
+    """
+    line = line[:2_000]
     flat = line.strip().lstrip("*-> \t")
     found = []
-    for match in ADDRESS.finditer(line[:2_000]):
+    for match in ADDRESS.finditer(line):
         address = tidy(match[0])
         if not address:
             continue
-        before = line[: match.start()].strip(" \t<\"'*-(>:")
-        after = line[match.end() : match.end() + 3]
+        before = line[: match.start()]
+        rest = line[match.end() :].strip(" >\"')\t")
         weight = 1
-        if not before:
-            rest = line[match.end() :].strip(" >\"')")
-            if not rest or after.lstrip(">\"')").startswith(":") or rest.startswith(("...", "on ", "- ")):
-                weight = 3
+        if _CODES.fullmatch(before):
+            alone = not rest or rest.startswith((":", "...", "on ", "- ", "(", ";", ","))
+            weight = 3 if alone else 2
+        elif "dda:" in before.lower():
+            weight = 3
         elif _LABEL.match(flat):
             weight = 2
         found.append((address, weight))
     return found
+
+
+def said_of(prose: Prose, address: str) -> str:
+    """What the human text says after the line that begins with `address`; "" where none does."""
+    lines = prose.text.split("\n")
+    key = address.lower()
+    places = [i for i, line in enumerate(lines) if any(a.lower() == key and w >= 2 for a, w in _weigh(line))]
+    if not places:
+        return ""
+    others = [
+        i for i, line in enumerate(lines) if i > places[0] and any(a.lower() != key and w >= 3 for a, w in _weigh(line))
+    ]
+    return _after(lines, places[0], others)[:MAX_DIAGNOSTIC_CHARS]
 
 
 def _after(lines: list[str], at: int, places: list[int]) -> str:
@@ -207,7 +229,7 @@ def _not_recipients(mail: Mail, prose: Prose) -> set[str]:
     """Addresses that are the sender's or the reporter's: who gets the bounce, and who writes it."""
     own = set()
     for headers, names in (
-        (mail.headers, ("to", "from", "reply-to", "sender", "x-original-to", "delivered-to")),
+        (mail.headers, ("to", "from", "reply-to", "sender")),
         (prose.returned, ("from", "return-path", "sender", "reply-to")),
     ):
         for name in names:

@@ -17,8 +17,8 @@ from deliveries.bounces.autoreply import is_auto_reply
 from deliveries.bounces.dsn import read_status
 from deliveries.bounces.finding import Finding, enhanced_codes, reply_codes
 from deliveries.bounces.mail import Headers, Mail, read_mail
-from deliveries.bounces.prose import Prose, prose_of, read_prose
-from deliveries.bounces.signs import looks_delayed, looks_like_bounce
+from deliveries.bounces.prose import Prose, prose_of, read_prose, said_of
+from deliveries.bounces.signs import from_daemon, looks_delayed, looks_like_bounce
 from deliveries.smtp.classify import Classified, classify_text
 from deliveries.smtp.outcome import Stage
 from deliveries.smtp.reply import clean
@@ -99,9 +99,11 @@ def _read(mail: Mail, prose: Prose) -> Report:
     findings = read_status(mail)
     if findings:
         return _of_fields(mail, prose, findings)
-    if is_auto_reply(mail, prose.text) and not mail.headers.get("x-failed-recipients"):
+    bounce = looks_like_bounce(mail, prose)
+    # Exim marks its own warnings auto-replied: who signs decides
+    if not (bounce and from_daemon(mail)) and is_auto_reply(mail, prose.text):
         return Report(ReportKind.AUTO_REPLY)
-    if not looks_like_bounce(mail, prose):
+    if not bounce:
         return Report(ReportKind.ORDINARY)
     findings = read_prose(mail, prose)
     if looks_delayed(mail, prose):
@@ -114,7 +116,7 @@ def _of_fields(mail: Mail, prose: Prose, findings: list[Finding]) -> Report:
     failed = [f for f in findings if f.action == "failed" or (not f.action and f.status[:1] != "2")]
     delayed = [f for f in findings if f.action == "delayed"]
     if failed:
-        return Report(ReportKind.BOUNCE, tuple(_judge(f, prose) for f in failed))
+        return Report(ReportKind.BOUNCE, tuple(_judge(f, prose) for f in findings if f in failed or f in delayed))
     if delayed:
         return Report(ReportKind.DELAYED, tuple(_judge(f, prose) for f in delayed))
     return Report(ReportKind.DELIVERED, tuple(_judge(f, prose) for f in findings))
@@ -122,6 +124,8 @@ def _of_fields(mail: Mail, prose: Prose, findings: list[Finding]) -> Report:
 
 def _judge(finding: Finding, prose: Prose) -> Recipient:
     """The finding classified: diagnostic first, then the human text."""
+    if not finding.diagnostic:
+        finding = replace(finding, diagnostic=said_of(prose, finding.address))
     status = _status(finding)
     code = next(iter(reply_codes(finding.diagnostic)), None)
     said = classify_text(finding.diagnostic, code, status, finding.stage)

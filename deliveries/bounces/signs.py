@@ -7,20 +7,25 @@ from deliveries.bounces.prose import Prose
 from deliveries.bounces.wordings import wordings
 
 
+def from_daemon(mail: Mail) -> bool:
+    """Whether a mail system signs as the sender."""
+    sender = mail.headers.decoded("from").lower()
+    return any(name in sender for name in wordings().daemon_names)
+
+
 def looks_like_bounce(mail: Mail, prose: Prose) -> bool:
-    """Whether a mail comes from a mail system and speaks of a failure: two signs of four, or one that is certain."""
+    """Whether a mail comes from a mail system and speaks of a failure: two signs of five, or one that is certain."""
     headers = mail.headers
     if "x-failed-recipients" in headers or mail.report_type == "delivery-status":
         return True
     words = wordings()
-    sender = headers.decoded("from").lower()
     subject = " ".join(headers.decoded("subject").lower().split())
     text = " ".join(prose.text[:8_000].lower().split())
-    null_path = headers.get("return-path").replace(" ", "") in ("<>", "<MAILER-DAEMON>")
-    daemon = any(name in sender for name in words.daemon_names)
+    null_path = headers.get("return-path").replace(" ", "").lower() in ("<>", "<mailer-daemon>")
     told = any(phrase in subject for phrase in words.bounce_subjects)
     said = any(phrase in text for phrase in words.bounce_texts)
-    return null_path + daemon + told + said >= 2
+    returned = bool(len(prose.returned))
+    return null_path + from_daemon(mail) + told + said + (returned and (told or said)) >= 2
 
 
 def looks_delayed(mail: Mail, prose: Prose) -> bool:

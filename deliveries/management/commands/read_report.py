@@ -11,14 +11,11 @@ from django.core.management.base import BaseCommand, CommandError
 
 from deliveries.bounces.report import Kind, Report, ReportKind, read_report
 
-#: the outcome of a whole mail, worst first: one dead address makes the mail hard
-_WORST = (Kind.HARD, Kind.SOFT, Kind.UNKNOWN)
-
 
 def line_of(file: str, report: Report) -> dict[str, Any]:
-    """The mail's reading as one flat object; kind, status and rule are those of its worst recipient."""
+    """The mail's reading as one flat object; kind, status and rule are those of the first recipient it names."""
     bounce = report.kind is ReportKind.BOUNCE
-    first = min(report.recipients, key=lambda r: _WORST.index(r.kind)) if report.recipients else None
+    first = next(iter(report.recipients), None)
     return {
         "file": file,
         "is": report.kind,
