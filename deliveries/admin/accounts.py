@@ -13,7 +13,6 @@ from django.db.models import Prefetch, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
-from django.utils import timezone
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
@@ -21,6 +20,7 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 
 from deliveries import keys
 from deliveries.admin.access import Role, access
+from deliveries.admin.operate import actor
 from deliveries.admin.tenant import OperatorAdmin, TenantAdmin
 from deliveries.models import ApiKey, DkimKey, Membership, SendingDomain, Tenant, User
 
@@ -84,11 +84,9 @@ class ApiKeyAdmin(TenantAdmin):
 
     @admin.action(description="Revoke", permissions=["act"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
-        rows = list(self.acting(request, queryset).filter(revoked_at=None))
-        ApiKey.objects.filter(id__in=[k.id for k in rows], revoked_at=None).update(revoked_at=timezone.now())
-        for key in rows:
-            self.audit(request, "key.revoked", f"{key.name} ({key.prefix}…)", key.tenant_id)
-        messages.success(request, f"{len(rows)} revoked. Requests with them are refused from now on.")
+        ids = list(self.acting(request, queryset).values_list("id", flat=True))
+        count = keys.revoke(ids, actor(request))
+        messages.success(request, f"{count} revoked. Requests with them are refused from now on.")
 
 
 @admin.register(SendingDomain)
@@ -133,8 +131,8 @@ class MembershipForm(forms.ModelForm):
         return login
 
     def clean(self) -> dict[str, Any] | None:
-        data = super().clean()
-        known = data and "login" in data and "tenant" in data
+        data = super().clean() or self.cleaned_data
+        known = "login" in data and "tenant" in data
         if known and Membership.objects.filter(user__username=data["login"], tenant=data["tenant"]).exists():
             raise forms.ValidationError("This person is a member already.")
         return data

@@ -11,9 +11,10 @@ from django.db.models.functions import Length
 from django.http import HttpRequest
 from unfold.decorators import display
 
-from deliveries.admin.operate import actor, verb
+from deliveries.admin.operate import actor
 from deliveries.admin.tenant import OperatorAdmin, TenantAdmin
 from deliveries.models import AuditEntry, Destination, InboundMessage, Suppression
+from deliveries.record import suppressions
 
 #: octets of an inbound mail's source shown on its page
 MAX_SOURCE = 256 * 1024
@@ -62,8 +63,7 @@ class SuppressionAdmin(TenantAdmin):
         return self.has_act_permission(request)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: Any) -> None:
-        made = verb("deliveries.suppress", "add")(obj.tenant, obj.address, "manual", obj.detail, actor(request))
-        obj.pk = getattr(made, "pk", obj.pk)
+        obj.pk = suppressions.add(obj.tenant, obj.address, "manual", obj.detail, actor(request)).pk
 
     @display(description="Detail")
     def short_detail(self, row: Suppression) -> str:
@@ -72,8 +72,8 @@ class SuppressionAdmin(TenantAdmin):
     @admin.action(description="Remove from the list", permissions=["act"])
     def remove(self, request: HttpRequest, queryset: QuerySet[Suppression]) -> None:
         ids = list(self.acting(request, queryset).values_list("id", flat=True))
-        verb("deliveries.suppress", "remove")(ids, actor(request))
-        messages.success(request, f"{len(ids)} removed. Mail to them is accepted again.")
+        count = suppressions.remove(ids, actor(request))
+        messages.success(request, f"{count} removed. Mail to them is accepted again.")
 
 
 class InboundFilter(admin.SimpleListFilter):

@@ -90,7 +90,7 @@ class DomainFilter(_Read):
 
 @admin.register(Message)
 class MessageAdmin(TenantAdmin):
-    list_display = ("state", "to_whom", "subject_line", "from_header", "accepted")
+    list_display = ("state", "to_whom", "subject_line", "sender", "accepted")
     list_display_links = ("to_whom", "subject_line")
     list_filter = (StatusFilter, PeriodFilter, DomainFilter, CategoryFilter)
     search_fields = ("subject",)  # shows the box; admin.search reads it
@@ -162,12 +162,12 @@ class MessageAdmin(TenantAdmin):
         return _short(message.subject, 80) or "(no subject)"
 
     @display(description="From")
-    def from_header(self, message: Message) -> str:
+    def sender(self, message: Message) -> str:
         return _short(message.from_header, 50)
 
     @display(description="Accepted (UTC)")
     def accepted(self, message: Message) -> str:
-        return f"{message.created_at:%Y-%m-%d %H:%M:%S}"
+        return format_html('<span class="panel-nowrap">{}</span>', f"{message.created_at:%Y-%m-%d %H:%M:%S}")
 
     # --- the page --------------------------------------------------------------------------------------------
 
@@ -205,7 +205,7 @@ class MessageAdmin(TenantAdmin):
             "list_url": reverse("admin:deliveries_message_changelist"),
             "now": now,
         }
-        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
+        request.current_app = self.admin_site.name
         return TemplateResponse(request, "panel/message.html", context)
 
     def get_urls(self) -> list[Any]:
@@ -221,7 +221,7 @@ class MessageAdmin(TenantAdmin):
         message = self.get_object(request, str(pk))
         if message is None:
             raise Http404
-        return message  # type: ignore[return-value]
+        return message
 
     def preview_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
         """The HTML part alone, under its own policy; see admin.preview."""
@@ -246,7 +246,7 @@ class MessageAdmin(TenantAdmin):
         asked = set(request.POST.getlist("delivery"))
         rows = Delivery.objects.filter(message_id=message.id, tenant_id=message.tenant_id)
         ids = [d for d in rows.values_list("id", flat=True) if str(d) in asked]
-        operate.run(request, request.POST.get("verb", ""), ids)
+        operate.run(request, request.POST.get("verb", ""), ids, message.tenant_id)
         return here
 
     # --- actions of the list ---------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ class MessageAdmin(TenantAdmin):
         ids = list(Delivery.objects.filter(message_id__in=list(allowed)).values_list("id", flat=True))
         operate.run(request, verb, ids)
 
-    @admin.action(description="Retry now", permissions=["act"])
+    @admin.action(description="Send now", permissions=["act"])
     def retry_now(self, request: HttpRequest, queryset: QuerySet[Message]) -> None:
         self._act(request, queryset, "retry")
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from importlib import import_module
-from typing import Any
+from collections.abc import Sequence
 from uuid import UUID
 
 from django.contrib import messages
 from django.http import HttpRequest
 
-from deliveries.errors import MailapiError
+from deliveries.record import operator
 
 #: the word in the form → the button
-LABELS: dict[str, str] = {"retry": "Retry now", "hold": "Hold", "release": "Release", "cancel": "Cancel"}
+LABELS: dict[str, str] = {"retry": "Send now", "hold": "Hold", "release": "Release", "cancel": "Cancel"}
 
-_VERBS = {"retry": "retry_now", "hold": "hold", "release": "release", "cancel": "cancel"}
-_DONE = {"retry": "retried now", "hold": "held", "release": "released", "cancel": "canceled"}
+_DONE = {"retry": "due now", "hold": "held", "release": "released", "cancel": "canceled"}
 
 
 def actor(request: HttpRequest) -> str:
@@ -24,26 +21,31 @@ def actor(request: HttpRequest) -> str:
     return request.user.get_username()
 
 
-def verb(module: str, name: str) -> Callable[..., Any]:
-    found: Callable[..., Any] = getattr(import_module(module), name)
-    return found
-
-
-def run(request: HttpRequest, name: str, delivery_ids: Sequence[UUID]) -> None:
+def run(request: HttpRequest, name: str, delivery_ids: Sequence[UUID], tenant_id: UUID | None = None) -> None:
     """Call the verb and say what came of it; the caller has checked that the person may."""
-    if name not in _VERBS:
+    if name not in LABELS:
         messages.error(request, "No such action.")
         return
     if not delivery_ids:
         messages.warning(request, "No recipient was chosen.")
         return
-    try:
-        done = verb("deliveries.record.operator", _VERBS[name])(list(delivery_ids), actor(request))
-    except MailapiError as e:
-        messages.error(request, str(e))
-        return
-    count = done if isinstance(done, int) else len(done) if done is not None else len(delivery_ids)
+    who = actor(request)
+    match name:
+        case "retry":
+            count = operator.retry_now(delivery_ids, who, tenant_id)
+        case "hold":
+            count = operator.hold(delivery_ids, who, tenant_id=tenant_id)
+        case "release":
+            count = operator.release(delivery_ids, who, tenant_id)
+        case _:
+            count = operator.cancel(delivery_ids, who, tenant_id)
     if count:
-        messages.success(request, f"{count} of {len(delivery_ids)} recipients: {_DONE[name]}.")
+        messages.success(request, f"{count} of {len(delivery_ids)} {_plural(len(delivery_ids))}: {_DONE[name]}.")
     else:
-        messages.warning(request, "Nothing was changed: none of the chosen recipients is in a state that allows it.")
+        messages.warning(
+            request, "Nothing was changed: what was chosen is finished, is being sent right now, or is not held."
+        )
+
+
+def _plural(n: int) -> str:
+    return "recipient" if n == 1 else "recipients"

@@ -7,15 +7,16 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.db.models import Prefetch, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
+from deliveries import endpoints
 from deliveries.admin.accounts import secret_page
-from deliveries.admin.operate import verb
+from deliveries.admin.operate import actor
 from deliveries.admin.tenant import TenantAdmin, as_uuid
-from deliveries.errors import MailapiError
+from deliveries.errors import BadInput
 from deliveries.models import WebhookDelivery, WebhookEndpoint, WebhookTry
 from deliveries.states import EventType
 
@@ -40,6 +41,7 @@ class EndpointForm(forms.ModelForm):
 class WebhookEndpointAdmin(TenantAdmin):
     list_display = ("url", "state", "failing_since", "created_at")
     change_form_outer_after_template = "panel/endpoint_posts.html"
+    actions = ("remove",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).defer("secret")
@@ -61,10 +63,9 @@ class WebhookEndpointAdmin(TenantAdmin):
         return self.has_act_permission(request)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: Any) -> None:
-        made, secret = verb("deliveries.notify", "create_endpoint")(obj.tenant, obj.url, list(obj.events))
+        made, secret = endpoints.create(obj.tenant_id, obj.url, obj.events, actor(request))
         obj.pk = made.pk
         request._secret = secret  # type: ignore[attr-defined]
-        self.audit(request, "endpoint.created", obj.url, obj.tenant_id)
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
         back = reverse("admin:deliveries_webhookendpoint_changelist")
@@ -75,6 +76,12 @@ class WebhookEndpointAdmin(TenantAdmin):
         self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: Any = None
     ) -> Any:
         context = dict(extra_context or {})
+        if object_id is None:
+            try:
+                return super().changeform_view(request, object_id, form_url, context)
+            except BadInput as refused:  # found by the verb: the URL's address, the number of endpoints
+                messages.error(request, refused.faults[0].message)
+                return HttpResponseRedirect(request.get_full_path())
         if object_id:
             endpoint = self.get_object(request, object_id)
             if endpoint is not None:
@@ -92,6 +99,12 @@ class WebhookEndpointAdmin(TenantAdmin):
         if not endpoint.enabled:
             return "off"
         return "failing" if endpoint.failing_since else "on"
+
+    @admin.action(description="Remove", permissions=["act"])
+    def remove(self, request: HttpRequest, queryset: QuerySet[WebhookEndpoint]) -> None:
+        rows = list(self.acting(request, queryset).values_list("tenant_id", "id"))
+        count = sum(endpoints.remove(tenant_id, pk, actor(request)) for tenant_id, pk in rows)
+        messages.success(request, f"{count} removed. What still waited for them is not sent any more.")
 
     @display(description="Events")
     def told_of(self, endpoint: WebhookEndpoint) -> str:
@@ -125,10 +138,13 @@ class WebhookDeliveryAdmin(TenantAdmin):
     list_display = ("created_at", "type", "state_word", "tries", "endpoint")
     list_filter = (EndpointFilter, StateFilter)
     list_select_related = ("endpoint",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).defer("body", "endpoint__secret")
+
     fields = ("type", "endpoint", "state_word", "tries", "next_try_at", "created_at", "event_id", "body")
     readonly_fields = fields
     change_form_outer_after_template = "panel/post_tries.html"
-    actions = ("replay",)
 
     @display(description="State", label={"delivered": "success", "pending": "info", "failed": "danger"})
     def state_word(self, row: WebhookDelivery) -> str:
@@ -142,13 +158,3 @@ class WebhookDeliveryAdmin(TenantAdmin):
         if post is not None:
             context["tries"] = list(WebhookTry.objects.filter(delivery_id=post.pk).order_by("-id")[:100])
         return super().changeform_view(request, object_id, form_url, context)
-
-    @admin.action(description="Send again", permissions=["act"])
-    def replay(self, request: HttpRequest, queryset: QuerySet[WebhookDelivery]) -> None:
-        ids = list(self.acting(request, queryset).values_list("id", flat=True))
-        try:
-            verb("deliveries.notify", "replay")(ids)
-        except MailapiError as e:
-            messages.error(request, str(e))
-            return
-        messages.success(request, f"{len(ids)} are sent again.")

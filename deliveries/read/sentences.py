@@ -152,7 +152,8 @@ def _suppressed(s: Standing, now: datetime) -> str:
 
 
 def _canceled(s: Standing, now: datetime) -> str:
-    return f"Canceled by the sender {when(s.settled_at, now)}, before it left."
+    why = f" {s.reason}" if s.reason else ""
+    return f"Canceled {when(s.settled_at, now)}, and not sent any more.{why}"
 
 
 def _held(s: Standing, now: datetime) -> str:

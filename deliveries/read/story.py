@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -26,7 +26,7 @@ from deliveries.models import (
     WebhookTry,
 )
 from deliveries.read.sentences import Standing, sentence
-from deliveries.states import FINAL, EventType, Status
+from deliveries.states import EventType, Status
 
 #: newest attempts shown with their transcripts (≤ 8 KB each)
 MAX_ATTEMPTS = 60
@@ -84,6 +84,7 @@ class Line:
 class AttemptView:
     row: Attempt
     elapsed_ms: int
+    reply: str
     lines: list[Line]
 
 
@@ -159,7 +160,7 @@ def story(message: Message, now: datetime, only: UUID | None = None) -> Story:
     for delivery in deliveries:
         own = by_delivery.get(delivery.id, [])
         queued = leases.get(delivery.id)
-        in_flight = bool(queued and queued.leased_until and queued.leased_until > now)
+        in_flight = queued is not None and queued.lease_id is not None
         recipients.append(
             Recipient(
                 delivery,
@@ -167,7 +168,12 @@ def story(message: Message, now: datetime, only: UUID | None = None) -> Story:
                 in_flight,
                 verbs(delivery, in_flight),
                 [
-                    AttemptView(a, int((a.finished_at - a.started_at).total_seconds() * 1000), lines(a.transcript))
+                    AttemptView(
+                        a,
+                        int((a.finished_at - a.started_at).total_seconds() * 1000),
+                        spoken(a),
+                        lines(a.transcript),
+                    )
                     for a in own
                 ],
             )
@@ -198,18 +204,21 @@ def story(message: Message, now: datetime, only: UUID | None = None) -> Story:
 
 def verbs(delivery: Delivery, in_flight: bool = False) -> tuple[str, ...]:
     """What a person may ask for: the verbs of record.operator that apply to this status."""
-    status = Status(delivery.status)
-    if status in FINAL or (status == Status.UNKNOWN and delivery.final):
+    if delivery.final or in_flight:
         return ()
-    if in_flight:
-        return ()
-    if status == Status.HELD:
-        return ("release", "cancel")
-    if status == Status.UNKNOWN:
-        return ("retry", "hold")
-    if status == Status.DEFERRED:
-        return ("retry", "hold", "cancel")
-    return ("hold", "cancel")
+    match Status(delivery.status):
+        case Status.HELD:
+            return ("release", "cancel")
+        case Status.QUEUED:
+            return ("hold", "cancel")
+        case _:
+            return ("retry", "hold", "cancel")
+
+
+def spoken(attempt: Attempt) -> str:
+    """The reply with its code in front, once."""
+    code = str(attempt.code or "")
+    return attempt.reply if attempt.reply.startswith(code) else f"{code} {attempt.reply}".strip()
 
 
 def lines(transcript: str) -> list[Line]:
@@ -248,7 +257,7 @@ def _standing(d: Delivery, attempts: Sequence[Attempt], in_flight: bool) -> Stan
     )
 
 
-def _timeline(message: Message, events: Iterable[Event], recipients: Sequence[Recipient]) -> list[Moment]:
+def _timeline(message: Message, events: Sequence[Event], recipients: Sequence[Recipient]) -> list[Moment]:
     several = len(recipients) > 1
     moments = [
         Moment(
@@ -258,12 +267,12 @@ def _timeline(message: Message, events: Iterable[Event], recipients: Sequence[Re
             _detail(e.data),
             _EVENT_TONE.get(e.type, ""),
         )
-        for e in events
+        for e in reversed(events)
     ]
     for r in recipients:
         for a in r.attempts:
             where = a.row.host or r.row.recipient.rpartition("@")[2]
-            said = f"{a.row.code} {a.row.reply}".strip() if a.row.code else a.row.reply
+            said = spoken(a.row)
             moments.append(
                 Moment(
                     a.row.finished_at,

@@ -19,6 +19,7 @@ from deliveries.models import (
     Membership,
     Message,
     MessageContent,
+    Queued,
     SendingDomain,
     Suppression,
     Tenant,
@@ -30,6 +31,9 @@ from deliveries.models import (
 from deliveries.models.accounts import DkimKey
 from deliveries.models.fields import uuid7
 from deliveries.states import OUTCOME_EVENT, EventType, Status
+
+#: statuses with a next attempt
+WAITS = (Status.DEFERRED, Status.QUEUED, Status.SCHEDULED, Status.UNKNOWN)
 
 PASSWORD = "correct-horse-battery"
 
@@ -118,11 +122,16 @@ def message(
                 "attempts": 1,
                 "created_at": now,
                 "expires_at": now + timedelta(days=4),
-                "next_attempt_at": now + timedelta(minutes=10) if status == Status.DEFERRED else None,
+                "next_attempt_at": now + timedelta(minutes=10) if status in WAITS else None,
                 "settled_at": now if status in (Status.DELIVERED, Status.BOUNCED) else None,
                 **delivery,
             },
         )
+        if not path.final:
+            due = path.next_attempt_at or now
+            Queued.objects.create(
+                delivery_id=path.id, lane=1, destination="example.net", tenant_id=owner.id, due_at=due, size=2048
+            )
         Attempt.objects.create(
             delivery=path,
             tenant_id=owner.id,

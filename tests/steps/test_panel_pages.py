@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from uuid import UUID
 
 import pytest
 from django.test import Client
 
-from deliveries.models import Delivery, Event, Message, WebhookEndpoint
+from deliveries.models import AuditEntry, Event, Message, Queued, WebhookEndpoint
 from deliveries.states import Status
 from tests.fakes import mail
 
@@ -172,26 +171,40 @@ def test_a_recipient_has_one_plain_sentence(client, shop):
     assert "by rule enhanced-5.1.1" in page
 
 
-@pytest.mark.parametrize(("role", "called"), [("viewer", False), ("developer", True), ("owner", True)])
-def test_a_button_calls_the_verb_only_for_a_developer(shop, monkeypatch, role, called):
-    from deliveries.admin import operate
+def statuses(row: Message) -> list[str]:
+    return list(row.deliveries.order_by("position").values_list("status", flat=True))
 
-    calls: list[tuple[str, list[UUID], str]] = []
-    monkeypatch.setattr(
-        operate, "verb", lambda module, name: lambda ids, actor: calls.append((name, ids, actor)) or len(ids)
-    )
+
+@pytest.mark.parametrize(("role", "may"), [("viewer", False), ("developer", True), ("owner", True)])
+def test_a_button_does_its_verb_only_for_a_developer_and_only_here(shop, role, may):
     client = login(mail.person("paul", shop, role=role))
     row = mail.message(shop, "a@example.net", "b@example.net", status=Status.DEFERRED)
-    wanted = Delivery.objects.get(message=row, position=1)
-    stranger = mail.message(mail.tenant("Other"), "x@example.net", status=Status.DEFERRED).deliveries.get()
+    stranger = mail.message(mail.tenant("Other"), "x@example.net", status=Status.DEFERRED)
+    second = row.deliveries.get(position=1)
     page = client.get(f"{LIST}{row.id}/change/").content.decode()
-    assert ("Retry now</button>" in page) is called
-    client.post(f"{LIST}{row.id}/act/", {"verb": "retry", "delivery": [wanted.id, stranger.id]})
-    assert calls == ([("retry_now", [wanted.id], "paul")] if called else [])
-    calls.clear()
-    client.post(LIST, {"action": "cancel", "_selected_action": [row.id, stranger.message_id], "select_across": "1"})
-    expected = set(row.deliveries.values_list("id", flat=True))
-    assert [(name, set(ids)) for name, ids, _ in calls] == ([("cancel", expected)] if called else [])
+    assert ("Send now</button>" in page) is may
+    client.post(f"{LIST}{row.id}/act/", {"verb": "hold", "delivery": [second.id, stranger.deliveries.get().id]})
+    assert statuses(row) == ["deferred", "held" if may else "deferred"]
+    client.post(LIST, {"action": "cancel", "_selected_action": [row.id, stranger.id], "select_across": "1"})
+    assert statuses(row) == (["canceled", "canceled"] if may else ["deferred", "deferred"])
+    assert statuses(stranger) == ["deferred"]
+    told = list(AuditEntry.objects.order_by("action").values_list("actor", "action", "tenant_id"))
+    canceled = [("paul", "delivery.canceled", shop.pk)] * 2
+    assert told == ([*canceled, ("paul", "delivery.held", shop.pk)] if may else [])
+
+
+def test_what_a_worker_holds_is_left_to_it(client, shop):
+    row = mail.message(shop, "a@example.net", status=Status.QUEUED)
+    Queued.objects.update(lease_id=row.id)
+    page = client.get(f"{LIST}{row.id}/change/").content.decode()
+    assert "Is being sent right now." in page and "Hold</button>" not in page
+    own = row.deliveries.get()
+    answer = client.post(f"{LIST}{row.id}/act/", {"verb": "hold", "delivery": [own.id]}, follow=True)
+    assert "Nothing was changed" in answer.content.decode()
+    assert statuses(row) == ["queued"]
+    client.post(f"{LIST}{row.id}/act/", {"verb": "delete", "delivery": [own.id]})
+    assert client.get(f"{LIST}{row.id}/act/").status_code == 405
+    assert statuses(row) == ["queued"]
 
 
 def test_a_message_cannot_be_written_by_a_form(client, shop):

@@ -1,0 +1,1 @@
+"""How the panel writes times: one way, sortable, UTC (FORMAT_MODULE_PATH)."""
