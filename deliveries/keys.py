@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
+from django.db import transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from deliveries.models import ApiKey, Tenant
+from deliveries.models import ApiKey, AuditEntry, Tenant
 
 #: the shape that Resend's SDKs expect of a key; 32 octets = 256 bits behind it
 PREFIX = "re_"
@@ -51,6 +53,18 @@ def find(secret: str) -> Caller | None:
         .first()
     )
     return Caller(*row, secret_hash=hash_of(secret)) if row else None
+
+
+def revoke(key_ids: Sequence[UUID], actor: str) -> int:
+    """Refused from now on, for good; how many were not so before."""
+    with transaction.atomic():
+        rows = list(ApiKey.objects.select_for_update().filter(id__in=key_ids, revoked_at=None).order_by("id"))
+        ApiKey.objects.filter(id__in=[k.id for k in rows]).update(revoked_at=Now())
+        AuditEntry.objects.bulk_create(
+            AuditEntry(tenant_id=k.tenant_id, actor=actor, action="key.revoked", subject=f"{k.name} ({k.prefix}…)")
+            for k in rows
+        )
+    return len(rows)
 
 
 def touch(key_id: UUID) -> None:
