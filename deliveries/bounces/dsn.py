@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from deliveries.bounces.finding import MAX_DIAGNOSTIC_CHARS, MAX_RECIPIENTS, Finding, addresses, stage_of
+from deliveries.bounces.finding import MAX_DIAGNOSTIC_CHARS, MAX_RECIPIENTS, Finding, addresses
 from deliveries.bounces.mail import Headers, Mail, Part, decode_text, decode_words
 
 TYPES = ("message/delivery-status", "message/global-delivery-status")
@@ -101,7 +101,6 @@ def _finding(group: Headers) -> Finding | None:
         diagnostic[:MAX_DIAGNOSTIC_CHARS],
         status[0] if status else "",
         action if action in ACTIONS else "",
-        stage_of(diagnostic),
     )
 
 

@@ -34,8 +34,6 @@ class Finding:
     status: str = ""
     action: str = ""
     stage: Stage | None = None
-    #: the format itself says that delivery was given up for age
-    expired: bool = False
 
 
 def addresses(text: str, limit: int = MAX_RECIPIENTS) -> list[str]:
@@ -67,38 +65,3 @@ def enhanced_codes(text: str) -> list[str]:
 
 def reply_codes(text: str) -> list[int]:
     return [int(found[1]) for found in REPLY_CODE.finditer(text[:MAX_DIAGNOSTIC_CHARS])]
-
-
-#: words by which MTAs tell the stage of a remote refusal, longest first
-_STAGES = (
-    ("after end of data", Stage.DOT),
-    ("in reply to end of data", Stage.DOT),
-    ("end of data", Stage.DOT),
-    ("after i sent the message", Stage.DOT),
-    ("in reply to data", Stage.DATA),
-    ("after data", Stage.DATA),
-    (">>> data", Stage.DATA),
-    ("following data command", Stage.DATA),
-    ("in reply to rcpt", Stage.RCPT),
-    ("after rcpt", Stage.RCPT),
-    ("does not like recipient", Stage.RCPT),
-    ("did not like our rcpt", Stage.RCPT),
-    ("following rcpt command", Stage.RCPT),
-    ("in reply to mail", Stage.MAIL),
-    ("after mail from", Stage.MAIL),
-    ("did not like our mail", Stage.MAIL),
-    ("does not like my sender", Stage.MAIL),
-    ("following mail", Stage.MAIL),
-    ("after initial connection", Stage.GREETING),
-    ("refused to talk to me", Stage.GREETING),
-    ("in reply to ehlo", Stage.EHLO),
-    ("in reply to helo", Stage.EHLO),
-    ("after helo", Stage.EHLO),
-    ("after ehlo", Stage.EHLO),
-)
-
-
-def stage_of(text: str) -> Stage | None:
-    """The stage that a relay's own words name; None where they name none."""
-    flat = " ".join(text[:MAX_DIAGNOSTIC_CHARS].lower().split())
-    return next((stage for words, stage in _STAGES if words in flat), None)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from deliveries.bounces.finding import ADDRESS, MAX_DIAGNOSTIC_CHARS, MAX_RECIPIENTS, Finding, addresses, stage_of, tidy
+from deliveries.bounces.finding import ADDRESS, MAX_DIAGNOSTIC_CHARS, MAX_RECIPIENTS, Finding, addresses, tidy
 from deliveries.bounces.mail import Headers, Mail, Part, read_headers
 from deliveries.bounces.wordings import wordings
 
@@ -168,7 +168,7 @@ def read_prose(mail: Mail, prose: Prose) -> list[Finding]:
     places = sorted(place[key] for key in chosen if key in place)
     for key, address in chosen.items():
         diagnostic = _after(lines, place[key], places) if key in place and len(chosen) > 1 else whole
-        found.append(Finding(address, diagnostic[:MAX_DIAGNOSTIC_CHARS], "", "", stage_of(diagnostic)))
+        found.append(Finding(address, diagnostic[:MAX_DIAGNOSTIC_CHARS]))
     return found
 
 

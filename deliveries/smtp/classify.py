@@ -65,13 +65,18 @@ class Classified:
 
 
 class Pattern:
-    """Literals in order, at most GAP_CHARS apart. A leading letter or digit must begin a word; `|` at the end closes one."""
+    """Literals in order, at most GAP_CHARS apart; a letter or digit at the start begins a word.
 
-    __slots__ = ("_ends", "_parts", "_starts")
+    `^` at the start: at the opening of the text, past its codes; `|` at the end: the word ends there.
+    """
+
+    __slots__ = ("_ends", "_first", "_parts", "_starts")
 
     def __init__(self, source: str) -> None:
         text = " ".join(source.lower().split())
+        self._first = text.startswith("^")
         self._ends = text.endswith("|")
+        text = text.removeprefix("^")
         self._parts = tuple(part for part in (p.strip() for p in text.removesuffix("|").split("*")) if part)
         if not self._parts:
             raise ValueError(f"empty pattern {source!r}")
@@ -79,6 +84,10 @@ class Pattern:
 
     def found(self, text: str) -> bool:
         """Whether `text` (lower case, single spaces) holds the literals."""
+        if self._first:
+            text = _opening(text)
+            if not text.startswith(self._parts[0]):
+                return False
         first, start = self._parts[0], -1
         for _ in range(MAX_STARTS):
             start = text.find(first, start + 1)
@@ -108,8 +117,8 @@ class Rule:
     patterns: tuple[Pattern, ...] = ()
     unless: tuple[Pattern, ...] = ()
     codes: frozenset[int] = frozenset()  #: reply codes; a single digit stands for its class
-    enhanced: tuple[str, ...] = ()  #: `5.7.26`, `5.7.` (prefix), `.2.2` (any class)
-    stages: frozenset[Stage] = frozenset()
+    enhanced: tuple[str, ...] = ()  #: `5.7.26`, `5.7.` (prefix), `.2.2` (any class), `none`
+    stages: frozenset[str] = frozenset()  #: `unsaid` where no stage is known
     suppress: bool = False
     slow_down: bool = False
     permanent: bool | None = None
@@ -119,16 +128,21 @@ class Rule:
             return False
         if self.enhanced and not any(_same(enhanced, wanted) for wanted in self.enhanced):
             return False
-        if self.stages and stage not in self.stages:
+        if self.stages and (stage or "unsaid") not in self.stages:
             return False
         if self.patterns and not any(p.found(text) for p in self.patterns):
             return False
         return not any(p.found(text) for p in self.unless)
 
 
+def _opening(text: str) -> str:
+    """The text without the codes that it begins with: `550 5.7.1 550-` and the like."""
+    return text[:80].lstrip("0123456789.- #") + text[80:]
+
+
 def _same(enhanced: str, wanted: str) -> bool:
     if not enhanced:
-        return False
+        return wanted == "none"
     if wanted.startswith("."):
         return enhanced[1:] == wanted
     if wanted.endswith("."):
@@ -151,7 +165,7 @@ def parse_rules(table: Mapping[str, Any]) -> tuple[Rule, ...]:
             unless=_patterns(row.pop("unless", ())),
             codes=frozenset(row.pop("codes", ())),
             enhanced=tuple(row.pop("enhanced", ())),
-            stages=frozenset(Stage(s) for s in row.pop("stages", ())),
+            stages=frozenset(s if s == "unsaid" else Stage(s) for s in row.pop("stages", ())),
             suppress=row.pop("suppress", category in SUPPRESSING),
             slow_down=row.pop("slow_down", False),
             permanent=row.pop("permanent", None),
@@ -195,6 +209,7 @@ def classify_text(
         enhanced = read_codes(text)[1]
     enhanced = enhanced or ""
     flat = normalise(text)
+    stage = stage or stage_of(flat)
     permanent = _permanent(code, enhanced)
     for rule in rules():
         if rule.fits(flat, code, enhanced, stage):
@@ -203,6 +218,40 @@ def classify_text(
             dead = rule.suppress and final is not False
             return Classified(rule.category, dead, rule.id, final, rule.slow_down)
     return Classified(Category.UNKNOWN, False, "no-rule", permanent)
+
+
+#: words by which MTAs tell the stage of a remote refusal, longest first
+_STAGES = (
+    ("after end of data", Stage.DOT),
+    ("in reply to end of data", Stage.DOT),
+    ("end of data", Stage.DOT),
+    ("after i sent the message", Stage.DOT),
+    ("in reply to data", Stage.DATA),
+    ("after data", Stage.DATA),
+    (">>> data", Stage.DATA),
+    ("following data command", Stage.DATA),
+    ("in reply to rcpt", Stage.RCPT),
+    ("after rcpt", Stage.RCPT),
+    ("does not like recipient", Stage.RCPT),
+    ("did not like our rcpt", Stage.RCPT),
+    ("following rcpt command", Stage.RCPT),
+    ("in reply to mail", Stage.MAIL),
+    ("after mail from", Stage.MAIL),
+    ("did not like our mail", Stage.MAIL),
+    ("does not like my sender", Stage.MAIL),
+    ("following mail", Stage.MAIL),
+    ("after initial connection", Stage.GREETING),
+    ("refused to talk to me", Stage.GREETING),
+    ("in reply to ehlo", Stage.EHLO),
+    ("in reply to helo", Stage.EHLO),
+    ("after helo", Stage.EHLO),
+    ("after ehlo", Stage.EHLO),
+)
+
+
+def stage_of(flat: str) -> Stage | None:
+    """The stage that a relay's own words name in a normalised text; None where they name none."""
+    return next((stage for words, stage in _STAGES if words in flat), None)
 
 
 def read_codes(text: str) -> tuple[int | None, str]:
