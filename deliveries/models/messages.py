@@ -229,7 +229,7 @@ class InboundMessage(models.Model):
         UNMATCHED = "unmatched"
         #: set by feedback: could not be read within its bounds; shown, never retried
         UNREADABLE = "unreadable"
-        #: set by smtpd: postmaster@ and abuse@, for a person
+        #: set by smtpd (postmaster@) or feedback (abuse@, when it is no report of ours): for a person
         KEPT = "kept"
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)

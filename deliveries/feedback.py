@@ -1,0 +1,158 @@
+"""Reads the mail that came back, one at a time, and lets it act where a token of ours proves what it is about.
+
+    claim (tries + 1, committed) → read_report → match the token → record (deliveries.record.reports)
+
+The try is committed before the first octet is read: a mail that kills its reader is set aside after three of them
+and shown, so that one mail can never poison the workers (PROTOCOL 31). One reader runs at a time, by an advisory lock
+that ends with its connection; bounces come by the hundred, and a reader takes hundreds a second.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import DatabaseError
+
+from deliveries.bounces.report import Kind, Recipient, Report, ReportKind, read_report
+from deliveries.errors import TokenError
+from deliveries.mime import verp
+from deliveries.models import InboundMessage
+from deliveries.models.sql import execute
+from deliveries.record.reports import Reading, Refused, bounced, complained, put_aside
+from deliveries.states import Category
+
+log = logging.getLogger(__name__)
+
+#: readers that may die on one mail
+MAX_TRIES = 3
+#: no new mail is begun after it; the task's own limit lies above
+MAX_RUN_S = 45.0
+#: complaints come later than bounces: the token is good for 30 days, and for 150 more in a feedback report
+COMPLAINT_GRACE = timedelta(days=150)
+#: RFC 5965 §7.3, RFC 6591: reports that are no complaint of a recipient
+_NO_COMPLAINT = frozenset({"not-spam", "auth-failure", "dmarc"})
+#: a mail to these is for a person, unless it is a report
+ROLES = frozenset({"postmaster", "abuse"})
+#: the address is dead. bad_domain needs a second sight, which a single report is not
+_DEAD = frozenset({Category.BAD_MAILBOX, Category.INACTIVE})
+#: of pg_try_advisory_lock: any constant that nobody else in this database uses
+_LOCK = 0x6D61696C66656564
+
+State = InboundMessage.State
+
+
+def run() -> int:
+    """Read what waits; how many mails. Returns at once where another reader is at work."""
+    if not _one("SELECT pg_try_advisory_lock(%(key)s) AS ours", {"key": _LOCK})["ours"]:
+        return 0
+    try:
+        end = time.monotonic() + MAX_RUN_S
+        read = 0
+        while time.monotonic() < end and (row := _claim()) is not None:
+            _read(row)
+            read += 1
+        return read
+    finally:
+        execute("SELECT pg_advisory_unlock(%(key)s)", {"key": _LOCK})
+
+
+def _claim() -> dict[str, Any] | None:
+    """The oldest mail that waits, its try counted and committed; None where nothing waits."""
+    row: dict[str, Any] | None = execute(_CLAIM).fetchone()
+    return row
+
+
+def _read(row: dict[str, Any]) -> None:
+    reading = Reading(row["id"], "", "")
+    if row["tries"] > MAX_TRIES:
+        note = f"{MAX_TRIES} readers ended without a result on this mail; it is kept for a person."
+        log.error("inbound mail %s is set aside: %s", row["id"], note)
+        put_aside(Reading(row["id"], ReportKind.UNREADABLE, note), State.UNREADABLE)
+        return
+    try:
+        report = read_report(bytes(row["octets"]))
+        _act(row, report)
+    except DatabaseError:
+        raise
+    except Exception:
+        # a bug of ours in reading this one mail: the others go on, and it is tried until MAX_TRIES sets it aside
+        log.exception("inbound mail %s: its reader failed (try %d)", reading.inbound_id, row["tries"])
+
+
+def _act(row: dict[str, Any], report: Report) -> None:
+    said = "; ".join(report.notes)
+    reading = Reading(row["id"], report.kind.value, said)
+    if report.kind is ReportKind.UNREADABLE:
+        return put_aside(reading, State.UNREADABLE)
+    delivery_id, why = _named(row["forward_path"], report, row["received_at"])
+    if delivery_id is None:
+        # PROTOCOL 27: without a token of ours nothing acts, whatever the report says
+        state = State.KEPT if is_role(row["forward_path"]) else State.UNMATCHED
+        return put_aside(Reading(row["id"], report.kind.value, why), state)
+    match report.kind:
+        case ReportKind.BOUNCE:
+            bounced(reading, delivery_id, _refused(report))
+        case ReportKind.COMPLAINT if report.feedback_type not in _NO_COMPLAINT:
+            complained(reading, delivery_id, report.feedback_type or "abuse")
+        case _:  # delayed, delivered, auto-reply, ordinary: told to whoever looks, of no effect
+            put_aside(reading, State.READ, delivery_id)
+    return None
+
+
+def _named(forward_path: str, report: Report, received_at: datetime) -> tuple[UUID | None, str]:
+    """The delivery that a valid token names, the envelope's before the returned header's; else None and why."""
+    grace = COMPLAINT_GRACE if report.kind is ReportKind.COMPLAINT else timedelta(0)
+    whys = []
+    for where, token in (("address", verp.token_of(forward_path)), ("returned header", report.token)):
+        if token is None:
+            continue
+        try:
+            return verp.read(_keys(settings.VERP_KEYS), token, received_at, grace), ""
+        except TokenError as e:
+            whys.append(f"the token in the {where} is {e}")
+    return None, ("; ".join(whys) or "no token of ours").capitalize() + "."
+
+
+def _refused(report: Report) -> Refused:
+    """What the report says of the one recipient that each of our transactions has; the worst where it names several."""
+    order = (Kind.HARD, Kind.SOFT, Kind.UNKNOWN)
+    worst: Recipient | None = min(report.recipients, key=lambda r: order.index(r.kind), default=None)
+    if worst is None:
+        return Refused(Category.UNKNOWN, "report", False, "")
+    return Refused(
+        worst.category,
+        worst.rule,
+        worst.kind is Kind.HARD and worst.category in _DEAD,
+        worst.diagnostic,
+        # "" or an enhanced code; a column of 12 characters holds every one that RFC 3463 allows
+        worst.status[:12],
+    )
+
+
+def is_role(address: str) -> bool:
+    """postmaster@ and abuse@, at any domain or none (RFC 5321 §4.5.1, RFC 2142)."""
+    return address.partition("@")[0].lower() in ROLES
+
+
+@lru_cache(maxsize=4)
+def _keys(text: str) -> verp.Keys:
+    return verp.Keys.parse(text)
+
+
+def _one(statement: str, params: dict[str, Any]) -> dict[str, Any]:
+    row = execute(statement, params).fetchone()
+    assert row is not None
+    return row
+
+
+_CLAIM = f"""
+UPDATE inbound_message SET tries = tries + 1
+ WHERE id = (SELECT id FROM inbound_message WHERE state = '{State.WAITING}' ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED)
+RETURNING id, forward_path, octets, tries, received_at
+"""

@@ -1,0 +1,182 @@
+"""manage.py smtpd: the door for mail that comes back (SMTPD_INBOUND).
+
+Taken are bounce addresses with a token of ours, postmaster@ and abuse@; all else is refused in the session, so that no
+mail of ours ever has to say so afterwards (RFC 5321 §6.2). A mail is answered 250 once its row is committed, and 451
+while Postgres is away: the client keeps it. Health is the port itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import celery
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError, OperationalError, connection, transaction
+
+from deliveries.errors import TokenError
+from deliveries.feedback import COMPLAINT_GRACE, is_role
+from deliveries.mime import verp
+from deliveries.models import InboundMessage, SendingDomain
+from deliveries.smtp.listener import NO_SUCH_USER, RELAY_DENIED, Listener, Received, Refusal
+from deliveries.smtp.reply import clean
+
+log = logging.getLogger(__name__)
+
+#: threads that talk to Postgres; the pool of role smtpd is as large
+_THREADS = 2
+#: a restart of Postgres leaves dead connections in the pool: so many new ones are asked for
+_STORE_TRIES = 2
+#: SIGTERM to the end, at most: mails whose data has come are still stored
+_GRACE_S = 5.0
+_NOT_NOW = Refusal(451, "4.3.0 Cannot look that address up now, try again later")
+
+State = InboundMessage.State
+T = TypeVar("T")
+
+
+class Command(BaseCommand):
+    help = "Listens on SMTPD_INBOUND for bounces, complaints, postmaster@ and abuse@"
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if settings.SMTPD_INBOUND is None:
+            raise CommandError("SMTPD_INBOUND is not set; write the address to listen on, as 0.0.0.0:25.")
+        asyncio.run(_serve(*settings.SMTPD_INBOUND))
+
+
+async def _serve(host: str, port: int) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with inbound(host, port) as (host, port):
+        log.info("inbound SMTP listens on %s port %d", host, port)
+        await stop.wait()
+
+
+@contextlib.asynccontextmanager
+async def inbound(host: str, port: int) -> Any:
+    """The listener and its threads, for as long as the block lasts; gives the address, port 0 chosen by the kernel."""
+    door = Door()
+    listener = Listener(hostname=settings.HELO_NAME, accept_rcpt=door.accept_rcpt, store=door.store)
+    try:
+        yield await listener.start(host, port)
+    finally:
+        await listener.stop(_GRACE_S)
+        await door.close()
+
+
+class Door:
+    """What the listener asks: whether an address exists, and that a mail be kept. Postgres only in its threads."""
+
+    def __init__(self) -> None:
+        self._keys = verp.Keys.parse(settings.VERP_KEYS)
+        self._bounce_domain = settings.BOUNCE_DOMAIN.lower()
+        self._own = {self._bounce_domain, settings.HELO_NAME.lower()}
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="smtpd")
+        self._bell = _Bell()
+
+    async def accept_rcpt(self, forward_path: str) -> Refusal | None:
+        """None takes it. A domain of ours without that address is 5.1.1, any other domain would be relaying."""
+        domain = forward_path.rpartition("@")[2].lower() if "@" in forward_path else self._bounce_domain
+        if is_role(forward_path):
+            try:
+                ours = domain in self._own or await self._in_thread(lambda: _sends(domain))
+            except DatabaseError as e:
+                log.warning("cannot tell whether %s is a domain of ours: %s", domain, e)
+                return _NOT_NOW
+            return None if ours else RELAY_DENIED
+        if domain != self._bounce_domain:
+            return NO_SUCH_USER if domain in self._own else RELAY_DENIED
+        token = verp.token_of(forward_path)
+        if token is None:
+            return NO_SUCH_USER
+        try:
+            # a complaint may come this late; feedback asks again, by what the mail turns out to be
+            verp.read(self._keys, token, datetime.now(UTC), COMPLAINT_GRACE)
+        except TokenError:
+            return NO_SUCH_USER  # never which of the reasons: a forger would learn from it
+        return None
+
+    async def store(self, mail: Received) -> None:
+        """Returns after the commit; whatever it raises becomes 451."""
+        rows = [_row(mail, path) for path in mail.forward_paths]
+        await self._in_thread(lambda: _commit(rows))
+        if any(row.state == State.WAITING for row in rows):
+            self._bell.ring()
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._threads.shutdown, True, cancel_futures=True)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        def alone() -> T:
+            try:
+                return work()
+            finally:
+                connection.close()  # back to the pool
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, alone)
+
+
+def _sends(domain: str) -> bool:
+    return SendingDomain.objects.filter(name=domain, verified_at__isnull=False).exists()
+
+
+def _row(mail: Received, forward_path: str) -> InboundMessage:
+    kept = is_role(forward_path) and forward_path.partition("@")[0].lower() != "abuse"
+    return InboundMessage(
+        received_at=mail.at,
+        peer=mail.peer,
+        helo=clean(mail.helo),
+        reverse_path=clean(mail.reverse_path),
+        forward_path=clean(forward_path),
+        octets=mail.octets,
+        # providers send feedback reports to abuse@: feedback reads it, and keeps what is none
+        state=State.KEPT if kept else State.WAITING,
+    )
+
+
+def _commit(rows: list[InboundMessage]) -> None:
+    """All rows or none. The ids are made: a try after a commit whose answer was lost changes nothing."""
+    for left in reversed(range(_STORE_TRIES)):
+        try:
+            with transaction.atomic():
+                InboundMessage.objects.bulk_create(rows, ignore_conflicts=True)
+        except OperationalError:
+            if not left:
+                raise
+            connection.close()
+        else:
+            return
+
+
+class _Bell:
+    """Tells feedback that something came; beat rings each second, so that a lost ring costs no more than that."""
+
+    _GAP_S = 0.05
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        threading.Thread(target=self._run, name="bell", daemon=True).start()
+
+    def ring(self) -> None:
+        self._event.set()
+
+    def _run(self) -> None:
+        while True:
+            self._event.wait()
+            self._event.clear()
+            try:
+                celery.current_app.send_task("deliveries.feedback", expires=5, retry=False)
+            except Exception as e:  # the broker is away, whatever its client raises; the mail is stored
+                log.debug("the bell did not reach the broker: %r", e)
+            time.sleep(self._GAP_S)

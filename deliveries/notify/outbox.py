@@ -1,0 +1,225 @@
+"""The outbox rows: which are due, endpoint by endpoint, and what became of a POST.
+
+Due rows are looked for per endpoint (a loose scan over `webhook_due`), never in one line for all: a million tellings
+for an endpoint that is down cost the others nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from django.db import transaction
+
+from deliveries.models import WebhookDelivery
+from deliveries.models.fields import decrypt, uuid7
+from deliveries.models.sql import execute
+from deliveries.notify.body import bodies
+from deliveries.notify.post import Posted, Telling, wait_after
+from deliveries.record.again import again
+from deliveries.record.notices import Notice, tell
+from deliveries.smtp.reply import clean
+from deliveries.states import EventType
+
+log = logging.getLogger(__name__)
+
+#: POSTs at a time to an endpoint that answers, and to one whose last answer was none
+PLACES = 4
+PLACES_FAILING = 1
+#: a claimed row is tried again after it, should its worker die: longer than any POST and its record
+LEASE_S = 60
+#: only failures for so long, then it is switched off (PROTOCOL 33)
+DISABLE_AFTER_DAYS = 5
+#: rows of a switched-off endpoint given up in one claim
+_DROP = 1_000
+
+State = WebhookDelivery.State
+
+
+def due() -> bool:
+    """Whether anything is to be told now: one look into the index."""
+    row = execute(_ANY_DUE).fetchone()
+    return bool(row and row["due"])
+
+
+def claim(free: int, failing: int, busy: Mapping[UUID, int]) -> list[Telling]:
+    """Up to `free` rows, at most `failing` of them for endpoints that fail; ours for LEASE_S.
+
+    `busy` is how many of our POSTs run per endpoint. Bodies that are not there yet are made and frozen in the same
+    transaction, before anything is sent.
+    """
+    params = {
+        "free": free,
+        "failing": failing,
+        "busy": list(busy),
+        "counts": list(busy.values()),
+        "lease": LEASE_S,
+        "places": PLACES,
+        "places_failing": PLACES_FAILING,
+        "drop": _DROP,
+    }
+    with transaction.atomic():
+        rows = execute(_CLAIM, params).fetchall()
+        unmade = [row["event_id"] for row in rows if not row["body"]]
+        made = bodies(unmade) if unmade else {}
+        fresh = [(row["id"], made.get(row["event_id"])) for row in rows if not row["body"]]
+        if fresh:
+            # an event that retention took before it was ever told: there is nothing to tell
+            execute(_FREEZE, {"id": [i for i, _ in fresh], "body": [body or "" for _, body in fresh]})
+    return [
+        Telling(
+            id=row["id"],
+            tenant_id=row["tenant_id"],
+            endpoint_id=row["endpoint_id"],
+            url=row["url"],
+            secrets=decrypt(bytes(row["secret"])).decode("ascii"),
+            body=row["body"] or made[row["event_id"]],
+            tries=row["tries"],
+            failing=row["failing"],
+        )
+        for row in rows
+        if row["body"] or row["event_id"] in made
+    ]
+
+
+def record(posted: Sequence[Posted]) -> None:
+    """Tries logged, rows ended or moved, endpoints marked, the hopeless switched off: one transaction."""
+    if posted:
+        again(lambda: _record(posted))
+
+
+def _record(posted: Sequence[Posted]) -> None:
+    well = {p.telling.endpoint_id for p in posted if p.ok}
+    ill = {p.telling.endpoint_id for p in posted if not p.ok} - well
+    gone = {p.telling.endpoint_id for p in posted if p.gone}
+    with transaction.atomic():
+        execute(_RECORD, _columns(posted))
+        marks = {"well": sorted(well), "ill": sorted(ill), "gone": sorted(gone), "days": DISABLE_AFTER_DAYS}
+        if well | ill | gone:
+            execute(_MARK, marks)
+        if ill or gone:
+            off = execute(_SWITCH_OFF, marks).fetchall()
+            data = [{"endpoint_id": str(e["id"]), "url": e["url"], "reason": e["disabled_reason"]} for e in off]
+            tell([Notice(e["tenant_id"], EventType.WEBHOOK_DISABLED, d) for e, d in zip(off, data, strict=True)])
+            for e in off:
+                log.warning("webhook endpoint %s is switched off: %s", e["id"], e["disabled_reason"])
+
+
+def _columns(posted: Sequence[Posted]) -> dict[str, list[object]]:
+    waits = [wait_after(p) for p in posted]
+    states = [
+        State.DELIVERED if p.ok else State.FAILED if wait is None else State.PENDING
+        for p, wait in zip(posted, waits, strict=True)
+    ]
+    return {
+        "try_id": [uuid7() for _ in posted],
+        "id": [p.telling.id for p in posted],
+        "at": [p.at for p in posted],
+        "address": [p.address for p in posted],
+        "status": [p.status for p in posted],
+        "elapsed": [p.elapsed_ms for p in posted],
+        "answer": ["\n".join(clean(line) for line in p.answer.splitlines()) for p in posted],
+        "error": [clean(p.error) for p in posted],
+        "state": [s.value for s in states],
+        "wait": [wait or 0.0 for wait in waits],
+    }
+
+
+_WAITING = f"""
+waiting AS (
+    (SELECT endpoint_id FROM webhook_delivery WHERE state = '{State.PENDING}' ORDER BY endpoint_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT d.endpoint_id FROM webhook_delivery d
+             WHERE d.state = '{State.PENDING}' AND d.endpoint_id > w.endpoint_id ORDER BY d.endpoint_id LIMIT 1)
+      FROM waiting w WHERE w.endpoint_id IS NOT NULL
+)
+"""
+
+_ANY_DUE = f"""
+WITH RECURSIVE {_WAITING}
+SELECT EXISTS (
+    SELECT FROM waiting w CROSS JOIN LATERAL (
+        SELECT FROM webhook_delivery d
+         WHERE d.endpoint_id = w.endpoint_id AND d.state = '{State.PENDING}' AND d.next_try_at <= now() LIMIT 1) d
+) AS due
+"""
+
+_CLAIM = f"""
+WITH RECURSIVE {_WAITING}, endpoint AS (
+    SELECT w.endpoint_id AS id, e.enabled IS NOT TRUE AS off, e.failing_since IS NOT NULL AS failing,
+           CASE WHEN e.failing_since IS NULL THEN %(places)s ELSE %(places_failing)s END - coalesce(b.n, 0) AS places
+      FROM waiting w
+      LEFT JOIN webhook_endpoint e ON e.id = w.endpoint_id
+      LEFT JOIN unnest(%(busy)s::uuid[], %(counts)s::int[]) AS b(id, n) ON b.id = w.endpoint_id
+     WHERE w.endpoint_id IS NOT NULL
+), candidate AS MATERIALIZED (
+    SELECT d.id, d.next_try_at, e.failing,
+           row_number() OVER (PARTITION BY e.failing ORDER BY d.next_try_at, d.id) AS place
+      FROM endpoint e CROSS JOIN LATERAL (
+          SELECT d.id, d.next_try_at FROM webhook_delivery d
+           WHERE d.endpoint_id = e.id AND d.state = '{State.PENDING}' AND d.next_try_at <= now()
+           ORDER BY d.next_try_at LIMIT greatest(e.places, 0)) d
+     WHERE NOT e.off
+), picked AS MATERIALIZED (
+    SELECT id FROM candidate WHERE NOT failing OR place <= %(failing)s ORDER BY next_try_at LIMIT %(free)s
+), locked AS (
+    SELECT d.id FROM webhook_delivery d
+     WHERE d.id IN (SELECT id FROM picked) AND d.state = '{State.PENDING}' AND d.next_try_at <= now()
+       FOR UPDATE SKIP LOCKED
+), dropped AS (
+    UPDATE webhook_delivery SET state = '{State.FAILED}' WHERE id IN (
+        SELECT d.id FROM endpoint e CROSS JOIN LATERAL (
+            SELECT d.id FROM webhook_delivery d
+             WHERE d.endpoint_id = e.id AND d.state = '{State.PENDING}' AND d.next_try_at <= now()
+             LIMIT %(drop)s) d
+         WHERE e.off)
+)
+UPDATE webhook_delivery d SET next_try_at = now() + make_interval(secs => %(lease)s)
+  FROM locked l, webhook_endpoint e
+ WHERE d.id = l.id AND e.id = d.endpoint_id
+RETURNING d.id, d.tenant_id, d.endpoint_id, d.event_id, d.body, d.tries, e.url, e.secret,
+          e.failing_since IS NOT NULL AS failing
+"""
+
+_FREEZE = f"""
+UPDATE webhook_delivery d SET body = f.body, state = CASE f.body WHEN '' THEN '{State.FAILED}' ELSE d.state END
+  FROM unnest(%(id)s::uuid[], %(body)s::text[]) AS f(id, body) WHERE d.id = f.id
+"""
+
+_RECORD = f"""
+WITH p AS (
+    SELECT * FROM unnest(
+        %(try_id)s::uuid[], %(id)s::uuid[], %(at)s::timestamptz[], %(address)s::text[], %(status)s::int[],
+        %(elapsed)s::int[], %(answer)s::text[], %(error)s::text[], %(state)s::text[], %(wait)s::float8[]
+    ) AS p(try_id, id, at, address, status, elapsed, answer, error, state, wait)
+), logged AS (
+    INSERT INTO webhook_try (id, delivery_id, at, address, status_code, elapsed_ms, response, error)
+    SELECT try_id, id, at, address, status, elapsed, answer, error FROM p
+)
+UPDATE webhook_delivery d
+   SET state = p.state, tries = d.tries + 1, next_try_at = now() + make_interval(secs => p.wait)
+  FROM p WHERE d.id = p.id AND d.state = '{State.PENDING}'
+"""
+
+# one statement, so that two couriers lock the endpoints' rows in the same order
+_MARK = """
+UPDATE webhook_endpoint e SET failing_since = CASE WHEN e.id = ANY (%(well)s::uuid[]) THEN NULL ELSE now() END
+ WHERE e.id IN (
+     SELECT id FROM webhook_endpoint
+      WHERE (id = ANY (%(well)s::uuid[]) AND failing_since IS NOT NULL)
+         OR (id = ANY (%(ill)s::uuid[] || %(gone)s::uuid[]) AND failing_since IS NULL)
+      ORDER BY id FOR UPDATE)
+"""
+
+_SWITCH_OFF = """
+UPDATE webhook_endpoint e
+   SET enabled = false,
+       disabled_reason = CASE WHEN e.id = ANY (%(gone)s::uuid[])
+           THEN 'It answered 410 Gone.'
+           ELSE 'Every try has failed since ' || to_char(e.failing_since AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI')
+                || ' UTC.' END
+ WHERE e.enabled AND (e.id = ANY (%(gone)s::uuid[])
+        OR (e.id = ANY (%(ill)s::uuid[]) AND e.failing_since < now() - make_interval(days => %(days)s)))
+RETURNING e.id, e.tenant_id, e.url, e.disabled_reason
+"""

@@ -1,0 +1,40 @@
+"""Housekeeping: partitions ahead of time, and what is no longer needed taken away in small batches."""
+
+from __future__ import annotations
+
+import logging
+
+from deliveries.models.sql import execute
+
+log = logging.getLogger(__name__)
+
+#: months ahead: one hour a month without housekeeping would do, two months are for a forgotten installation
+_MONTHS_AHEAD = 2
+#: PROTOCOL 32: an answer is kept ≥ 24 h; one hour more, so that a replay at the last moment still finds it
+_IDEMPOTENCY_HOURS = 25
+_BATCH = 5_000
+
+
+def run() -> None:
+    """One pass, each step in transactions of its own. Never touches anything unfinished."""
+    made = execute("SELECT make_partitions(%(months)s) AS made", {"months": _MONTHS_AHEAD}).fetchone()
+    gone = forget_answers()
+    if (made and made["made"]) or gone:
+        log.info("housekeeping: %s partitions made, %d idempotency keys forgotten", made and made["made"], gone)
+
+
+def forget_answers() -> int:
+    """Delete idempotency keys that may be used anew, a batch at a time; how many."""
+    gone = 0
+    while True:
+        batch = execute(_FORGET, {"hours": _IDEMPOTENCY_HOURS, "batch": _BATCH}).rowcount
+        gone += batch
+        if batch < _BATCH:
+            return gone
+
+
+_FORGET = """
+DELETE FROM idempotency_key WHERE id IN (
+    SELECT id FROM idempotency_key WHERE created_at < now() - make_interval(hours => %(hours)s)
+     ORDER BY created_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED)
+"""

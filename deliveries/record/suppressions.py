@@ -1,0 +1,117 @@
+"""The suppression list changed by a person or the API: rows, events, outbox and audit together.
+
+Writing stands here because it appends events, which only this room may; deliveries.suppress looks up.
+Bounces and complaints write their suppressions with the outcome (outcomes, reports).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from deliveries import queue
+from deliveries.models import Suppression, Tenant
+from deliveries.models.sql import execute
+from deliveries.record.again import again
+from deliveries.states import EventType
+
+#: suppression rows for the relation {wanted}(tenant_id, stream, address, reason, detail, source_event, expires_at);
+#: returns those that are new. One that had run out is made new again.
+SUPPRESS_FROM = """
+    INSERT INTO suppression (id, tenant_id, stream, address, reason, detail, source_event, created_at, expires_at)
+    SELECT make_uuid7(), s.tenant_id, s.stream, s.address, s.reason, s.detail, s.source_event, now(), s.expires_at
+      FROM {wanted} s
+    ON CONFLICT (tenant_id, stream, address) DO UPDATE
+       SET reason = EXCLUDED.reason, detail = EXCLUDED.detail, source_event = EXCLUDED.source_event,
+           created_at = now(), expires_at = EXCLUDED.expires_at
+     WHERE suppression.expires_at <= now()
+    RETURNING tenant_id, stream, address, reason, source_event
+"""
+
+
+def add(
+    tenant: Tenant | UUID,
+    address: str,
+    reason: str,
+    detail: str,
+    actor: str,
+    stream: str = "*",
+    expires_at: datetime | None = None,
+) -> Suppression:
+    """Put one address on the list; where it stands there already, that row is given back unchanged."""
+    return add_many(tenant, [address], reason, detail, actor, stream, expires_at)[0]
+
+
+def add_many(
+    tenant: Tenant | UUID,
+    addresses: Sequence[str],
+    reason: str,
+    detail: str,
+    actor: str,
+    stream: str = "*",
+    expires_at: datetime | None = None,
+) -> list[Suppression]:
+    """The rows of `addresses` (any case; checked by the caller) in their order, new or not. One transaction."""
+    tenant_id = tenant.pk if isinstance(tenant, Tenant) else tenant
+    folded = [a.strip().lower() for a in addresses]
+    params = {
+        "tenant": tenant_id,
+        "stream": stream,
+        # in one order everywhere, so that two lists with the same addresses never wait in a circle
+        "addresses": sorted(set(folded)),
+        "reason": reason,
+        "detail": detail,
+        "expires": expires_at,
+        "actor": actor,
+    }
+    again(lambda: execute(_ADD, params))
+    rows = {s.address: s for s in Suppression.objects.filter(tenant_id=tenant_id, stream=stream, address__in=folded)}
+    return [rows[a] for a in folded]
+
+
+def remove(ids: Sequence[UUID], actor: str, tenant_id: UUID | None = None) -> int:
+    """Take rows off the list, only the tenant's where one is given; how many there were."""
+    row = again(lambda: execute(_REMOVE, {"ids": list(ids), "tenant": tenant_id, "actor": actor}).fetchone())
+    assert row is not None
+    return int(row["n"])
+
+
+_ADD = f"""
+WITH wanted AS (
+    SELECT %(tenant)s::uuid AS tenant_id, %(stream)s::text AS stream, a.address, %(reason)s::text AS reason,
+           %(detail)s::text AS detail, NULL::uuid AS source_event, %(expires)s::timestamptz AS expires_at
+      FROM unnest(%(addresses)s::text[]) AS a(address)
+), suppressed AS ({SUPPRESS_FROM.format(wanted="wanted")}
+), told AS (
+    INSERT INTO event (id, tenant_id, type, message_id, delivery_id, recipient, data, created_at)
+    SELECT make_uuid7(), s.tenant_id, '{EventType.SUPPRESSION_ADDED}', NULL, NULL, s.address,
+           jsonb_build_object('reason', s.reason, 'stream', s.stream), now()
+      FROM suppressed s
+    RETURNING id, tenant_id, type
+), outbox AS ({queue.OUTBOX_FROM.format(events="told")}
+), audited AS (
+    INSERT INTO audit_entry (id, tenant_id, actor, action, subject, at)
+    SELECT make_uuid7(), s.tenant_id, %(actor)s, 'suppression.added', left(s.address, 300), now() FROM suppressed s
+)
+SELECT 1
+"""
+
+_REMOVE = f"""
+WITH gone AS (
+    DELETE FROM suppression s
+     WHERE s.id = ANY (%(ids)s::uuid[]) AND (%(tenant)s::uuid IS NULL OR s.tenant_id = %(tenant)s)
+    RETURNING s.tenant_id, s.stream, s.address, s.reason
+), told AS (
+    INSERT INTO event (id, tenant_id, type, message_id, delivery_id, recipient, data, created_at)
+    SELECT make_uuid7(), g.tenant_id, '{EventType.SUPPRESSION_REMOVED}', NULL, NULL, g.address,
+           jsonb_build_object('reason', g.reason, 'stream', g.stream), now()
+      FROM gone g
+    RETURNING id, tenant_id, type
+), outbox AS ({queue.OUTBOX_FROM.format(events="told")}
+), audited AS (
+    INSERT INTO audit_entry (id, tenant_id, actor, action, subject, at)
+    SELECT make_uuid7(), g.tenant_id, %(actor)s, 'suppression.removed', left(g.address, 300), now() FROM gone g
+)
+SELECT count(*) AS n FROM gone
+"""
