@@ -28,8 +28,10 @@ def parse_enhanced(text: str) -> EnhancedCode | None:
 
 def clean(text: str) -> str:
     """Text from a peer made fit for storage: no NUL, no surrogates, no control characters but tab."""
+    if text.isprintable():  # neither controls nor surrogates are: nearly every reply ends here
+        return text
     text = text.encode("utf-8", "replace").decode("utf-8")
-    return "".join(c if c == "\t" or c >= " " and c != "\x7f" else " " for c in text)
+    return "".join(c if c == "\t" or (c >= " " and c != "\x7f") else " " for c in text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,6 +216,7 @@ class SmtpSession:
             if not pipelining:
                 if refused:
                     return refused
+                self._stage = stage
                 self._say(log, line)
             try:
                 reply = await self._hear(stage, timer_s, log, deadline)
