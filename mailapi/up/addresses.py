@@ -1,0 +1,82 @@
+"""URLs of parts taken apart, and the cheap questions "does it answer?"."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+from collections.abc import Callable
+from urllib.parse import unquote, urlsplit
+
+from .words import Refusal
+
+
+def libpq_environ(url: str) -> dict[str, str]:
+    """A DATABASE_URL as libpq's environment variables, so that psql is told nothing in argv. Raises Refusal."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 5432
+    except ValueError as e:
+        raise Refusal(f"DATABASE_URL: {e}") from None
+    if parts.scheme not in ("postgres", "postgresql") or not parts.path.strip("/"):
+        raise Refusal("DATABASE_URL must read postgres://user:password@host:port/name")
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("PG")}
+    clean |= {
+        "PGHOST": parts.hostname or "",
+        "PGPORT": str(port),
+        "PGUSER": unquote(parts.username or ""),
+        "PGPASSWORD": unquote(parts.password or ""),
+        "PGDATABASE": unquote(parts.path[1:]),
+        "PGCONNECT_TIMEOUT": "5",
+        "PGAPPNAME": "mailapi up",
+    }
+    for option in parts.query.split("&"):
+        name, _, value = option.partition("=")
+        if name in ("sslmode", "sslrootcert", "sslcert", "sslkey"):
+            clean["PG" + name.upper()] = unquote(value)
+    return {k: v for k, v in clean.items() if v or not k.startswith("PG")}
+
+
+def tcp_answers(host: str, port: int, timeout_s: float = 0.5) -> bool:
+    try:
+        with socket.create_connection((host, port), timeout_s):
+            return True
+    except OSError:
+        return False
+
+
+def listens(host: str, port: int) -> Callable[[], bool]:
+    """A ready probe: something accepts connections there."""
+    return lambda: tcp_answers(host, port)
+
+
+def greets(host: str, port: int) -> Callable[[], bool]:
+    """A ready probe: an SMTP server greets there with 220 (RFC 5321 §3.1)."""
+
+    def probe() -> bool:
+        try:
+            with socket.create_connection((host, port), 0.5) as s:
+                s.settimeout(2)
+                greeting = s.recv(512)
+                s.sendall(b"QUIT\r\n")
+                return greeting.startswith(b"220")
+        except OSError:
+            return False
+
+    return probe
+
+
+def http_ok(host: str, port: int, path: str) -> Callable[[], bool]:
+    """A ready probe: GET answers 200."""
+
+    def probe() -> bool:
+        link = http.client.HTTPConnection(host, port, timeout=3)
+        try:
+            link.request("GET", path)
+            return link.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            link.close()
+
+    return probe

@@ -1,0 +1,200 @@
+"""The parts of one machine's mailapi as processes, and what each is told through its environment.
+
+The order of stages is the order of stopping: first nothing new comes in, then what runs is finished, then what it was
+kept in goes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from .addresses import greets, http_ok, listens
+from .supervisor import Child
+
+ROOT = Path(__file__).resolve().parents[2]
+
+DOORS, BEAT, WORKERS, LAB, VALKEY, POSTGRES = range(6)
+#: kept across restarts, on 127.0.0.1
+PORTS = ("postgres", "valkey", "smtpd_inbound", "lab")
+WEB_WORKERS = 2
+WEB_THREADS = 8
+DRAIN_S = 10
+KILL_AFTER_S = 5  # granian ends a worker that does not stop by itself
+
+
+@dataclass(frozen=True)
+class Address:
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What this start runs and where; made once, before anything is started."""
+
+    var: Path
+    web: Address
+    ports: Mapping[str, int]
+    secrets: Mapping[str, str]
+    database_url: str | None  # None = embedded
+    broker_url: str | None
+    redis_url: str | None
+    mail_route: str
+
+    @property
+    def url(self) -> str:
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.web.host, self.web.host)  # noqa: S104 – read, not bound
+        return f"http://{Address(host, self.web.port)}"
+
+    @property
+    def has_lab(self) -> bool:
+        return self.mail_route == "sandbox"
+
+    @property
+    def lab(self) -> Address:
+        return Address("127.0.0.1", self.ports["lab"])
+
+    @property
+    def inbound(self) -> Address:
+        return Address("127.0.0.1", self.ports["smtpd_inbound"])
+
+    def postgres_url(self, database: str) -> str:
+        """The embedded Postgres'; quoted, as a password may hold anything."""
+        return f"postgresql://mailapi:{quote(self.secrets['postgres_password'])}@127.0.0.1:{self.ports['postgres']}/{database}"
+
+    def valkey_url(self, number: int) -> str:
+        return f"redis://:{quote(self.secrets['valkey_password'])}@127.0.0.1:{self.ports['valkey']}/{number}"
+
+    def environ(self, role: str) -> dict[str, str]:
+        """The whole environment of a part; what the user has set wins."""
+        ours = {
+            "DATABASE_URL": self.database_url or self.postgres_url("mailapi"),
+            "BROKER_URL": self.broker_url or self.valkey_url(0),
+            "REDIS_URL": self.redis_url or self.valkey_url(0),
+            "MAIL_ROUTE": self.mail_route,
+            "SMTPD_INBOUND": str(self.inbound),
+            "BASE_URL": self.url,
+            "WEB_THREADS": str(WEB_THREADS),
+            "DRAIN_S": str(DRAIN_S),
+        }
+        if self.has_lab:
+            ours |= {"SANDBOX_SMTP": str(self.lab), "SANDBOX_SPOOL": str(self.var / "sandbox")}
+        for name in ("SECRET_KEY", "FIELD_KEYS", "VERP_KEYS"):
+            if not os.environ.get(f"{name}_FILE"):
+                ours[name] = self.secrets[name]
+        fixed = {
+            "DJANGO_SETTINGS_MODULE": "mailapi.settings",
+            "MAILAPI_VAR": str(self.var),
+            "MAILAPI_ROLE": role,
+            "PYTHONUNBUFFERED": "1",
+        }
+        return ours | {k: v for k, v in os.environ.items() if v or k not in ours} | fixed
+
+
+def _python(*words: str) -> tuple[str, ...]:
+    return (sys.executable, *words)
+
+
+def command(plan: Plan, name: str, *words: str) -> Child:
+    """A manage.py command that ends by itself."""
+    return Child(name=name, argv=_python("manage.py", *words), env=plan.environ("command"), cwd=ROOT)
+
+
+def parts(plan: Plan) -> list[Child]:
+    """Everything that needs the migrated database, ready to be started at once."""
+    found = [web(plan), *deliver(plan), jobs(plan), beat(plan), smtpd(plan)]
+    return [*found, lab(plan)] if plan.has_lab else found
+
+
+def web(plan: Plan) -> Child:
+    return Child(
+        name="web",
+        argv=_python(
+            *("-m", "granian", "--interface", "wsgi", "--host", plan.web.host, "--port", str(plan.web.port)),
+            *("--workers", str(WEB_WORKERS), "--blocking-threads", str(WEB_THREADS), "--respawn-failed-workers"),
+            *("--workers-kill-timeout", str(KILL_AFTER_S), "--no-ws", "--http", "1", "--log-level", "warning"),
+            "mailapi.wsgi:application",
+        ),
+        env=plan.environ("web"),
+        cwd=ROOT,
+        stage=DOORS,
+        stop_s=KILL_AFTER_S + 3,
+        ready=http_ok(plan.url.split("://")[1].rsplit(":", 1)[0].strip("[]"), plan.web.port, "/health/ready"),
+    )
+
+
+def smtpd(plan: Plan) -> Child:
+    return Child(
+        name="smtpd",
+        argv=_python("manage.py", "smtpd"),
+        env=plan.environ("smtpd"),
+        cwd=ROOT,
+        stage=DOORS,
+        ready=greets(plan.inbound.host, plan.inbound.port),
+    )
+
+
+def deliver(plan: Plan) -> list[Child]:
+    """N processes with one thread each: a prefork child never hears SIGTERM, a thread worker does."""
+    count = int(os.environ.get("DELIVER_PROCESSES") or 2)
+    names = [f"deliver{number}" for number in range(1, count + 1)]
+    return [
+        Child(
+            name=name,
+            argv=_python(
+                *("-m", "celery", "-A", "mailapi", "worker", "-P", "threads", "-c", "1", "-Q", "deliver"),
+                *("-n", f"{name}@%h", "--without-gossip", "--without-mingle", "-l", "INFO"),
+            ),
+            env=plan.environ("deliver"),
+            cwd=ROOT,
+            stage=WORKERS,
+            stop_s=DRAIN_S + 5,
+        )
+        for name in names
+    ]
+
+
+def jobs(plan: Plan) -> Child:
+    return Child(
+        name="jobs",
+        argv=_python(
+            *("-m", "celery", "-A", "mailapi", "worker", "-P", "prefork", "-c", "2", "-Q", "jobs"),
+            *("-n", "jobs@%h", "--without-gossip", "--without-mingle", "-l", "INFO"),
+        ),
+        env=plan.environ("jobs"),
+        cwd=ROOT,
+        stage=WORKERS,
+        stop_s=DRAIN_S + 5,
+    )
+
+
+def beat(plan: Plan) -> Child:
+    return Child(
+        name="beat",
+        argv=_python(
+            *("-m", "celery", "-A", "mailapi", "beat", "-l", "WARNING", "--pidfile="),
+            *("-s", str(plan.var / "beat-schedule")),
+        ),
+        env=plan.environ("beat"),
+        cwd=ROOT,
+        stage=BEAT,
+    )
+
+
+def lab(plan: Plan) -> Child:
+    return Child(
+        name="lab",
+        argv=_python("-m", "deliveries.sandbox", "--listen", str(plan.lab), "--bounce-to", str(plan.inbound)),
+        env=plan.environ("command"),
+        cwd=ROOT,
+        stage=LAB,
+        ready=listens(plan.lab.host, plan.lab.port),
+    )
