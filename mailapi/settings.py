@@ -131,6 +131,7 @@ DNS_NAMESERVERS = tuple(_host_port("DNS_NAMESERVERS", w) for w in words("DNS_NAM
 DNS_TRUST_AD = flag("DNS_TRUST_AD")
 SMTP_PORT = int(number("SMTP_PORT", 25, 1))
 SMTP_CA_FILE = text("SMTP_CA_FILE", "")
+MTA_STS_PORT = int(number("MTA_STS_PORT", 443, 1))
 MX_ALLOW_PRIVATE = flag("MX_ALLOW_PRIVATE")
 HELO_NAME = text("HELO_NAME", "mail.localhost.localdomain")
 SOURCE_IPS = words("SOURCE_IPS")

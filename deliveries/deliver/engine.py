@@ -23,6 +23,7 @@ from deliveries.mime.deliverable import finish
 from deliveries.models.fields import uuid7
 from deliveries.record.settle import Result, Tried
 from deliveries.routing import static
+from deliveries.routing.mta_sts import MemoryStore, MtaSts
 from deliveries.routing.resolver import Resolver
 from deliveries.routing.route import Router, Unroutable
 from deliveries.smtp.classify import classify
@@ -70,16 +71,25 @@ class Engine:
 
     async def _open(self) -> None:
         self._pool = Pool(helo_name=settings.HELO_NAME, ca_file=settings.SMTP_CA_FILE or None)
+        resolver = Resolver(settings.DNS_NAMESERVERS or None, trust_ad=settings.DNS_TRUST_AD)
         self._router = Router(
-            Resolver(settings.DNS_NAMESERVERS or None, trust_ad=settings.DNS_TRUST_AD),
+            resolver,
             mail_route=settings.MAIL_ROUTE,
             sandbox=settings.SANDBOX_SMTP,
+            sandbox_domain=settings.SANDBOX_DOMAIN,
             routes=static.parse(settings.MAIL_ROUTES),
             smtp_port=settings.SMTP_PORT,
             allow_private=settings.MX_ALLOW_PRIVATE,
             own_names=frozenset({settings.HELO_NAME, settings.BOUNCE_DOMAIN}),
             own_addresses=frozenset(settings.SOURCE_IPS),
             source_ips=settings.SOURCE_IPS,
+            mta_sts=MtaSts(
+                resolver,
+                MemoryStore(),
+                port=settings.MTA_STS_PORT,
+                ca_file=settings.SMTP_CA_FILE or None,
+                allow_private=settings.MX_ALLOW_PRIVATE,
+            ),
         )
 
     # --- for the pump ---------------------------------------------------------------------------------------

@@ -1,0 +1,108 @@
+"""What was answered 2xx ends in a final state, whatever dies: nothing lost, doubles only where `unknown` says so.
+
+CHAOS_MAILS=500 is the full size; the default is short.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.town import Town
+
+MAILS = int(os.environ.get("CHAOS_MAILS", "120"))
+RECIPIENTS = ["delivered", "delivered", "delivered", "slow", "greylist", "bounced"]
+
+
+@pytest.fixture
+def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    folder = tmp_path_factory.mktemp("town")
+    for step in (folder, folder.parent, folder.parent.parent):
+        step.chmod(step.stat().st_mode | 0o011)  # Postgres' own user must get through
+    town = Town(folder)
+    try:
+        town.build()
+        yield town
+    finally:
+        town.tear_down()
+
+
+def test_mail_survives_the_death_of_every_part(town: Town) -> None:
+    ids: dict[str, str] = {}
+    rng = random.Random(7)
+
+    def feed() -> None:
+        for n in range(MAILS):
+            who = RECIPIENTS[n % len(RECIPIENTS)]
+            body = {"from": town.sender, "to": f"{who}+{n}@simulator.test", "subject": f"chaos {n}", "text": "x" * 500}
+            ids[town.post(body, key=f"chaos-{n}")] = who
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    blows = ["deliver1", "web", "flush", "beat", "deliver2", "postgres", "jobs", "deliver1", "deliver2"]
+    for blow in blows:
+        target = rng.uniform(0.5, 1.0) * MAILS * (blows.index(blow) + 1) / (len(blows) + 2)
+        while feeder.is_alive() and len(ids) < target:
+            time.sleep(0.05)
+        if blow == "flush":
+            town.flush_broker()
+        elif blow == "postgres":
+            town.crash_postgres()
+            time.sleep(1)
+            town.start("postgres")
+        else:
+            town.restart(blow)
+    feeder.join(300)
+    assert not feeder.is_alive() and len(ids) == MAILS
+
+    def settled() -> bool:
+        return town.sql("SELECT count(*) FROM delivery WHERE settled_at IS NULL")[0][0] == 0
+
+    town.until(settled, "every mail ends in a final state", 240)
+    time.sleep(1)  # the lab writes its log twice a second
+    rows = town.sql(
+        "SELECT m.id::text, m.message_id, d.status, d.unknowns, d.duplicate_possible FROM delivery d"
+        " JOIN message m ON m.id = d.message_id"
+    )
+    assert {r[0] for r in rows} == set(ids) and len(rows) == MAILS  # nothing lost, nothing accepted twice
+    copies = town.copies()
+    for ident, message_id, status, unknowns, _ in rows:
+        expected = "bounced" if ids[ident] == "bounced" else "delivered"
+        assert status in (expected, "unknown"), (ident, status)
+        if status == "delivered":
+            assert copies[message_id] >= 1, f"{ident} is called delivered, and the receiver never saw it"
+        assert copies[message_id] <= 1 + unknowns, f"{ident}: {copies[message_id]} copies with {unknowns} unknowns"
+    assert town.sql("SELECT count(*) FROM queued")[0][0] == 0
+
+
+def test_two_deliver_processes_share_the_work(town: Town) -> None:
+    for n in range(40):
+        town.post({"from": town.sender, "to": f"slow+{n}@simulator.test", "subject": "s", "text": "x"}, key=f"s{n}")
+    town.until(lambda: town.sql("SELECT count(DISTINCT lease_id) FROM queued")[0][0] >= 2, "both hold leases")
+    town.until(lambda: town.sql("SELECT count(*) FROM queued")[0][0] == 0, "all of it is sent")
+    assert sum(town.copies().values()) >= 40 or town.until(lambda: sum(town.copies().values()) >= 40, "40") is None
+
+
+def test_the_bell_may_be_lost_and_the_mail_still_leaves(town: Town, tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def mute() -> None:
+        while not stop.is_set():
+            town.flush_broker()
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=mute)
+    thread.start()
+    ident = town.post({"from": town.sender, "to": "delivered@simulator.test", "subject": "s", "text": "x"}, key="b")
+    time.sleep(0.5)
+    stop.set()
+    thread.join()
+    town.until(
+        lambda: town.sql("SELECT status FROM delivery WHERE message_id = %s", ident)[0][0] == "delivered", "delivered"
+    )

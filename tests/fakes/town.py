@@ -1,0 +1,241 @@
+"""The whole service as plain processes that a test may kill: its own Postgres, Valkey, web, workers, beat, smtpd and lab.
+
+Each process stands under mailapi/up/guard.py, so that nothing survives the test, however it ends.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from mailapi.up import postgres, valkey
+from mailapi.up.supervisor import GUARD, Supervisor
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PYTHON = sys.executable
+BIN = Path(sys.executable).parent
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Town:
+    """`build()` once; `start`, `kill9`, `stop` by name; `settle()` waits; `tear_down()` always."""
+
+    def __init__(self, folder: Path, lease_s: float = 3, **settings: str) -> None:
+        self.folder = folder
+        self.lease_s = lease_s
+        self.log = folder / "lab.jsonl"
+        self.procs: dict[str, subprocess.Popen[bytes]] = {}
+        ports = [free_port() for _ in range(5)]
+        self.web_port, self.pg_port, self.valkey_port, self.lab_port, self.smtpd_port = ports
+        self.password = secrets.token_hex(16)
+        self.key = "re_" + secrets.token_urlsafe(32)
+        self.database_url = f"postgres://mailapi:{self.password}@127.0.0.1:{self.pg_port}/mailapi"
+        broker = f"redis://:{self.password}@127.0.0.1:{self.valkey_port}/0"
+        self.env = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "HOME", "SSL_CERT_FILE")} | {
+            "PYTHONPATH": str(ROOT),
+            "DJANGO_SETTINGS_MODULE": "mailapi.settings",
+            "DATABASE_URL": self.database_url,
+            "BROKER_URL": broker,
+            "REDIS_URL": broker,
+            "SECRET_KEY": secrets.token_hex(16),
+            "FIELD_KEYS": base64.urlsafe_b64encode(os.urandom(32)).decode(),
+            "VERP_KEYS": "1:" + base64.b64encode(os.urandom(32)).decode(),
+            "MAIL_ROUTE": "sandbox",
+            "SANDBOX_SMTP": f"127.0.0.1:{self.lab_port}",
+            "SMTPD_INBOUND": f"127.0.0.1:{self.smtpd_port}",
+            "BASE_URL": f"http://127.0.0.1:{self.web_port}",
+            "LEASE_S": str(lease_s),
+            "DRAIN_S": "5",
+            "UNKNOWN_WAIT_S": "3",
+            "MAX_AGE": "600",
+            "PYTHONUNBUFFERED": "1",
+            **settings,
+        }
+
+    # --- processes --------------------------------------------------------------------------------------------
+
+    def build(self) -> None:
+        (self.folder / "logs").mkdir(parents=True)
+        # the database's own user must get through to its data
+        for step in (self.folder, self.folder / "logs"):
+            step.chmod(0o755)
+        self.place = postgres.place(self.folder, self.folder)
+        postgres.initialise(Supervisor(self.folder / "logs"), self.place, self.password, self.env)
+        self.start("postgres")
+        self.until(lambda: self.answers(self.pg_port) and self._sql_answers(), "postgres")
+        postgres.make_database(self._url("postgres"), "mailapi")
+        self.start("valkey")
+        self.until(lambda: self.answers(self.valkey_port), "valkey")
+        self._manage("migrate", "-v0")
+        wanted = self.folder / "seed.json"
+        wanted.write_text(json.dumps({"api_key": self.key, "admin_password": secrets.token_hex(8)}))
+        self.sender = json.loads(self._manage("seed", "--secrets", str(wanted)))["sender"]
+        for name in ("lab", "smtpd", "web", "deliver1", "deliver2", "jobs", "beat"):
+            self.start(name)
+        self.until(lambda: self.answers(self.web_port) and self.answers(self.lab_port), "web and lab")
+
+    def _command(self, name: str) -> tuple[tuple[str, ...], str]:
+        celery = (PYTHON, "-m", "celery", "-A", "mailapi")
+        match name:
+            case "postgres":
+                return postgres.child(self.place, self.database_url, self.env, 0).argv, "command"
+            case "valkey":
+                folder = self.folder / "valkey"
+                return valkey.child(folder, self.valkey_port, self.password, self.env, 0).argv, "command"
+            case "lab":
+                lab = (PYTHON, "-m", "deliveries.sandbox", "--listen", f"127.0.0.1:{self.lab_port}")
+                reports = ("--bounce-to", f"127.0.0.1:{self.smtpd_port}", "--slow", "0.3")
+                return (*lab, *reports, "--spool-log", str(self.log)), "command"
+            case "smtpd":
+                return (PYTHON, str(ROOT / "manage.py"), "smtpd"), "smtpd"
+            case "web":
+                web = (str(BIN / "granian"), "--interface", "wsgi", "mailapi.wsgi:application", "--no-ws")
+                size = ("--workers", "2", "--blocking-threads", "8", "--respawn-failed-workers")
+                return (*web, *size, "--port", str(self.web_port), "--workers-kill-timeout", "5"), "web"
+            case "jobs":
+                return (*celery, "worker", "-P", "prefork", "-c", "2", "-Q", "jobs", "-n", "jobs@%h"), "jobs"
+            case "beat":
+                return (*celery, "beat", "-s", str(self.folder / "beat")), "beat"
+            case _:
+                return (*celery, "worker", "-P", "threads", "-c", "1", "-Q", "deliver", "-n", f"{name}@%h"), "deliver"
+
+    def start(self, name: str) -> None:
+        argv, role = self._command(name)
+        owner = self.place.owner if name == "postgres" else None
+        as_whom = f"{owner[0]}:{owner[1]}" if owner else "-"
+        stop = signal.SIGINT if name == "postgres" else signal.SIGTERM
+        if name == "postgres":
+            postgres.clear_stale_pid(self.place.data)
+        with open(self.folder / "logs" / f"{name}.log", "ab") as log:
+            self.procs[name] = subprocess.Popen(
+                [PYTHON, "-I", "-S", str(GUARD), str(os.getpid()), str(int(stop)), "3", as_whom, *argv],
+                env=self.env | {"MAILAPI_ROLE": role},
+                cwd="/" if name == "postgres" else ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def kill9(self, name: str) -> None:
+        """As the machine would: no chance to say good-bye."""
+        guard = self.procs.pop(name)
+        guard.send_signal(signal.SIGUSR2)
+        guard.wait(20)
+
+    def crash_postgres(self) -> None:
+        """An immediate shutdown: no checkpoint, sessions cut, recovery at the next start."""
+        guard = self.procs.pop("postgres")
+        (part,) = Path(f"/proc/{guard.pid}/task/{guard.pid}/children").read_text().split()
+        os.kill(int(part), signal.SIGQUIT)
+        guard.wait(20)
+
+    def restart(self, name: str) -> None:
+        self.kill9(name)
+        self.start(name)
+
+    def tear_down(self) -> None:
+        last = ("valkey", "postgres")
+        for name in [n for n in self.procs if n not in last] + [n for n in last if n in self.procs]:
+            self.procs[name].send_signal(signal.SIGUSR2)
+        for guard in self.procs.values():
+            guard.wait(20)
+        self.procs.clear()
+
+    def _manage(self, *words: str) -> str:
+        done = subprocess.run(
+            [PYTHON, str(ROOT / "manage.py"), *words],
+            env=self.env,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    def flush_broker(self) -> None:
+        import redis
+
+        redis.Redis.from_url(self.env["BROKER_URL"]).flushall()
+
+    # --- looking ------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def answers(port: int) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", port), 1):
+                return True
+        except OSError:
+            return False
+
+    def _sql_answers(self) -> bool:
+        try:
+            self.sql("SELECT 1", database="postgres")
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def sql(self, statement: str, *params: Any, database: str = "mailapi") -> list[tuple[Any, ...]]:
+        with psycopg.connect(self._url(database), autocommit=True, connect_timeout=3) as db:
+            return db.execute(statement, params or None).fetchall()
+
+    def _url(self, database: str) -> str:
+        return f"{self.database_url.rpartition('/')[0]}/{database}"
+
+    def until(self, done: Callable[[], bool], what: str, seconds: float = 120) -> None:
+        """Waits for an event with a generous end."""
+        end = time.monotonic() + seconds
+        while not done():
+            if time.monotonic() > end:
+                raise AssertionError(f"{what}: not within {seconds:.0f} s\n{self.tails()}")
+            time.sleep(0.1)
+
+    def tails(self) -> str:
+        logs = sorted((self.folder / "logs").glob("*.log"))
+        return "\n".join(f"--- {p.name}\n" + "\n".join(p.read_text(errors="replace").splitlines()[-12:]) for p in logs)
+
+    def post(self, body: dict[str, Any], key: str, tries: int = 200) -> str:
+        """POST /emails as a careful client does: the same Idempotency-Key until there is a 2xx."""
+        data = json.dumps(body).encode()
+        for _ in range(tries):
+            request = urllib.request.Request(
+                f"http://127.0.0.1:{self.web_port}/emails",
+                data,
+                {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json", "Idempotency-Key": key},
+            )
+            try:
+                with urllib.request.urlopen(request, timeout=10) as answer:
+                    return json.load(answer)["id"]
+            except urllib.error.HTTPError as e:
+                if e.code < 500 and e.code != 409:
+                    raise AssertionError(f"{e.code}: {e.read()[:500]!r}") from None
+            except (OSError, ValueError):
+                pass
+            time.sleep(0.2)
+        raise AssertionError(f"no 2xx after {tries} tries\n{self.tails()}")
+
+    def copies(self) -> Counter[str]:
+        """How often each Message-ID was taken by the lab, without angle brackets."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        return Counter(json.loads(line)["message_id"].strip("<>") for line in lines)
