@@ -219,9 +219,14 @@ def said_of(prose: Prose, address: str) -> str:
     return _after(lines, places[0], others)[:MAX_DIAGNOSTIC_CHARS]
 
 
+_NEXT_ERROR = re.compile(r"\s{0,4}([45]\d\d[ ]|>>>|<<<|while talking|\.\.\. while)", re.I)
+
+
 def _after(lines: list[str], at: int, places: list[int]) -> str:
-    """The text from line `at` up to the next chosen address."""
+    """The text from line `at` up to the next chosen address; one line of a sendmail transcript ends at the next."""
     end = next((p for p in places if p > at), len(lines))
+    if re.match(r"\s{0,4}[45]\d\d ", lines[at]):
+        end = next((i for i in range(at + 1, end) if _NEXT_ERROR.match(lines[i])), end)
     return " ".join(" ".join(lines[at:end]).split())
 
 

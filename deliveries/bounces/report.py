@@ -19,7 +19,7 @@ from deliveries.bounces.finding import Finding, enhanced_codes, reply_codes
 from deliveries.bounces.mail import Headers, Mail, read_mail
 from deliveries.bounces.prose import Prose, prose_of, read_prose, said_of
 from deliveries.bounces.signs import from_daemon, looks_delayed, looks_like_bounce
-from deliveries.smtp.classify import Classified, classify_text
+from deliveries.smtp.classify import Classified, classify_text, normalise, stage_of
 from deliveries.smtp.outcome import Stage
 from deliveries.smtp.reply import clean
 from deliveries.states import Category
@@ -128,9 +128,10 @@ def _judge(finding: Finding, prose: Prose) -> Recipient:
         finding = replace(finding, diagnostic=said_of(prose, finding.address))
     status = _status(finding)
     code = next(iter(reply_codes(finding.diagnostic)), None)
-    said = classify_text(finding.diagnostic, code, status, finding.stage)
+    stage = finding.stage or stage_of(normalise(finding.diagnostic)) or stage_of(normalise(prose.text))
+    said = classify_text(finding.diagnostic, code, status, stage)
     if said.category is Category.UNKNOWN and prose.text:
-        again = classify_text(prose.text, code, status, finding.stage)
+        again = classify_text(prose.text, code, status, stage)
         if again.category is not Category.UNKNOWN:
             said = again
     if not status:
