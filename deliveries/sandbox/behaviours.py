@@ -43,7 +43,7 @@ _ALL = (
     Behaviour(
         "greylist", "accepted on the second try", rcpt="451 4.7.1 Greylisted, please try again later", rcpt_once=True
     ),
-    Behaviour("deferred", "never ready", rcpt="451 4.3.0 Mailbox temporarily unavailable, try again later"),
+    Behaviour("deferred", "never ready", rcpt="451 4.3.0 Temporary system problem, try again later"),
     Behaviour("latedsn", "accepted; a DSN says afterwards that there is no such user", report=Report.DSN),
     Behaviour("complained", "accepted; the reader reports it as spam (ARF)", report=Report.ARF),
     Behaviour("autoreply", "accepted; a vacation note comes back", report=Report.VACATION),

@@ -18,14 +18,8 @@ import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
-from deliveries.smtp.inbound import (
-    NO_SUCH_USER,
-    RELAY_DENIED,
-    Bounds,
-    Conversation,
-    Received,
-    Refusal,
-)
+from deliveries.smtp.inbound import Conversation
+from deliveries.smtp.received import NO_SUCH_USER, RELAY_DENIED, Bounds, Received, Refusal
 
 __all__ = ["NO_SUCH_USER", "RELAY_DENIED", "Bounds", "Listener", "Received", "Refusal"]
 
