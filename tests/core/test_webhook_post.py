@@ -1,0 +1,78 @@
+"""When a webhook is tried again, and how it is signed."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from uuid import uuid4
+
+import pytest
+from standardwebhooks import Webhook
+
+from deliveries.notify.body import BOUNCE_TYPES, bounce
+from deliveries.notify.post import WAITS_S, Posted, Telling, headers, retry_after, wait_after
+from deliveries.states import SUPPRESSING, Category
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+def telling(tries: int = 0, secrets: str = SECRET) -> Telling:
+    return Telling(uuid4(), uuid4(), uuid4(), "https://example.com/", secrets, '{"type":"email.sent"}', tries)
+
+
+def posted(tries: int, status: int | None, retry_after_s: float = 0.0) -> Posted:
+    return Posted(telling(tries), NOW, 5, status, retry_after_s=retry_after_s)
+
+
+class Middle(random.Random):
+    def uniform(self, a: float, b: float) -> float:
+        return (a + b) / 2
+
+
+def test_failures_are_tried_again_by_the_schedule_and_given_up_after_the_eighth() -> None:
+    waits = [wait_after(posted(made, 500), Middle()) for made in range(8)]
+    assert waits == [*WAITS_S, None]
+    assert sum(WAITS_S) / 3600 == pytest.approx(27.6, abs=0.1)
+
+
+def test_waits_are_spread_by_a_tenth() -> None:
+    waits = {wait_after(posted(2, None)) for _ in range(200)}
+    assert len(waits) > 100 and min(waits) >= 1620 and max(waits) <= 1980
+
+
+def test_a_2xx_and_a_410_end_it() -> None:
+    assert wait_after(posted(0, 200)) is wait_after(posted(0, 204)) is wait_after(posted(0, 410)) is None
+    assert wait_after(posted(0, 302)) is not None
+
+
+def test_a_longer_retry_after_is_honoured_up_to_ten_hours() -> None:
+    assert wait_after(posted(0, 429, 600), Middle()) == 600
+    assert wait_after(posted(3, 503, 10), Middle()) == 7200
+    assert retry_after("120", NOW) == 120
+    assert retry_after("999999999999", NOW) == 36000
+    assert retry_after(format_datetime(NOW + timedelta(minutes=7), usegmt=True), NOW) == 420
+    assert [retry_after(v, NOW) for v in ("", "-5", "soon", "1e9", "٣", format_datetime(NOW - timedelta(days=1)))] == [
+        0
+    ] * 6
+
+
+def test_while_a_secret_is_changed_both_verify() -> None:
+    other = "whsec_" + "C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
+    asked = telling(secrets=f"{other} {SECRET}")
+    made = headers(asked, int(datetime.now(UTC).timestamp()))
+    for secret in (other, SECRET):
+        assert Webhook(secret).verify(asked.body, made) == {"type": "email.sent"}
+
+
+def test_every_category_has_a_bounce_type_and_only_dead_addresses_are_permanent() -> None:
+    assert set(BOUNCE_TYPES) == set(Category)
+    assert {c for c, (kind, _) in BOUNCE_TYPES.items() if kind == "Permanent"} == SUPPRESSING
+    assert bounce({"reply": "550 5.1.1 gone", "category": "bad_mailbox"}) == {
+        "type": "Permanent",
+        "subType": "NoEmail",
+        "message": "550 5.1.1 gone",
+        "diagnosticCode": ["smtp; 550 5.1.1 gone"],
+    }
+    assert bounce({})["type"] == "Undetermined"

@@ -1,0 +1,314 @@
+"""Webhooks: real receivers on loopback, the outbox in Postgres, the verifier of Standard Webhooks as judge."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+from standardwebhooks import Webhook
+
+from deliveries import notify
+from deliveries.errors import BadInput
+from deliveries.models import Event, WebhookDelivery, WebhookEndpoint, WebhookTry
+from deliveries.notify import courier, outbox, post
+from deliveries.record.notices import Notice, tell
+from deliveries.states import EventType
+from tests.fakes.house import House, build
+from tests.fakes.receiver import receiver
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def _loopback(settings) -> None:
+    settings.WEBHOOK_ALLOW_PRIVATE = True
+
+
+def make_due() -> None:
+    WebhookDelivery.objects.filter(state="pending").update(next_try_at=timezone.now() - timedelta(seconds=1))
+
+
+def rows(endpoint: WebhookEndpoint) -> list[WebhookDelivery]:
+    return list(WebhookDelivery.objects.filter(endpoint=endpoint).order_by("id"))
+
+
+def tell_n(house: House, n: int, type: EventType = EventType.DOMAIN_UPDATED) -> None:
+    tell([Notice(house.tenant.id, type, {"n": i}) for i in range(n)])
+
+
+def in_threads(work: Callable[[], object], n: int) -> None:
+    def alone() -> None:
+        try:
+            work()
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=alone) for _ in range(n)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+
+
+def test_an_accepted_mail_is_told_once_signed_under_both_header_names() -> None:
+    house = build()
+    with receiver() as web:
+        endpoint, secret = notify.create_endpoint(house.tenant, web.url())
+        (delivery,) = house.send("Ann <ann@one.test>", tags=(("kind", "receipt"),), headers=(("X-Ref", "7"),))
+        assert notify.run() == 1
+        assert notify.run() == 0
+    (came,) = web.came
+    told = Webhook(secret).verify(came.body, came.headers)
+    renamed = {k.replace("svix-", "webhook-"): v for k, v in came.headers.items() if not k.startswith("webhook-")}
+    assert Webhook(secret).verify(came.body, renamed) == told
+    (row,) = rows(endpoint)
+    assert came.headers["webhook-id"] == f"msg_{row.id}"
+    assert (row.state, row.tries, row.body.encode()) == ("delivered", 1, came.body)
+    assert told["type"] == "email.sent" and told["created_at"].endswith("Z")
+    data = told["data"]
+    assert data["email_id"] == str(delivery.message_id) and data["recipient"] == "ann@one.test"
+    assert data["to"] == ["Ann <ann@one.test>"] and data["tags"] == {"kind": "receipt"} and data["sequence"] == 1
+    assert data["headers"] == [{"name": "X-Ref", "value": "7"}]
+    assert data["message_id"] == f"<{delivery.message.message_id}>"
+    (tried,) = WebhookTry.objects.filter(delivery=row)
+    assert (tried.status_code, tried.address, tried.response, tried.error) == (200, "127.0.0.1", "ok", "")
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [((500, {}), ""), ((302, {"location": "http://127.0.0.1:1/"}), "redirect to http://127.0.0.1:1/")],
+)
+def test_a_receiver_that_fails_or_redirects_is_tried_again_with_the_same_id(answer, error) -> None:
+    house = build()
+    with receiver() as web:
+        web.answer = lambda came: answer
+        endpoint, _ = notify.create_endpoint(house.tenant, web.url(), ["domain.updated"])
+        tell_n(house, 1)
+        assert notify.run() == 1
+        (row,) = rows(endpoint)
+        assert (row.state, row.tries) == ("pending", 1)
+        assert timedelta(seconds=3) < row.next_try_at - timezone.now() < timedelta(seconds=6)
+        endpoint.refresh_from_db()
+        assert endpoint.failing_since is not None and endpoint.enabled
+        make_due()
+        web.answer = lambda came: (204, {})
+        assert notify.run() == 1
+    endpoint.refresh_from_db()
+    assert endpoint.failing_since is None and rows(endpoint)[0].state == "delivered"
+    first, second = web.came
+    assert first.headers["webhook-id"] == second.headers["webhook-id"] and first.body == second.body
+    log = WebhookTry.objects.filter(delivery=row).order_by("id")
+    assert [t.status_code for t in log] == [answer[0], 204] and error in log[0].error
+
+
+def test_a_receiver_that_is_away_is_tried_again() -> None:
+    house = build()
+    with receiver() as web:
+        url = web.url()
+    endpoint, _ = notify.create_endpoint(house.tenant, url, ["domain.updated"])  # nobody listens there any more
+    tell_n(house, 1)
+    assert notify.run() == 1
+    assert (rows(endpoint)[0].state, rows(endpoint)[0].tries) == ("pending", 1)
+    tried = WebhookTry.objects.get(delivery__endpoint=endpoint)
+    assert tried.status_code is None and "cannot connect" in tried.error
+
+
+def test_a_receiver_that_hangs_times_out_and_never_delays_the_others(monkeypatch) -> None:
+    house = build()
+    real = post.post
+    monkeypatch.setattr(courier, "post", lambda telling, private: real(telling, private, timeout_s=1.0))
+    with receiver() as dead, receiver() as well:
+        dead.answer = dead.hang
+        hung, _ = notify.create_endpoint(house.tenant, dead.url(), ["domain.updated"])
+        fine, _ = notify.create_endpoint(house.tenant, well.url(), ["domain.updated"])
+        seen_by: list[int] = []
+        well.answer = lambda came: (seen_by.append(len(dead.came)), (200, {}))[1]
+        tell_n(house, 20)
+        courier.drain(claim_s=1.5)
+        assert {r.state for r in rows(fine)} == {"delivered"}
+        # all of the good one's came while the first four POSTs to the other still hung
+        assert max(seen_by) <= outbox.PLACES
+        # and once those had failed, one at a time
+        assert outbox.PLACES <= len(dead.came) <= outbox.PLACES + 2
+    assert "no complete answer within 1 s" in WebhookTry.objects.filter(delivery__endpoint=hung)[0].error
+
+
+def test_a_failing_endpoint_gets_one_post_at_a_time_until_it_answers() -> None:
+    house = build()
+    with receiver() as web:
+        endpoint, _ = notify.create_endpoint(house.tenant, web.url(), ["domain.updated"])
+        WebhookEndpoint.objects.filter(id=endpoint.id).update(failing_since=timezone.now())
+        tell_n(house, 3)
+        assert len(outbox.claim(32, 8, {})) == 1
+        assert outbox.claim(32, 8, {endpoint.id: 1}) == []
+        assert outbox.claim(32, 0, {}) == []
+
+
+def test_two_couriers_side_by_side_send_each_event_once() -> None:
+    house = build()
+    with receiver() as web:
+        endpoint, _ = notify.create_endpoint(house.tenant, web.url(), ["domain.updated"])
+        tell_n(house, 60)
+        in_threads(courier.drain, 2)
+        ids = [c.headers["webhook-id"] for c in web.came]
+    assert len(ids) == len(set(ids)) == 60
+    assert {(r.state, r.tries) for r in rows(endpoint)} == {("delivered", 1)}
+
+
+def test_a_second_run_on_the_same_host_leaves_the_work_to_the_first() -> None:
+    house = build()
+    with receiver() as web:
+        notify.create_endpoint(house.tenant, web.url(), ["domain.updated"])
+        tell_n(house, 1)
+        with courier._only_one() as ours:
+            assert ours
+            answers: list[int] = []
+            in_threads(lambda: answers.append(notify.run()), 1)
+            assert answers == [0] and web.came == []
+        assert notify.run() == 1
+
+
+def test_a_crash_between_the_post_and_its_record_sends_it_again_with_the_same_id_and_body(monkeypatch) -> None:
+    house = build()
+    with receiver() as web:
+        endpoint, _ = notify.create_endpoint(house.tenant, web.url(), ["domain.updated"])
+        tell_n(house, 1)
+
+        class Killed(BaseException):
+            pass
+
+        def dies(posted: object) -> None:
+            raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(outbox, "record", dies)
+            with pytest.raises(Killed):
+                notify.run()
+        (row,) = rows(endpoint)
+        assert row.state == "pending" and timedelta(seconds=50) < row.next_try_at - timezone.now()
+        assert notify.run() == 0  # not before the lease ends
+        make_due()
+        assert notify.run() == 1
+    assert web.came[0].headers["webhook-id"] == web.came[1].headers["webhook-id"]
+    assert web.came[0].body == web.came[1].body
+
+
+def test_retry_after_puts_the_next_try_off() -> None:
+    house = build()
+    with receiver() as web:
+        web.answer = lambda came: (503, {"retry-after": "900"})
+        endpoint, _ = notify.create_endpoint(house.tenant, web.url(), ["domain.updated"])
+        tell_n(house, 1)
+        notify.run()
+    assert timedelta(minutes=14) < rows(endpoint)[0].next_try_at - timezone.now() <= timedelta(minutes=15)
+
+
+def test_after_eight_tries_it_is_given_up_and_can_be_replayed() -> None:
+    house = build()
+    with receiver() as web:
+        web.answer = lambda came: (500, {})
+        endpoint, _ = notify.create_endpoint(house.tenant, web.url(), ["domain.updated"])
+        tell_n(house, 1)
+        for _ in range(8):
+            make_due()
+            assert notify.run() == 1
+        make_due()
+        assert notify.run() == 0
+        (row,) = rows(endpoint)
+        assert (row.state, row.tries) == ("failed", 8)
+        web.answer = lambda came: (200, {})
+        assert notify.replay([row.id], tenant_id=build().tenant.id) == 0
+        assert notify.replay([row.id]) == 1
+        assert notify.run() == 1
+    assert rows(endpoint)[0].state == "delivered" and WebhookTry.objects.filter(delivery=row).count() == 9
+    assert len({c.body for c in web.came}) == 1
+
+
+def test_five_days_of_only_failures_switch_an_endpoint_off_with_an_event_for_those_who_asked() -> None:
+    house = build()
+    with receiver() as bad, receiver() as good:
+        bad.answer = lambda came: (500, {})
+        failing, _ = notify.create_endpoint(house.tenant, bad.url(), ["domain.updated"])
+        notify.create_endpoint(house.tenant, good.url(), ["webhook.disabled"])
+        WebhookEndpoint.objects.filter(id=failing.id).update(failing_since=timezone.now() - timedelta(days=5, hours=1))
+        tell_n(house, 3)
+        notify.run()
+        make_due()
+        notify.run()
+    failing.refresh_from_db()
+    assert not failing.enabled and failing.disabled_reason.startswith("Every try has failed since ")
+    assert len(bad.came) == 1
+    assert {r.state for r in rows(failing)} == {"failed"}  # the rest is given up, and can be replayed
+    (told,) = [json.loads(c.body) for c in good.came]
+    assert told["type"] == "webhook.disabled" and told["data"]["endpoint_id"] == str(failing.id)
+    assert Event.objects.filter(tenant_id=house.tenant.id, type="webhook.disabled").count() == 1
+
+
+def test_410_gone_switches_the_endpoint_off_at_once() -> None:
+    house = build()
+    with receiver() as web:
+        web.answer = lambda came: (410, {})
+        endpoint, _ = notify.create_endpoint(house.tenant, web.url(), ["domain.updated"])
+        tell_n(house, 1)
+        notify.run()
+    endpoint.refresh_from_db()
+    assert not endpoint.enabled and endpoint.disabled_reason == "It answered 410 Gone."
+    assert rows(endpoint)[0].state == "failed"
+
+
+def test_a_private_address_is_never_connected_to(settings) -> None:
+    house = build()
+    with receiver() as web:
+        endpoint, _ = notify.create_endpoint(house.tenant, web.url(), ["domain.updated"])
+        tell_n(house, 1)
+        settings.WEBHOOK_ALLOW_PRIVATE = False
+        notify.run()
+        with pytest.raises(BadInput) as refused:
+            notify.create_endpoint(house.tenant, web.url(), ["email.sent", "email.nonsense"])
+    assert web.came == []
+    assert "not a public address" in WebhookTry.objects.get(delivery__endpoint=endpoint).error
+    assert [f.field for f in refused.value.faults] == ["url", "events[1]"]
+
+
+def test_a_deleted_endpoint_and_a_vanished_event_end_quietly() -> None:
+    house = build()
+    with receiver() as web:
+        gone, _ = notify.create_endpoint(house.tenant, web.url("/gone"), ["domain.updated"])
+        notify.create_endpoint(house.tenant, web.url("/stays"), ["domain.updated"])
+        tell_n(house, 1)
+        WebhookEndpoint.objects.filter(id=gone.id).delete()
+        Event.objects.filter(tenant_id=house.tenant.id).delete()
+        notify.run()
+    assert web.came == []
+    assert {r.state for r in WebhookDelivery.objects.filter(tenant_id=house.tenant.id)} == {"failed"}
+
+
+def test_another_tenants_endpoint_hears_nothing() -> None:
+    one, two = build(), build()
+    with receiver() as web:
+        notify.create_endpoint(two.tenant, web.url())
+        one.send("a@one.test")
+        notify.run()
+    assert web.came == []
+
+
+def test_finding_nothing_costs_one_query(django_assert_num_queries) -> None:
+    house = build()
+    with receiver() as web:
+        web.answer = lambda came: (500, {})
+        notify.create_endpoint(house.tenant, web.url(), ["domain.updated"])
+        tell_n(house, 5)
+        notify.run()
+    calls = []
+    real = outbox.execute
+    outbox.execute = lambda *a: (calls.append(a), real(*a))[1]  # type: ignore[assignment]
+    try:
+        assert notify.run() == 0
+    finally:
+        outbox.execute = real
+    assert len(calls) == 1
