@@ -2,11 +2,11 @@
 
 A search is answered from the index that fits it best:
 
-- status or category: `delivery_status`, read tenant by tenant (LATERAL) and merged, so that the page costs
-  tenants × log n, however many rows have that status;
+- status: `delivery_status`, read tenant by tenant (LATERAL) and merged, so that the page costs
+  tenants × log n, however many rows have that status; a category alone reads the statuses that have one;
 - recipient: `delivery_recipient`, exact or by prefix;
-- subject words: `message_subject` (GIN);
-- nothing: `message_tenant`, tenant by tenant;
+- subject words: `message_subject` (GIN) where they are rare, else the newest mails, which soon have enough;
+- nothing: `message_tenant`, tenant by tenant; for the operator the primary key;
 - tag, sender, stream have no index: the newest mails are walked, within `WALK_DAYS` unless a time is given.
 
 The cursor is the id of the row that the page is ordered by: a delivery's in the first two cases, else a message's.
@@ -28,6 +28,8 @@ from deliveries.states import Category, Status, worst
 COUNT_LIMIT = 1001
 #: how far back a search without an index looks when no time is given
 WALK_DAYS = 30
+#: statuses of deliveries that something stands in the way of; the others have no category
+_HAS_CATEGORY = (Status.BOUNCED, Status.DEFERRED, Status.EXPIRED, Status.FAILED, Status.HELD, Status.UNKNOWN)
 #: the expression of the index message_subject
 _SUBJECT = "to_tsvector('simple'::regconfig, COALESCE(m.subject, ''))"
 
@@ -71,7 +73,11 @@ class Page:
 
 def page(search: Search, now_ms: int, limit: int, after: UUID | None = None, before: UUID | None = None) -> Page:
     """One page: after `after` (older), or before `before` (newer), or the newest."""
-    statement, params = _statement(search, now_ms, limit + 1, after, before)
+    fenced = False
+    if search.words and not search.by_delivery and not search.ident:
+        # the planner takes rare words for common ones and walks the whole table; so they are counted first
+        fenced = (count(search, now_ms) or 0) < COUNT_LIMIT
+    statement, params = _statement(search, now_ms, limit + 1, after, before, fenced=fenced)
     with connection.cursor() as cursor:
         cursor.execute(statement, params)
         rows = cursor.fetchall()
@@ -91,16 +97,27 @@ def count(search: Search, now_ms: int) -> int | None:
     """How many messages, at most COUNT_LIMIT; None where counting would mean a walk through the table."""
     if search.walks:
         return None
-    statement, params = _statement(search, now_ms, COUNT_LIMIT, None, None)
+    statement, params = _statement(search, now_ms, COUNT_LIMIT, None, None, ordered=False)
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT count(*) FROM ({statement}) counted", params)
         return int(cursor.fetchone()[0])
 
 
 def _statement(
-    search: Search, now_ms: int, limit: int, after: UUID | None, before: UUID | None
+    search: Search,
+    now_ms: int,
+    limit: int,
+    after: UUID | None,
+    before: UUID | None,
+    *,
+    ordered: bool = True,
+    fenced: bool = False,
 ) -> tuple[str, dict[str, Any]]:
-    """Every value is a parameter; only the constants of this module stand in the text."""
+    """Every value is a parameter; only the constants of this module stand in the text.
+
+    Not `ordered`: for counting, which may stop at any rows. `fenced`: the index that finds is used, not the
+    one that sorts.
+    """
     p: dict[str, Any] = {"limit": limit, "after": after, "before": before}
     key = "d.id" if search.by_delivery else "m.id"
     where, same = _conditions(search, p)
@@ -115,7 +132,9 @@ def _statement(
         where.append(f"{key} < %(after)s")
     elif before:
         where.append(f"{key} > %(before)s")
-    order = "ASC" if before and not after else "DESC"
+    direction = "ASC" if before and not after else "DESC"
+    order = f"ORDER BY {key} {direction}" if ordered else ""
+    outer = f"ORDER BY key {direction}" if ordered else ""
 
     if search.by_delivery:
         table = "delivery d"
@@ -131,24 +150,26 @@ def _statement(
     else:
         table, columns, owner = "message m", "m.id AS key, m.id AS message", "m.tenant_id"
 
-    selective = bool(search.recipient or search.words or search.ident)
     if search.tenants is not None:
         p["tenants"] = list(search.tenants)
-    if selective:
+    selective = bool(search.recipient or search.words or search.ident)
+    if selective or (search.tenants is None and not search.by_delivery):
         if search.tenants is not None:
             where.append(f"{owner} = ANY (%(tenants)s::uuid[])")
-        return (
-            f"SELECT {columns} FROM {table} WHERE {' AND '.join(where)} ORDER BY {key} {order} LIMIT %(limit)s",
-            p,
-        )
-    tenants = "(SELECT id FROM tenant)" if search.tenants is None else "unnest(%(tenants)s::uuid[])"
+        found = f"SELECT {columns} FROM {table} WHERE {' AND '.join(where)}"
+        if fenced:
+            return f"SELECT key, message FROM ({found} OFFSET 0) found {outer} LIMIT %(limit)s", p
+        return f"{found} {order} LIMIT %(limit)s", p
+
+    groups = "(SELECT id FROM tenant)" if search.tenants is None else "unnest(%(tenants)s::uuid[])"
+    groups += " AS t(id)"
     where.insert(0, f"{owner} = t.id")
-    return (
-        f"SELECT key, message FROM {tenants} AS t(id) CROSS JOIN LATERAL ("
-        f"SELECT {columns} FROM {table} WHERE {' AND '.join(where)} ORDER BY {key} {order} LIMIT %(limit)s"
-        f") found ORDER BY key {order} LIMIT %(limit)s",
-        p,
-    )
+    if search.category and not search.status:
+        p["statuses"] = [s.value for s in _HAS_CATEGORY]
+        groups += " CROSS JOIN unnest(%(statuses)s::text[]) AS s(status)"
+        where.insert(1, "d.status = s.status")
+    found = f"SELECT {columns} FROM {table} WHERE {' AND '.join(where)} {order} LIMIT %(limit)s"
+    return f"SELECT key, message FROM {groups} CROSS JOIN LATERAL ({found}) found {outer} LIMIT %(limit)s", p
 
 
 def _conditions(search: Search, p: dict[str, Any]) -> tuple[list[str], list[str]]:
