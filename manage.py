@@ -22,7 +22,10 @@ def main():
     from mailapi.up.bootstrap import enter_if_made
 
     enter_if_made()
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mailapi.settings")
+    # these two read files and text, so they run before there is a database
+    bare = sys.argv[1:2] in (["read_report"], ["classify_reply"])
+    settings = "deliveries.management.bare" if bare else "mailapi.settings"
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", settings)
     try:
         from django.core.exceptions import ImproperlyConfigured
         from django.core.management import execute_from_command_line

@@ -173,7 +173,8 @@ def read_prose(mail: Mail, prose: Prose) -> list[Finding]:
 
 
 _LABEL = re.compile(
-    r"(.{0,30}\b(recipients?|address|rcpt to|user|mailbox|account|delivered to|deliver to|failed to)|to)\b[^:<@]{0,20}[:=<]",
+    r"(.{0,30}\b(recipients?|address|rcpt to|user|mailbox|account|delivered to|deliver to|failed to)|to)\b"
+    r"[^:<@]{0,20}[:=<]",
     re.I,
 )
 _CODES = re.compile(r"[<>*\-\s]{0,6}([245]\d\d[ -]{1,3})?([245]\.\d\.\d{1,2}[ ]{1,3})?[<\"'(*>\s-]{0,6}")

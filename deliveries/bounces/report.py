@@ -3,7 +3,8 @@
 `read_report(octets)` is the only door. It never raises for input, recurses nowhere, and its work is bounded by
 the caps of `bounces.mail`. What it says is a reading, not an act: an event needs a valid token (PROTOCOL 27).
 
-In order: complaint (arf), fields (dsn), human text (prose), flufl.bounce as last resort, auto-reply, ordinary.
+In order: complaint (arf), JSON event (ses), fields (dsn), human text (prose, else flufl.bounce), auto-reply, ordinary;
+an ordinary mail is searched for a forwarded bounce.
 """
 
 from __future__ import annotations
@@ -16,17 +17,22 @@ from deliveries.bounces.arf import read_complaint
 from deliveries.bounces.autoreply import is_auto_reply
 from deliveries.bounces.dsn import read_status
 from deliveries.bounces.finding import Finding, enhanced_codes, reply_codes
+from deliveries.bounces.last_resort import find_addresses
 from deliveries.bounces.mail import Headers, Mail, read_mail
 from deliveries.bounces.prose import Prose, prose_of, read_prose, said_of
+from deliveries.bounces.ses import Notification, read_notification
 from deliveries.bounces.signs import from_daemon, looks_delayed, looks_like_bounce
 from deliveries.smtp.classify import Classified, classify_text, normalise, stage_of
-from deliveries.smtp.outcome import Stage
 from deliveries.smtp.reply import clean
 from deliveries.states import Category
 
 #: the signed header in which each delivery carries its VERP token; the same literal stands in mime.verp
 TOKEN_HEADER = "X-Mailapi-Delivery"
 MAX_TOKEN_CHARS = 120
+#: octets of each part in which the token field is looked for
+MAX_TOKEN_SEARCH = 200_000
+#: attached mails that are looked into for a forwarded bounce
+MAX_FORWARDS = 3
 
 
 class Kind(StrEnum):
@@ -80,15 +86,19 @@ def read_report(octets: bytes) -> Report:
     if not len(mail.headers):
         return Report(ReportKind.UNREADABLE, notes=(*mail.notes, "no header field"))
     prose = prose_of(mail)
-    return replace(
-        _read(mail, prose),
-        token=_token(mail, prose),
-        original_message_id=_message_id(prose.returned),
-        notes=mail.notes,
-    )
+    report, notes = _read(mail, prose, octets), mail.notes
+    if report.kind is ReportKind.ORDINARY:
+        for part in mail.of_type("message/rfc822")[:MAX_FORWARDS]:
+            inner = read_mail(part.octets)
+            inner_prose = prose_of(inner)
+            # a person may forward anything; only a bounce with fields counts
+            if read_status(inner) and (again := _read(inner, inner_prose, part.octets)).recipients:
+                report, mail, prose, notes = again, inner, inner_prose, (*notes, "inside a forwarded mail")
+                break
+    return replace(report, token=_token(mail, prose), original_message_id=_message_id(prose.returned), notes=notes)
 
 
-def _read(mail: Mail, prose: Prose) -> Report:
+def _read(mail: Mail, prose: Prose, octets: bytes) -> Report:
     complaint = read_complaint(mail, prose.returned)
     if complaint:
         said = tuple(
@@ -96,6 +106,9 @@ def _read(mail: Mail, prose: Prose) -> Report:
         )
         return Report(ReportKind.COMPLAINT, said, feedback_type=complaint.feedback_type)
 
+    event = read_notification(mail)
+    if event:
+        return _of_event(event, prose)
     findings = read_status(mail)
     if findings:
         return _of_fields(mail, prose, findings)
@@ -106,9 +119,19 @@ def _read(mail: Mail, prose: Prose) -> Report:
     if not bounce:
         return Report(ReportKind.ORDINARY)
     findings = read_prose(mail, prose)
+    if not findings:
+        findings = [Finding(address, prose.text) for address in find_addresses(octets, mail)]
     if looks_delayed(mail, prose):
         return Report(ReportKind.DELAYED, tuple(_judge(replace(f, action="delayed"), prose) for f in findings))
     return Report(ReportKind.BOUNCE, tuple(_judge(f, prose) for f in findings))
+
+
+def _of_event(event: Notification, prose: Prose) -> Report:
+    """A report by a provider's JSON event."""
+    said = tuple(_judge(f, prose) for f in event.findings)
+    if event.kind == "complaint":
+        return Report(ReportKind.COMPLAINT, said, feedback_type="abuse")
+    return Report(ReportKind.BOUNCE if event.kind == "bounce" else ReportKind.DELIVERED, said)
 
 
 def _of_fields(mail: Mail, prose: Prose, findings: list[Finding]) -> Report:
@@ -161,23 +184,27 @@ def _kind(said: Classified, finding: Finding) -> Kind:
 
 def _token(mail: Mail, prose: Prose) -> str | None:
     """Our token out of the returned header, wherever the reporter put it; never out of the report's own header."""
-    value = prose.returned.get(TOKEN_HEADER.lower())
+    value = prose.returned.get(_FIELD)
     if not value:
-        found = _TOKEN_LINE.search(prose.inline) or next(
-            (hit for part in mail.parts if (hit := _TOKEN_LINE.search(part.octets[:200_000].decode("latin-1")))), None
-        )
-        value = found[1] if found else ""
+        sources = (prose.inline[:MAX_TOKEN_SEARCH], *(part.octets[:MAX_TOKEN_SEARCH] for part in mail.parts))
+        value = next(filter(None, (_field_in(source) for source in sources)), "")
     return clean(value)[:MAX_TOKEN_CHARS] or None
 
 
-_TOKEN_LINE = re.compile(
-    rf"(?:^|\n)[> \t]{{0,4}}{TOKEN_HEADER}[ \t]{{0,4}}:[ \t\n]{{0,4}}([\w.=+-]{{1,{MAX_TOKEN_CHARS}}})", re.I
-)
+def _field_in(source: str | bytes) -> str:
+    """The token field's value in a text that may be quoted or indented; "" where it is not there."""
+    text = source if isinstance(source, str) else source.decode("latin-1")
+    at = text.lower().find(_FIELD)
+    if at < 0:
+        return ""
+    found = _VALUE.match(text[at + len(_FIELD) : at + len(_FIELD) + MAX_TOKEN_CHARS * 2])
+    return found[1] if found else ""
+
+
+_FIELD = TOKEN_HEADER.lower()
+_VALUE = re.compile(rf"[ \t]{{0,4}}:[ \t\n>]{{0,8}}([\w.=+-]{{1,{MAX_TOKEN_CHARS}}})")
 
 
 def _message_id(returned: Headers) -> str | None:
     value = clean(returned.get("message-id")).strip()
     return value[:998] or None
-
-
-__all__ = ["TOKEN_HEADER", "Kind", "Recipient", "Report", "ReportKind", "Stage", "read_report"]

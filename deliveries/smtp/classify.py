@@ -234,6 +234,7 @@ _STAGES = (
     ("in reply to rcpt", Stage.RCPT),
     (">>> rcpt", Stage.RCPT),
     ("sent <<< rcpt", Stage.RCPT),
+    ("rcpt to response", Stage.RCPT),
     ("after rcpt", Stage.RCPT),
     ("does not like recipient", Stage.RCPT),
     ("did not like our rcpt", Stage.RCPT),
