@@ -23,14 +23,15 @@ from deliveries.errors import BadInput, Fault
 _PIECE = 65_536
 #: above it a body is looked over before it is parsed, and waits for its turn
 _LARGE = 1024 * 1024
-#: octets outside of strings and of lists of numbers: a JSON value costs up to 20 × that in memory
-_MOST_STRUCTURE = 1024 * 1024
+#: octets outside of strings and lists of numbers, and one for each of these: a hundred mails with fifty recipients
+#: and their headers need a tenth of it, and each octet of it may cost a hundred in memory
+_MOST_STRUCTURE = 256 * 1024
 #: large bodies that one process parses at a time: each may hold some 200 MB while it is worked on
 _turns = threading.BoundedSemaphore(2)
 _TURN_S = 10
 
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-_NUMBERS = re.compile(rb"\[[\d,\s]*+\]")
+#: a string or a list of numbers. Possessive, and a string needs no end: every octet is looked at once, whatever comes
+_BULK = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|\[[\d,\s]*+\]', re.DOTALL)
 #: escapes that JSON allows and neither Postgres nor mail does: U+0000 and halves of surrogate pairs
 _SUSPECT = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -56,7 +57,9 @@ def json_body(request: HttpRequest) -> Iterator[Body]:
         message = "Too many large requests at once; send it again in a moment."
         raise BadInput([Fault("", "busy", message)], "rate_limit_exceeded", 429)
     try:
-        yield _body(octets)
+        body = _body(octets)
+        del octets  # its text lives on in the strings of the value
+        yield body
     finally:
         _turns.release()
 
@@ -104,7 +107,7 @@ def parse(octets: bytes) -> tuple[Any, str]:
         raise _refused("invalid_utf8", f"The body is not UTF-8 (octet {e.start}).", 400) from None
     if not text.strip():
         raise _refused("empty_body", "The body is empty; send a JSON object.", 400)
-    if len(octets) > _LARGE and len(_NUMBERS.sub(b"", _STRING.sub(b"", octets))) > _MOST_STRUCTURE:
+    if len(octets) > _LARGE and _is_complex(octets):
         raise _refused("too_complex", "The JSON has too many values; a mail needs only a few.", 413)
     try:
         return json.loads(text, object_pairs_hook=_object, parse_constant=_constant), text
@@ -115,6 +118,17 @@ def parse(octets: bytes) -> tuple[Any, str]:
         raise _refused("too_deep", "The JSON is nested too deeply.", 400) from None
     except ValueError as e:  # a number of thousands of digits
         raise _refused("invalid_json", f"The body is not JSON: {str(e)[:100]}.", 400) from None
+
+
+def _is_complex(octets: bytes) -> bool:
+    """Whether the JSON has too much structure; found in bounded memory, before anything is parsed."""
+    structure = end = 0
+    for match in _BULK.finditer(octets):
+        structure += match.start() - end + 1
+        end = match.end()
+        if structure > _MOST_STRUCTURE:
+            return True
+    return structure + len(octets) - end > _MOST_STRUCTURE
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
