@@ -87,6 +87,7 @@ def read_words(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def up(words: argparse.Namespace) -> int:
+    os.umask(0o077)  # whatever the parts write is their owner's
     supervisor: Supervisor | None = None
     up_json: Path | None = None
     code = 1

@@ -1,0 +1,68 @@
+"""Settings, Postgres and Valkey for every test; nothing has to be prepared or running.
+
+This file is imported before any other of the tests', so Django is set up here: the addresses are chosen at import, the
+servers start when the run begins, unless only tests/core is asked for, which knows no database. A DATABASE_URL that is
+set already is used as it is.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+from pathlib import Path
+
+import django
+import pytest
+
+from tests.fakes.stack import TEMPLATE, Stack
+
+CORE = Path(__file__).parent / "core"
+HAS_TEMPLATE = "MAILAPI_TEST_TEMPLATE"  # set for the xdist workers, which inherit our environment
+
+stack: Stack | None = None
+if not os.environ.get("DATABASE_URL"):
+    stack = Stack()
+    atexit.register(stack.stop)  # pytest may give up before it configures anything
+    os.environ |= {name: value for name, value in stack.environ().items() if name not in os.environ}
+if (worker := os.environ.get("PYTEST_XDIST_WORKER", "")) and os.environ.get("REDIS_URL", "").startswith("redis"):
+    # workers share one Valkey; each has a database number of its own (1 to 15)
+    number = int(worker.removeprefix("gw")) % 15 + 1
+    for name in ("BROKER_URL", "REDIS_URL"):
+        os.environ[name] = f"{os.environ[name].rsplit('/', 1)[0]}/{number}"
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mailapi.settings")
+django.setup()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if stack is None or not needs_database(config):
+        return
+    signal.signal(signal.SIGTERM, _interrupt)
+    stack.start()
+    if config.getoption("numprocesses", None):
+        stack.make_template()
+        os.environ[HAS_TEMPLATE] = "1"
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if stack is not None:
+        stack.stop()
+
+
+def needs_database(config: pytest.Config) -> bool:
+    if config.option.collectonly or config.getoption("version") or config.getoption("help"):
+        return False
+    paths = [(config.invocation_params.dir / word.split("::")[0]).resolve() for word in config.args]
+    return not paths or not all(path.is_relative_to(CORE) for path in paths)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt("SIGTERM")  # pytest then ends in order, and so does the database
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
+    if os.environ.get(HAS_TEMPLATE):
+        from django.db import connections
+
+        connections["default"].settings_dict["TEST"]["TEMPLATE"] = TEMPLATE

@@ -1,0 +1,81 @@
+"""The Postgres and Valkey of one test run: started once by pytest's controlling process, gone with it.
+
+Order of use: `Stack()` chooses ports and passwords at once, so that settings can be read; `start()` when a test needs
+the database; `stop()`. The servers stand under mailapi/up's guards: a killed pytest leaves none behind.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from mailapi.up import postgres, valkey
+from mailapi.up.files import keep_ports, keep_secrets, make_var
+from mailapi.up.stack import PORTS, POSTGRES, ROOT, VALKEY, Address, Plan
+from mailapi.up.supervisor import Supervisor
+
+TEMPLATE = "mailapi_template"
+READY_S = 60
+
+
+class Stack:
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="mailapi-test-"))
+        self.folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
+        make_var(self.folder)
+        self.plan = Plan(
+            var=self.folder,
+            web=Address("127.0.0.1", 1),
+            ports=keep_ports(self.folder, PORTS),
+            secrets=keep_secrets(self.folder),
+            database_url=None,
+            broker_url=None,
+            redis_url=None,
+            mail_route="sandbox",
+        )
+        self.supervisor = Supervisor(self.folder / "log")
+        self.started_by = os.getpid()
+
+    def environ(self) -> dict[str, str]:
+        """What settings need. No mail server is behind these addresses: a test that sends starts its own."""
+        return {
+            "DATABASE_URL": self.plan.postgres_url("mailapi"),
+            "BROKER_URL": self.plan.valkey_url(0),
+            "REDIS_URL": self.plan.valkey_url(0),
+            "MAIL_ROUTE": "sandbox",
+            "SANDBOX_SMTP": "127.0.0.1:1",
+            **{name: self.plan.secrets[name] for name in ("SECRET_KEY", "FIELD_KEYS", "VERP_KEYS")},
+        }
+
+    def start(self) -> None:
+        env = dict(os.environ)
+        where = postgres.place(self.folder)
+        postgres.initialise(self.supervisor, where, self.plan.secrets["postgres_password"], env)
+        admin_url = self.plan.postgres_url("postgres")
+        self.supervisor.start(postgres.child(where, admin_url, env, POSTGRES))
+        self.supervisor.start(
+            valkey.child(
+                self.folder / "valkey", self.plan.ports["valkey"], self.plan.secrets["valkey_password"], env, VALKEY
+            )
+        )
+        self.supervisor.wait_ready(["postgres", "valkey"], READY_S)
+        postgres.make_database(admin_url, postgres.NAME)
+
+    def make_template(self) -> None:
+        """A migrated database that each xdist worker copies, instead of migrating one of its own."""
+        postgres.make_database(self.plan.postgres_url("postgres"), TEMPLATE)
+        env = os.environ | {"DATABASE_URL": self.plan.postgres_url(TEMPLATE)}
+        subprocess.run([sys.executable, "manage.py", "migrate", "-v0"], cwd=ROOT, env=env, check=True)
+
+    def stop(self) -> None:
+        if os.getpid() != self.started_by:
+            return  # a fork of ours ends
+        self.supervisor.stop()
+        data = self.folder / "postgres"
+        if data.is_symlink():  # the folder for temporary files was closed to the database's user
+            shutil.rmtree(data.resolve().parent, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
