@@ -131,7 +131,7 @@ def read_prose(mail: Mail, prose: Prose) -> list[Finding]:
     strength: dict[str, int] = {}
     place: dict[str, int] = {}
     for at, line in enumerate(lines):
-        for address, weight in _weigh(line):
+        for address, weight in weigh(line):
             key = address.lower()
             if key in own or key.split("@")[0] in wordings().role_names:
                 continue
@@ -180,7 +180,7 @@ _LABEL = re.compile(
 _CODES = re.compile(r"[<>*\-\s]{0,6}([245]\d\d[ -]{1,3})?([245]\.\d\.\d{1,2}[ ]{1,3})?[<\"'(*>\s-]{0,6}")
 
 
-def _weigh(line: str) -> list[tuple[str, int]]:
+def weigh(line: str) -> list[tuple[str, int]]:
     """Addresses of a line with a weight.
 
     3: the line begins with it (perhaps after codes) and it stands alone or before `:` or `...`, or in an X.400 name;
@@ -211,11 +211,11 @@ def said_of(prose: Prose, address: str) -> str:
     """What the human text says after the line that begins with `address`; "" where none does."""
     lines = prose.text.split("\n")
     key = address.lower()
-    places = [i for i, line in enumerate(lines) if any(a.lower() == key and w >= 2 for a, w in _weigh(line))]
+    places = [i for i, line in enumerate(lines) if any(a.lower() == key and w >= 2 for a, w in weigh(line))]
     if not places:
         return ""
     others = [
-        i for i, line in enumerate(lines) if i > places[0] and any(a.lower() != key and w >= 3 for a, w in _weigh(line))
+        i for i, line in enumerate(lines) if i > places[0] and any(a.lower() != key and w >= 3 for a, w in weigh(line))
     ]
     return _after(lines, places[0], others)[:MAX_DIAGNOSTIC_CHARS]
 

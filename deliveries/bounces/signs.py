@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deliveries.bounces.mail import Mail
-from deliveries.bounces.prose import Prose
+from deliveries.bounces.prose import Prose, weigh
 from deliveries.bounces.wordings import wordings
 
 
@@ -24,11 +24,18 @@ def looks_like_bounce(mail: Mail, prose: Prose) -> bool:
     null_path = headers.get("return-path").replace(" ", "").lower() in ("<>", "<mailer-daemon>")
     told = any(phrase in subject for phrase in words.bounce_subjects)
     said = any(phrase in text for phrase in words.bounce_texts)
-    returned = bool(len(prose.returned))
-    return null_path + from_daemon(mail) + told + said + (returned and (told or said)) >= 2
+    returned = bool(len(prose.returned)) and (told or said)
+    daemon = from_daemon(mail)
+    # a parcel may be delayed too: words prove nothing without a mail system, a returned mail or an address blamed
+    certain = null_path or daemon or returned or (told and said and _blames(prose))
+    return certain and null_path + daemon + told + said + returned >= 2
+
+
+def _blames(prose: Prose) -> bool:
+    return any(weight >= 2 for line in prose.text.split("\n")[:60] for _, weight in weigh(line))
 
 
 def looks_delayed(mail: Mail, prose: Prose) -> bool:
     """Whether the text says that delivery goes on."""
-    text = " ".join(prose.text[:8_000].lower().split())
+    text = " ".join(f"{mail.headers.decoded('subject')} {prose.text[:8_000]}".lower().split())
     return any(phrase in text for phrase in wordings().delay_texts)
