@@ -66,7 +66,8 @@ def handle(exc: Exception, context: dict[str, Any]) -> HttpResponse | None:
     """DRF's exception handler. None lets our own bugs become a 500 with a traceback in the log."""
     request = context["request"]._request
     if isinstance(exc, BadInput):
-        return answer(request, exc.http_status, exc.name, sentence(exc.faults), exc.faults)
+        headers = {"Retry-After": "1"} if exc.http_status == 429 else None
+        return answer(request, exc.http_status, exc.name, sentence(exc.faults), exc.faults, headers)
     if isinstance(exc, KeyRefused):
         # RFC 9110 §15.5.2: a 401 names the scheme
         headers = {"WWW-Authenticate": "Bearer"} if exc.http_status == 401 else None

@@ -7,12 +7,13 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 
 from deliveries.models import ApiKey, Attachment, Delivery, IdempotencyKey, Message, MessageContent, Queued
 from deliveries.models.fields import uuid7
 from mailapi import auth
 from mailapi.schemas import answers
+from mailapi.views import emails
 from tests.steps.api import Client, make_tenant, message_count
 
 pytestmark = pytest.mark.django_db
@@ -291,4 +292,34 @@ def test_what_does_not_exist_is_not_found_in_the_one_shape(api):
 def test_a_method_that_is_not_possible_is_named(api):
     answer = api.http.put("/emails", b"{}", content_type="application/json", HTTP_AUTHORIZATION=f"Bearer {api.secret}")
     assert (answer.status_code, answer.json()["name"]) == (405, "method_not_allowed")
+    answers.Error.model_validate(answer.json())
+
+
+# --- trouble of ours ----------------------------------------------------------------------------------------
+
+
+def test_a_database_that_is_away_is_a_503_that_says_when_to_ask_again(api, monkeypatch):
+    def away(*args):
+        raise OperationalError("the connection is lost")
+
+    monkeypatch.setattr(emails, "accept", away)
+    answer = api.send()
+    assert (answer.status_code, answer.json()["name"]) == (503, "application_error")
+    assert answer.headers["Retry-After"] and "connection" not in answer.json()["message"]
+
+
+def test_a_bug_of_ours_is_a_500_in_the_one_shape(api, monkeypatch):
+    def broken(*args):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(emails, "accept", broken)
+    api.http.raise_request_exception = False
+    answer = api.send()
+    answers.Error.model_validate(answer.json())
+    assert (answer.status_code, answer.json()["name"]) == (500, "application_error")
+
+
+def test_a_host_that_is_not_ours_is_refused_in_the_one_shape(api):
+    answer = api.raw("/emails", b"{}", HTTP_HOST="elsewhere.example")
+    assert answer.status_code == 400
     answers.Error.model_validate(answer.json())
