@@ -1,4 +1,4 @@
-"""The whole service as plain processes that a test may kill: its own Postgres, Valkey, web, workers, beat, smtpd and lab.
+"""The whole service as real processes that a test may kill: Postgres, Valkey, web, workers, beat, smtpd and lab.
 
 Each process stands under mailapi/up/guard.py, so that nothing survives the test, however it ends.
 """
@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
+import redis
 
 from mailapi.up import postgres, valkey
 from mailapi.up.supervisor import GUARD, Supervisor
@@ -35,6 +37,14 @@ def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
+
+
+def folder_for(factory: pytest.TempPathFactory) -> Path:
+    """A folder that the database's own user may pass, which a root's Postgres needs."""
+    folder = factory.mktemp("town")
+    for step in (folder, folder.parent, folder.parent.parent):
+        step.chmod(step.stat().st_mode | 0o011)
+    return folder
 
 
 class Town:
@@ -175,8 +185,6 @@ class Town:
         return done.stdout
 
     def flush_broker(self) -> None:
-        import redis
-
         redis.Redis.from_url(self.env["BROKER_URL"]).flushall()
 
     # --- looking ------------------------------------------------------------------------------------------------
