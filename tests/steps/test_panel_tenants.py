@@ -126,6 +126,31 @@ def test_what_belongs_to_the_installation_is_closed_to_members(three, model):
     assert operator.get(url(model, "change", row.pk)).status_code == 200
 
 
+def test_the_operator_makes_tenants_and_logins_with_memberships(three):
+    operator = login(mail.person("root", operator=True))
+    for model in OPERATORS - {Destination}:
+        assert operator.get(url(model, "add")).status_code == 200
+    operator.post(url(Tenant, "add"), {"name": "purple"})
+    purple = Tenant.objects.get(name="purple")
+    password = {"password1": mail.PASSWORD, "password2": mail.PASSWORD, "usable_password": "true"}
+    operator.post(url(User, "add"), {"username": "penny", **password})
+    penny = User.objects.get(username="penny")
+    page = operator.get(url(User, "change", penny.pk)).content.decode()
+    assert "memberships-TOTAL_FORMS" in page and penny.password not in page
+    form = {
+        "username": "penny", "is_active": "on", "is_staff": "on", "memberships-TOTAL_FORMS": "1",
+        "memberships-INITIAL_FORMS": "0", "memberships-0-tenant": str(purple.pk), "memberships-0-role": "owner",
+    }  # fmt: skip
+    operator.post(url(User, "change", penny.pk), form)
+    assert penny.memberships.get().role == "owner"
+    browser = Client()
+    answer = browser.post("/admin/login/?next=/admin/", {"username": "penny", "password": mail.PASSWORD})
+    assert answer.status_code == 302 and answer["Location"] == "/admin/"
+    assert browser.get(url(ApiKey, "changelist")).status_code == 200
+    operator.post(url(Tenant, "change", purple.pk), {"name": "purple", "suspended_reason": "asked to"})
+    assert AuditEntry.objects.filter(tenant=purple, actor="root").count() == 2
+
+
 def test_a_person_without_a_membership_sees_nothing(three):
     client = login(mail.person("nobody"))
     assert client.get("/admin/").status_code == 200
@@ -328,3 +353,26 @@ def test_an_inline_image_travels_inside_the_preview():
     html = login(mail.person("paul", own)).get(url(type(row), "preview", row.pk)).content.decode()
     assert '<img src="data:image/png;base64,iVBORw==">' in html
     assert 'src="cid:evil"' in html
+
+
+def test_what_the_lab_received_is_shown_to_the_operator_alone(three, settings, tmp_path):
+    import json
+
+    facts = {
+        "number": 7, "at": "2026-11-23T10:00:00Z", "subject": "<b>hit</b>", "forward_paths": ["a@b.test"],
+        "behaviour": "delivered", "size_octets": 900, "tls": "", "copy": 2, "message_id": "x@y",
+    }  # fmt: skip
+    (tmp_path / "000000000007.json").write_text(json.dumps(facts))
+    (tmp_path / "000000000007.eml").write_bytes(b"Subject: <b>hit</b>\r\n\r\n<script>1</script>\xff")
+    (tmp_path / "000000000008.eml").write_bytes(b"half written")
+    settings.SANDBOX_SPOOL = str(tmp_path)
+    operator, member = login(mail.person("root", operator=True)), login(mail.person("own", three["red"][0]))
+    page = operator.get("/admin/received/").content.decode()
+    assert "&lt;b&gt;hit&lt;/b&gt;" in page and "copy 2" in page
+    page = operator.get("/admin/received/7/").content.decode()
+    assert "&lt;script&gt;1&lt;/script&gt;" in page
+    assert operator.get("/admin/received/9/").status_code == 404
+    assert member.get("/admin/received/").status_code == member.get("/admin/received/7/").status_code == 403
+    assert "Received" not in member.get("/admin/").content.decode()
+    settings.SANDBOX_SPOOL = ""
+    assert operator.get("/admin/received/").status_code == 404
