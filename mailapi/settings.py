@@ -297,6 +297,12 @@ UNFOLD = {
                     _menu("Suppressions", "block", "suppression"),
                     _menu("Inbound", "inbox", "inboundmessage"),
                     _menu("Destinations", "dns", "destination", _OPERATOR),
+                    {
+                        "title": "Received (sandbox)",
+                        "icon": "science",
+                        "link": reverse_lazy("admin:received"),
+                        "permission": "deliveries.admin.received.offered",
+                    },
                 ],
             },
             {
