@@ -99,14 +99,15 @@ SELECT q.delivery_id AS id FROM queued q
 _TOLD = f"""
 told AS (
     INSERT INTO event (id, tenant_id, type, message_id, delivery_id, recipient, data, created_at)
-    SELECT make_uuid7(), c.tenant_id, %(event)s, c.message_id, c.id, c.recipient,
+    SELECT make_uuid7(), c.tenant_id, %(event)s::text, c.message_id, c.id, c.recipient,
            jsonb_build_object('rule', 'operator', 'reply', %(reason)s::text), now()
       FROM changed c WHERE %(event)s::text IS NOT NULL
     RETURNING id, tenant_id, type
 ), outbox AS ({queue.OUTBOX_FROM.format(events="told")}
 ), audited AS (
     INSERT INTO audit_entry (id, tenant_id, actor, action, subject, at)
-    SELECT make_uuid7(), c.tenant_id, %(actor)s, %(action)s, left(c.id || ' ' || c.recipient, 300), now() FROM changed c
+    SELECT make_uuid7(), c.tenant_id, %(actor)s::text, %(action)s::text, left(c.id || ' ' || c.recipient, 300), now()
+      FROM changed c
 )
 """
 
@@ -133,7 +134,7 @@ WITH ended AS (
     DELETE FROM queued WHERE delivery_id = ANY (%(ids)s::uuid[])
 ), changed AS (
     UPDATE delivery SET status = '{Status.CANCELED}', next_attempt_at = NULL, settled_at = now(),
-           reason = 'Canceled by ' || %(actor)s || CASE WHEN unknowns > 0
+           reason = 'Canceled by ' || %(actor)s::text || CASE WHEN unknowns > 0
                THEN '; an earlier try ended without an answer, so it may have arrived.' ELSE '.' END
      WHERE id = ANY (%(ids)s::uuid[])
     RETURNING id, tenant_id, message_id, recipient
@@ -143,9 +144,9 @@ SELECT 1
 
 _HOLD = f"""
 WITH parked AS (
-    UPDATE queued SET due_at = %(never)s WHERE delivery_id = ANY (%(ids)s::uuid[])
+    UPDATE queued SET due_at = %(never)s::timestamptz WHERE delivery_id = ANY (%(ids)s::uuid[])
 ), changed AS (
-    UPDATE delivery SET status = '{Status.HELD}', next_attempt_at = NULL, reason = %(reason)s
+    UPDATE delivery SET status = '{Status.HELD}', next_attempt_at = NULL, reason = %(reason)s::text
      WHERE id = ANY (%(ids)s::uuid[])
     RETURNING id, tenant_id, message_id, recipient
 ), {_TOLD}
@@ -160,7 +161,7 @@ WITH wanted AS (
     UPDATE queued q SET due_at = w.due_at FROM wanted w WHERE q.delivery_id = w.id
     RETURNING q.lane, q.destination, q.due_at
 ), changed AS (
-    UPDATE delivery d SET next_attempt_at = w.due_at, reason = 'Released by ' || %(actor)s || '.',
+    UPDATE delivery d SET next_attempt_at = w.due_at, reason = 'Released by ' || %(actor)s::text || '.',
            status = CASE WHEN w.later THEN '{Status.SCHEDULED}' ELSE '{Status.QUEUED}' END
       FROM wanted w WHERE d.id = w.id
     RETURNING d.id, d.tenant_id, d.message_id, d.recipient

@@ -92,7 +92,8 @@ WITH wanted AS (
 ), outbox AS ({queue.OUTBOX_FROM.format(events="told")}
 ), audited AS (
     INSERT INTO audit_entry (id, tenant_id, actor, action, subject, at)
-    SELECT make_uuid7(), s.tenant_id, %(actor)s, 'suppression.added', left(s.address, 300), now() FROM suppressed s
+    SELECT make_uuid7(), s.tenant_id, %(actor)s::text, 'suppression.added', left(s.address, 300), now()
+      FROM suppressed s
 )
 SELECT 1
 """
@@ -111,7 +112,8 @@ WITH gone AS (
 ), outbox AS ({queue.OUTBOX_FROM.format(events="told")}
 ), audited AS (
     INSERT INTO audit_entry (id, tenant_id, actor, action, subject, at)
-    SELECT make_uuid7(), g.tenant_id, %(actor)s, 'suppression.removed', left(g.address, 300), now() FROM gone g
+    SELECT make_uuid7(), g.tenant_id, %(actor)s::text, 'suppression.removed', left(g.address, 300), now()
+      FROM gone g
 )
 SELECT count(*) AS n FROM gone
 """
