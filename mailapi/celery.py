@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from celery import Celery
+from celery.signals import worker_init
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mailapi.settings")
 
@@ -35,3 +36,14 @@ app.conf.update(
     },
 )
 app.autodiscover_tasks(["deliveries"])
+
+
+@worker_init.connect
+def refuse_to_start(**kwargs: object) -> None:
+    """A worker with bad settings, or on a database that forgets, ends with one line before it takes a bell."""
+    import django
+
+    django.setup()
+    from mailapi import checks
+
+    checks.refuse_to_start()
