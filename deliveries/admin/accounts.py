@@ -13,6 +13,7 @@ from django.db.models import Prefetch, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils.html import format_html
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
@@ -108,10 +109,11 @@ class SendingDomainAdmin(TenantAdmin):
 
     @display(description="DKIM records to publish")
     def dns_records(self, domain: SendingDomain) -> str:
-        return "\n".join(
-            f"{key}  TXT  v=DKIM1; p={key.public_key}{'' if key.active else '  (retired)'}"
+        records = [
+            f"{key}. TXT v=DKIM1; k=rsa; p={key.public_key}{'' if key.active else '  (retired: keep it for 7 days)'}"
             for key in domain.dkim_keys.all()
-        )
+        ]
+        return format_html('<pre class="panel-pre">{}</pre>', "\n\n".join(records)) if records else "none"
 
 
 class MembershipForm(forms.ModelForm):

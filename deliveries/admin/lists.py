@@ -9,6 +9,7 @@ from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.db.models.functions import Length
 from django.http import HttpRequest
+from django.utils.html import format_html
 from unfold.decorators import display
 
 from deliveries.admin.operate import actor
@@ -121,7 +122,8 @@ class InboundMessageAdmin(TenantAdmin):
     def source(self, mail: InboundMessage) -> str:
         octets = bytes(mail.octets)
         cut = f"\n… ({len(octets) - MAX_SOURCE} more octets)" if len(octets) > MAX_SOURCE else ""
-        return octets[:MAX_SOURCE].decode("utf-8", "replace").replace("\r\n", "\n") + cut
+        text = octets[:MAX_SOURCE].decode("utf-8", "replace").replace("\r\n", "\n")
+        return format_html('<pre class="panel-pre">{}</pre>', text + cut)
 
 
 @admin.register(Destination)

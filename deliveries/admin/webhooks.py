@@ -9,6 +9,7 @@ from django.contrib import admin, messages
 from django.db.models import Prefetch, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
+from django.utils.html import format_html
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
@@ -142,13 +143,17 @@ class WebhookDeliveryAdmin(TenantAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).defer("body", "endpoint__secret")
 
-    fields = ("type", "endpoint", "state_word", "tries", "next_try_at", "created_at", "event_id", "body")
+    fields = ("type", "endpoint", "state_word", "tries", "next_try_at", "created_at", "event_id", "signed_body")
     readonly_fields = fields
     change_form_outer_after_template = "panel/post_tries.html"
 
     @display(description="State", label={"delivered": "success", "pending": "info", "failed": "danger"})
     def state_word(self, row: WebhookDelivery) -> str:
         return row.state
+
+    @display(description="Body, as it is signed")
+    def signed_body(self, row: WebhookDelivery) -> str:
+        return format_html('<pre class="panel-pre">{}</pre>', row.body) if row.body else "written at the first try"
 
     def changeform_view(
         self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: Any = None

@@ -120,9 +120,19 @@ def test_the_panel_is_readable_in_the_dark_and_on_a_phone(open_page, shop, tripw
     page.wait_for_selector(".panel-talk")
     shoot(page, f"message-{name}")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    for address in ("apikey/add/", "sendingdomain/", "webhookendpoint/add/", "suppression/", "inboundmessage/"):
-        page.goto(f"/admin/deliveries/{address}")
-        shoot(page, f"{address.strip('/').replace('/', '-')}-{name}")
+    rows = mail.everything(shop, "extra")
+    for model in ("apikey", "sendingdomain", "webhookendpoint", "webhookdelivery", "suppression", "inboundmessage"):
+        page.goto(f"/admin/deliveries/{model}/")
+        shoot(page, f"{model}-list-{name}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, model
+        own = next(row for kind, row in rows.items() if kind.__name__.lower() == model)
+        page.goto(f"/admin/deliveries/{model}/{own.pk}/change/")
+        for details in page.locator("details").all():
+            details.evaluate("d => d.open = true")
+        shoot(page, f"{model}-one-{name}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, model
+    page.goto("/admin/deliveries/webhookendpoint/add/")
+    shoot(page, f"webhookendpoint-add-{name}")
     assert tripwire.connections == before and complaints == []
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import uuid
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
+
+from django.contrib.auth.hashers import make_password
 
 from deliveries.models import (
     ApiKey,
@@ -58,9 +61,15 @@ def tenant(name: str) -> Tenant:
     return Tenant.objects.create(name=name)
 
 
+@cache
+def _hash() -> str:
+    """Argon2 is slow on purpose; once is enough."""
+    return make_password(PASSWORD)
+
+
 def person(name: str, *tenants: Tenant, role: str = "viewer", operator: bool = False) -> User:
     """A login with PASSWORD and a membership in each of `tenants`."""
-    user = User.objects.create_user(name, password=PASSWORD, is_staff=True, is_superuser=operator)
+    user = User.objects.create(username=name, password=_hash(), is_staff=True, is_superuser=operator)
     for own in tenants:
         Membership.objects.create(user=user, tenant=own, role=role)
     return user
