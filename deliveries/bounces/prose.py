@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 from deliveries.bounces.finding import ADDRESS, MAX_DIAGNOSTIC_CHARS, MAX_RECIPIENTS, Finding, addresses, tidy
 from deliveries.bounces.mail import Headers, Mail, Part, read_headers
@@ -38,6 +39,15 @@ class Prose:
     text: str
     returned: Headers
     inline: str = ""  #: the returned mail as text, where it was pasted into the body
+
+    @cached_property
+    def lines(self) -> list[str]:
+        return self.text.split("\n")[:MAX_LINES]
+
+    @cached_property
+    def weighed(self) -> list[list[tuple[str, int]]]:
+        """The addresses of each line with their weight (see `weigh`)."""
+        return [weigh(line) for line in self.lines]
 
 
 def plain(part: Part) -> str:
@@ -123,15 +133,15 @@ def _inline_headers(text: str) -> Headers:
 
 def read_prose(mail: Mail, prose: Prose) -> list[Finding]:
     """Findings from the human text: the addresses it blames, each with what was said of it."""
-    lines = prose.text.split("\n")
+    lines = prose.lines
     whole = " ".join(prose.text.split())
     own = _not_recipients(mail, prose)
     failed = [a for a in addresses(", ".join(mail.headers.all("x-failed-recipients"))) if a]
     named: dict[str, str] = {}  # address in lower case → as written
     strength: dict[str, int] = {}
     place: dict[str, int] = {}
-    for at, line in enumerate(lines):
-        for address, weight in weigh(line):
+    for at, blamed in enumerate(prose.weighed):
+        for address, weight in blamed:
             key = address.lower()
             if key in own or key.split("@")[0] in wordings().role_names:
                 continue
@@ -209,15 +219,16 @@ def weigh(line: str) -> list[tuple[str, int]]:
 
 def said_of(prose: Prose, address: str) -> str:
     """What the human text says after the line that begins with `address`; "" where none does."""
-    lines = prose.text.split("\n")
     key = address.lower()
-    places = [i for i, line in enumerate(lines) if any(a.lower() == key and w >= 2 for a, w in weigh(line))]
+    places = [i for i, blamed in enumerate(prose.weighed) if any(w >= 2 and a.lower() == key for a, w in blamed)]
     if not places:
         return ""
     others = [
-        i for i, line in enumerate(lines) if i > places[0] and any(a.lower() != key and w >= 3 for a, w in weigh(line))
+        i
+        for i, blamed in enumerate(prose.weighed)
+        if i > places[0] and any(w >= 3 and a.lower() != key for a, w in blamed)
     ]
-    return _after(lines, places[0], others)[:MAX_DIAGNOSTIC_CHARS]
+    return _after(prose.lines, places[0], others)[:MAX_DIAGNOSTIC_CHARS]
 
 
 _NEXT_ERROR = re.compile(r"\s{0,4}([45]\d\d[ ]|>>>|<<<|while talking|\.\.\. while)", re.I)

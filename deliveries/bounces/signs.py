@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deliveries.bounces.mail import Mail
-from deliveries.bounces.prose import Prose, weigh
+from deliveries.bounces.prose import Prose
 from deliveries.bounces.wordings import wordings
 
 
@@ -32,7 +32,7 @@ def looks_like_bounce(mail: Mail, prose: Prose) -> bool:
 
 
 def _blames(prose: Prose) -> bool:
-    return any(weight >= 2 for line in prose.text.split("\n")[:60] for _, weight in weigh(line))
+    return any(weight >= 2 for blamed in prose.weighed[:60] for _, weight in blamed)
 
 
 def looks_delayed(mail: Mail, prose: Prose) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,9 @@ AFTER_RCPT = frozenset({Stage.DATA, Stage.BODY, Stage.DOT})
 
 #: RFC 4954 §4.7, §6: authentication wanted, refused, too weak, or encryption needed first: never the recipient
 AUTH_CODES = frozenset({530, 534, 535, 538})
+
+#: what 552 at RCPT may mean when 452 is meant
+_AS_452 = frozenset({Category.UNKNOWN, Category.MAILBOX_FULL, Category.RATE_LIMITED, Category.NETWORK})
 
 #: what an unknown wording means at a stage where only we can be meant
 _CATEGORY_OF_STAGE = {
@@ -70,21 +73,23 @@ class Pattern:
     `^` at the start: at the opening of the text, past its codes; `|` at the end: the word ends there.
     """
 
-    __slots__ = ("_ends", "_first", "_parts", "_starts")
+    __slots__ = ("_ends", "_opens", "_parts", "_starts", "first")
 
     def __init__(self, source: str) -> None:
         text = " ".join(source.lower().split())
-        self._first = text.startswith("^")
+        self._opens = text.startswith("^")
         self._ends = text.endswith("|")
         text = text.removeprefix("^")
         self._parts = tuple(part for part in (p.strip() for p in text.removesuffix("|").split("*")) if part)
         if not self._parts:
             raise ValueError(f"empty pattern {source!r}")
         self._starts = self._parts[0][0].isalnum()
+        #: a text without it cannot match: the cheap test that comes before `found`
+        self.first = self._parts[0]
 
     def found(self, text: str) -> bool:
         """Whether `text` (lower case, single spaces) holds the literals."""
-        if self._first:
+        if self._opens:
             text = _opening(text)
             if not text.startswith(self._parts[0]):
                 return False
@@ -130,9 +135,16 @@ class Rule:
             return False
         if self.stages and (stage or "unsaid") not in self.stages:
             return False
-        if self.patterns and not any(p.found(text) for p in self.patterns):
+        if self.patterns and not _any_found(self.patterns, text):
             return False
-        return not any(p.found(text) for p in self.unless)
+        return not _any_found(self.unless, text)
+
+
+def _any_found(patterns: tuple[Pattern, ...], text: str) -> bool:
+    for pattern in patterns:  # noqa: SIM110 – a generator costs as much again as the test itself
+        if pattern.first in text and pattern.found(text):
+            return True
+    return False
 
 
 def _opening(text: str) -> str:
@@ -208,7 +220,11 @@ def classify_text(
     elif enhanced is None:
         enhanced = read_codes(text)[1]
     enhanced = enhanced or ""
-    flat = normalise(text)
+    return _judge(normalise(text), code, enhanced, stage)
+
+
+@lru_cache(maxsize=512)  # the same refusal comes by the thousand; ≤ 512 × 4 KB
+def _judge(flat: str, code: int | None, enhanced: str, stage: Stage | None) -> Classified:
     stage = stage or stage_of(flat)
     permanent = _permanent(code, enhanced)
     for rule in rules():
@@ -314,7 +330,7 @@ def _replied(outcome: Replied, own_smarthost: bool) -> Verdict:
     said = classify_text(_words(reply), reply.code, enhanced, stage)
     status = Status.BOUNCED if reply.permanent else Status.DEFERRED
     suppress, category, rule, our_route = said.suppress, said.category, said.rule, False
-    if reply.code == 552 and stage is Stage.RCPT and category in (Category.UNKNOWN, Category.MAILBOX_FULL):
+    if reply.code == 552 and stage is Stage.RCPT and category in _AS_452:
         # RFC 5321 §4.5.3.1.10: some servers say 552 where 452 is meant
         status = Status.DEFERRED
     if stage in ABOUT_US or reply.code in AUTH_CODES:
