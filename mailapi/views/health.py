@@ -22,6 +22,8 @@ from mailapi.views.base import View
 _PATIENCE_S = 1.0
 #: an answer is good for so long, so that questions by anybody cost little
 _REMEMBERED_S = 2.0
+#: and "not yet" for less, since somebody waits for the change
+_WAITING_S = 0.25
 _WORKERS = ("deliver", "jobs")
 
 _lock = threading.Lock()
@@ -51,13 +53,20 @@ class Ready(View):
 
 
 def _remembered() -> dict[str, str]:
+    """The last look, or a new one; while one thread looks, the others answer what is known."""
     global _last
-    with _lock:
-        at, parts = _last
-        if not parts or time.monotonic() - at > _REMEMBERED_S:
-            parts = look()
-            _last = (time.monotonic(), parts)
+    at, parts = _last
+    good_s = _REMEMBERED_S if all(state == "ok" for state in parts.values()) else _WAITING_S
+    if parts and (time.monotonic() - at <= good_s or not _lock.acquire(blocking=False)):
         return parts
+    if not parts:
+        _lock.acquire()
+    try:
+        parts = look()
+        _last = (time.monotonic(), parts)
+        return parts
+    finally:
+        _lock.release()
 
 
 def look() -> dict[str, str]:
@@ -87,7 +96,7 @@ def _database() -> None:
 def _broker() -> None:
     limits: dict[str, Any] = {"socket_timeout": _PATIENCE_S, "socket_connect_timeout": _PATIENCE_S}
     with kombu.Connection(settings.BROKER_URL, connect_timeout=_PATIENCE_S, transport_options=limits) as broker:
-        broker.ensure_connection(max_retries=1, timeout=_PATIENCE_S)
+        broker.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=_PATIENCE_S)
         broker.default_channel.close()
 
 
