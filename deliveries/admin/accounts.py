@@ -150,7 +150,7 @@ class MembershipAdmin(TenantAdmin):
     fields = ("tenant", "login", "role")
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        return ("tenant", "user", "role") if obj else self.fields
+        return ("tenant", "person", "role") if obj else self.fields
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         if obj is None:
@@ -158,7 +158,11 @@ class MembershipAdmin(TenantAdmin):
         return super().get_form(request, obj, change, **kwargs)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        return ("tenant", "user") if obj else ()
+        return ("tenant", "tenant_name", "person") if obj else ()
+
+    @display(description="Person")
+    def person(self, membership: Membership) -> str:
+        return membership.user.get_username()
 
     def keyset_rows(self, request: HttpRequest, cl: Any, after: Any, before: Any) -> Any:
         from deliveries.admin.keyset import Rows

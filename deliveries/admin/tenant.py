@@ -12,6 +12,7 @@ from django.contrib import admin
 from django.db.models import ForeignKey, Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from unfold.admin import ModelAdmin
+from unfold.decorators import display
 
 from deliveries.admin.access import Role, access
 from deliveries.admin.keyset import KeysetChangeList, Rows, keyset_rows
@@ -152,6 +153,24 @@ class TenantAdmin(ReadOnly):
             kwargs["queryset"] = rows
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """On the page of a row the tenant stands as a name: its own page is the operator's."""
+        sets = super().get_fieldsets(request, obj)
+        if obj is None or access(request).operator:
+            return sets
+        shown = ["tenant_name"] if access(request).several else []
+        return [
+            (title, {**options, "fields": [f for name in options["fields"] for f in _instead(name, shown)]})
+            for title, options in sets
+        ]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return (*super().get_readonly_fields(request, obj), "tenant_name")
+
+    @display(description="Tenant")
+    def tenant_name(self, obj: Any) -> str:
+        return str(obj.tenant or "")
+
     def get_list_display(self, request: HttpRequest) -> Any:
         shown = list(super().get_list_display(request))
         if access(request).several and "tenant" not in shown and self._has_tenant_column():
@@ -173,6 +192,10 @@ class TenantAdmin(ReadOnly):
 
     def _has_tenant_column(self) -> bool:
         return any(f.name == "tenant" for f in self.opts.concrete_fields)
+
+
+def _instead(name: Any, shown: list[str]) -> list[Any]:
+    return shown if name == "tenant" else [name]
 
 
 class OperatorAdmin(ReadOnly):

@@ -53,7 +53,7 @@ class WebhookEndpointAdmin(TenantAdmin):
         return ("url", "tenant", "state", "told_of", "disabled_reason", "failing_since", "created_at")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        return self.get_fields(request, obj) if obj else ()
+        return (*self.get_fields(request, obj), "tenant_name") if obj else ()
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         if obj is None:

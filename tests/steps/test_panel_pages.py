@@ -130,6 +130,20 @@ def test_only_declared_filters_are_read_from_the_address(client, query):
     assert client.get(f"{LIST}?{query}").status_code == 400
 
 
+def test_a_search_that_takes_too_long_says_so(client, shop, monkeypatch):
+    from django.db import OperationalError
+    from psycopg.errors import QueryCanceled
+
+    from deliveries.read import panel
+
+    def slow(*args, **kwargs):
+        raise OperationalError("canceling statement due to statement timeout") from QueryCanceled()
+
+    monkeypatch.setattr(panel, "page", slow)
+    page = client.get(LIST).content.decode()
+    assert "took too long" in page and "Narrow it" in page
+
+
 def test_a_count_stops_at_a_thousand(client, shop, monkeypatch):
     from deliveries.admin import keyset
     from deliveries.read import panel

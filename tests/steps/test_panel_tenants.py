@@ -64,7 +64,9 @@ def test_a_list_and_a_page_show_only_the_own_tenant(three, model, role):
     page = client.get(url(model, "changelist")).content.decode()
     assert "redmark" in page
     assert "greenmark" not in page and "bluemark" not in page
-    assert client.get(url(model, "change", three["red"][1][model].pk)).status_code == 200
+    response = client.get(url(model, "change", three["red"][1][model].pk))
+    assert response.status_code == 200
+    assert "/admin/deliveries/tenant/" not in response.content.decode(), "a link that answers 403"
     for other in ("green", "blue"):
         row = three[other][1][model]
         for name in ("change", "history", "delete"):
