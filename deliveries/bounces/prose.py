@@ -60,12 +60,13 @@ def plain(part: Part) -> str:
 
 def strip_html(text: str) -> str:
     for block in ("style", "script", "head"):
-        while True:
-            start = text.lower().find(f"<{block}")
-            end = text.lower().find(f"</{block}>", start)
-            if start < 0 or end < 0:
-                break
-            text = text[:start] + text[end + len(block) + 3 :]
+        kept, low, at = [], text.lower(), 0
+        if len(low) != len(text):  # a few letters grow when lowered; then positions would not agree
+            low = text
+        while (start := low.find(f"<{block}", at)) >= 0 and (end := low.find(f"</{block}>", start)) >= 0:
+            kept.append(text[at:start])
+            at = end + len(block) + 3
+        text = "".join(kept) + text[at:]
     text = text.replace("\n", " ")
     text = _TAG.sub(lambda m: "\n" if m[2].lower() in _BREAKS else " ", text)
     for entity, char in _ENTITY.items():
