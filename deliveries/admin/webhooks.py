@@ -19,6 +19,7 @@ from deliveries.admin.operate import actor
 from deliveries.admin.tenant import TenantAdmin, as_uuid
 from deliveries.errors import BadInput
 from deliveries.models import WebhookDelivery, WebhookEndpoint, WebhookTry
+from deliveries.notify import replay
 from deliveries.states import EventType
 
 #: posts shown on the page of an endpoint, with their last tries
@@ -146,6 +147,7 @@ class WebhookDeliveryAdmin(TenantAdmin):
     fields = ("type", "endpoint", "state_word", "tries", "next_try_at", "created_at", "event_id", "signed_body")
     readonly_fields = fields
     change_form_outer_after_template = "panel/post_tries.html"
+    actions = ("send_again",)
 
     @display(description="State", label={"delivered": "success", "pending": "info", "failed": "danger"})
     def state_word(self, row: WebhookDelivery) -> str:
@@ -163,3 +165,14 @@ class WebhookDeliveryAdmin(TenantAdmin):
         if post is not None:
             context["tries"] = list(WebhookTry.objects.filter(delivery_id=post.pk).order_by("-id")[:100])
         return super().changeform_view(request, object_id, form_url, context)
+
+    @admin.action(description="Send again", permissions=["act"])
+    def send_again(self, request: HttpRequest, queryset: QuerySet[WebhookDelivery]) -> None:
+        rows = list(self.acting(request, queryset).order_by())
+        count = replay([row.pk for row in rows])
+        for row in rows:
+            self.audit(request, "webhook.replayed", f"{row.pk} {row.type}", row.tenant_id)
+        if count:
+            messages.success(request, f"{count} will be sent again, with the same id and body.")
+        else:
+            messages.warning(request, "Nothing to send: what was chosen still waits, or its endpoint is off.")

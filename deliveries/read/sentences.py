@@ -122,9 +122,15 @@ def _next(s: Standing, now: datetime) -> str:
 
 
 def _delivered(s: Standing, now: datetime) -> str:
-    over = f" over {s.tls}" if s.tls else " in clear (no TLS)" if s.attempts else ""
+    over = f" over {_tls(s.tls)}" if s.tls else " in clear (no TLS)" if s.attempts else ""
     quote = _quote(s.reply)
     return f"{_who(s)} accepted it {when(s.settled_at, now)}{over}{', saying' + quote if quote else ''}."
+
+
+def _tls(words: str) -> str:
+    """`TLSv1.3 TLS_AES_256_GCM_SHA384, verified` → `TLS 1.3 (certificate verified)`; the cipher stands below."""
+    version = words.split(" ", 1)[0].replace("TLSv", "TLS ")
+    return f"{version} (certificate verified)" if words.endswith(", verified") else version
 
 
 def _bounced(s: Standing, now: datetime) -> str:

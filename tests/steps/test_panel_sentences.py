@@ -14,14 +14,18 @@ NOW = datetime(2026, 11, 23, 10, 40, tzinfo=UTC)
 AT = NOW.replace(hour=10, minute=2, second=7)
 BASE = Standing(
     Status.DELIVERED, "anna@gmail.com", host="mx.gmail.com", reply="250 2.0.0 OK 1700 abc", attempts=1, created_at=AT,
-    expires_at=NOW + timedelta(days=3), settled_at=AT, tls="TLSv1.3",
+    expires_at=NOW + timedelta(days=3), settled_at=AT, tls="TLSv1.3 TLS_AES_256_GCM_SHA384, not verified",
 )  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({}, "mx.gmail.com accepted it at 10:02:07 over TLSv1.3, saying “250 2.0.0 OK 1700 abc”."),
+        ({}, "mx.gmail.com accepted it at 10:02:07 over TLS 1.3, saying “250 2.0.0 OK 1700 abc”."),
+        (
+            {"tls": "TLSv1.3 TLS_AES_256_GCM_SHA384, verified"},
+            "mx.gmail.com accepted it at 10:02:07 over TLS 1.3 (certificate verified), saying “250 2.0.0 OK 1700 abc”.",
+        ),
         ({"tls": ""}, "mx.gmail.com accepted it at 10:02:07 in clear (no TLS), saying “250 2.0.0 OK 1700 abc”."),
         (
             {"status": Status.DEFERRED, "category": Category.RATE_LIMITED, "reply": "421 4.7.28 too fast",
@@ -60,7 +64,7 @@ BASE = Standing(
         ),
         (
             {"complained_at": AT, "reply": "250 OK", "duplicate_possible": True},
-            "mx.gmail.com accepted it at 10:02:07 over TLSv1.3, saying “250 OK”. The recipient reported it as spam at "
+            "mx.gmail.com accepted it at 10:02:07 over TLS 1.3, saying “250 OK”. The recipient reported it as spam at "
             "10:02:07. It may have arrived twice.",
         ),
     ],
