@@ -106,7 +106,8 @@ def _iso(at: datetime) -> str:
 
 
 _EVENTS = """
-SELECT e.id, e.type, e.data::text AS data, e.created_at, e.message_id AS message, e.delivery_id, e.recipient, m.message_id,
+SELECT e.id, e.type, e.data::text AS data, e.created_at, e.message_id AS message, e.delivery_id, e.recipient,
+       m.message_id,
        m.from_header, m."to"::text AS "to", m.cc::text AS cc, m.subject, m.tags::text AS tags,
        m.created_at AS accepted_at, c.headers::text AS headers, d.attempts,
        -- ids grow with time: how many facts of this mail came before

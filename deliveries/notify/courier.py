@@ -13,11 +13,12 @@ import socket
 import threading
 import time
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
 from django.db import OperationalError, connection
@@ -29,11 +30,19 @@ from deliveries.notify.post import Posted, Telling, post
 
 log = logging.getLogger(__name__)
 
-#: POSTs at a time, and how many of them may go to endpoints that fail
-WINDOW = 32
-WINDOW_FAILING = 8
-#: nothing new is begun after it; a POST of 15 s and its record then end within the run's 50 s
-CLAIM_S = 30.0
+#: POSTs at a time, in all and to one endpoint
+AT_ONCE = 32
+AT_ONCE_EACH = 4
+#: rows in hand: those under way and the next ones, so that a fast endpoint never waits for a claim; and how many of
+#: them may be for endpoints that fail
+IN_HAND = 256
+IN_HAND_FAILING = 8
+#: a row in hand whose turn has not come by then (its endpoint is slow) is given back; its lease is longer
+TURN_S = 10.0
+#: nothing new is begun after it; a turn, a POST of 15 s and its record then end within the run's 55 s
+CLAIM_S = 25.0
+#: answers that come within it are recorded together
+_GATHER_S = 0.005
 #: while POSTs are under way, new rows are looked for so often
 _LOOK_S = 0.2
 #: Postgres away at the record: tried again so often, a second apart, before the lease ends
@@ -52,32 +61,62 @@ def run() -> int:
 def drain(claim_s: float = CLAIM_S) -> int:
     """The window itself."""
     end = time.monotonic() + claim_s
-    under_way: dict[Future[Posted], Telling] = {}
+    in_hand: dict[Future[Posted | None], Telling] = {}
     told = 0
     with _event_loop() as loop:
+        turns = _Turns()
         while True:
-            fresh = _claim(under_way) if time.monotonic() < end else []
-            for telling in fresh:
-                under_way[asyncio.run_coroutine_threadsafe(post(telling, settings.WEBHOOK_ALLOW_PRIVATE), loop)] = (
-                    telling
-                )
-            if not under_way:
+            for telling in _claim(in_hand) if time.monotonic() < end else ():
+                in_hand[asyncio.run_coroutine_threadsafe(turns.post(telling), loop)] = telling
+            if not in_hand:
                 return told
-            done, _ = wait(under_way, timeout=_LOOK_S, return_when=FIRST_COMPLETED)
+            if wait(in_hand, timeout=_LOOK_S, return_when=FIRST_COMPLETED).done:
+                time.sleep(_GATHER_S)
+            done = {future: telling for future, telling in in_hand.items() if future.done()}
             for future in done:
-                del under_way[future]
-            _record([f.result() for f in done])
-            told += len(done)
+                del in_hand[future]
+            posted = [p for f in done if (p := f.result()) is not None]
+            _record(posted)
+            outbox.give_back([telling for f, telling in done.items() if f.result() is None])
+            told += len(posted)
             metrics.alive("jobs")
 
 
-def _claim(under_way: dict[Future[Posted], Telling]) -> list[Telling]:
-    free = WINDOW - len(under_way)
-    if free <= 0:
+class _Turns:
+    """Who may POST now, first come first served: AT_ONCE in all, AT_ONCE_EACH to one endpoint. Of the loop's thread."""
+
+    def __init__(self) -> None:
+        self._all = asyncio.Semaphore(AT_ONCE)
+        self._each: defaultdict[UUID, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(AT_ONCE_EACH))
+
+    async def post(self, telling: Telling) -> Posted | None:
+        """None when its turn did not come within TURN_S."""
+        each = self._each[telling.endpoint_id]
+        try:
+            async with asyncio.timeout(TURN_S):
+                await each.acquire()  # its own first: who waits for a slow endpoint takes no place of the others
+                try:
+                    await self._all.acquire()
+                except BaseException:
+                    each.release()
+                    raise
+        except TimeoutError:
+            return None
+        try:
+            return await post(telling, settings.WEBHOOK_ALLOW_PRIVATE)
+        finally:
+            self._all.release()
+            each.release()
+
+
+def _claim(in_hand: dict[Future[Posted | None], Telling]) -> list[Telling]:
+    free = IN_HAND - len(in_hand)
+    # few at a time would cost a transaction each; what is in hand keeps the line busy meanwhile
+    if free < IN_HAND // 8:
         return []
-    busy = Counter(t.endpoint_id for t in under_way.values())
-    failing = sum(t.failing for t in under_way.values())
-    return outbox.claim(free, max(WINDOW_FAILING - failing, 0), busy)
+    busy = Counter(t.endpoint_id for t in in_hand.values())
+    failing = sum(t.failing for t in in_hand.values())
+    return outbox.claim(free, max(IN_HAND_FAILING - failing, 0), busy)
 
 
 def _record(posted: list[Posted]) -> None:

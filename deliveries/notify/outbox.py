@@ -24,9 +24,9 @@ from deliveries.states import EventType
 
 log = logging.getLogger(__name__)
 
-#: POSTs at a time to an endpoint that answers, and to one whose last answer was none
-PLACES = 4
-PLACES_FAILING = 1
+#: rows in hand for an endpoint that answers (the courier POSTs four of them at a time), and for one that does not
+IN_HAND = 48
+IN_HAND_FAILING = 1
 #: a claimed row is tried again after it, should its worker die: longer than any POST and its record
 LEASE_S = 60
 #: only failures for so long, then it is switched off (PROTOCOL 33)
@@ -46,7 +46,7 @@ def due() -> bool:
 def claim(free: int, failing: int, busy: Mapping[UUID, int]) -> list[Telling]:
     """Up to `free` rows, at most `failing` of them for endpoints that fail; ours for LEASE_S.
 
-    `busy` is how many of our POSTs run per endpoint. Bodies that are not there yet are made and frozen in the same
+    `busy` is how many rows are in hand per endpoint. Bodies that are not there yet are made and frozen in the same
     transaction, before anything is sent.
     """
     params = {
@@ -55,8 +55,8 @@ def claim(free: int, failing: int, busy: Mapping[UUID, int]) -> list[Telling]:
         "busy": list(busy),
         "counts": list(busy.values()),
         "lease": LEASE_S,
-        "places": PLACES,
-        "places_failing": PLACES_FAILING,
+        "in_hand": IN_HAND,
+        "in_hand_failing": IN_HAND_FAILING,
         "drop": _DROP,
     }
     with transaction.atomic():
@@ -87,6 +87,12 @@ def record(posted: Sequence[Posted]) -> None:
     """Tries logged, rows ended or moved, endpoints marked, the hopeless switched off: one transaction."""
     if posted:
         again(lambda: _record(posted))
+
+
+def give_back(tellings: Sequence[Telling]) -> None:
+    """What was claimed and not begun is due again at once; a crash instead leaves it to the lease."""
+    if tellings:
+        execute(_GIVE_BACK, {"ids": [t.id for t in tellings]})
 
 
 def _record(posted: Sequence[Posted]) -> None:
@@ -148,7 +154,10 @@ SELECT EXISTS (
 _CLAIM = f"""
 WITH RECURSIVE {_WAITING}, endpoint AS (
     SELECT w.endpoint_id AS id, e.enabled IS NOT TRUE AS off, e.failing_since IS NOT NULL AS failing,
-           CASE WHEN e.failing_since IS NULL THEN %(places)s ELSE %(places_failing)s END - coalesce(b.n, 0) AS places
+           -- more only once half is told: fewer and larger claims
+           CASE WHEN e.failing_since IS NOT NULL THEN %(in_hand_failing)s - coalesce(b.n, 0)
+                WHEN b.n > %(in_hand)s / 2 THEN 0
+                ELSE %(in_hand)s - coalesce(b.n, 0) END AS places
       FROM waiting w
       LEFT JOIN webhook_endpoint e ON e.id = w.endpoint_id
       LEFT JOIN unnest(%(busy)s::uuid[], %(counts)s::int[]) AS b(id, n) ON b.id = w.endpoint_id
@@ -185,6 +194,10 @@ RETURNING d.id, d.tenant_id, d.endpoint_id, d.event_id, d.body, d.tries, e.url, 
 _FREEZE = f"""
 UPDATE webhook_delivery d SET body = f.body, state = CASE f.body WHEN '' THEN '{State.FAILED}' ELSE d.state END
   FROM unnest(%(id)s::uuid[], %(body)s::text[]) AS f(id, body) WHERE d.id = f.id
+"""
+
+_GIVE_BACK = f"""
+UPDATE webhook_delivery SET next_try_at = now() WHERE id = ANY (%(ids)s::uuid[]) AND state = '{State.PENDING}'
 """
 
 _RECORD = f"""

@@ -135,8 +135,8 @@ def test_a_receiver_that_hangs_holds_its_own_places_only() -> None:
         well.answer = answer
         tell_n(house, 20)
         notify.run()
-        assert at_that_time and max(at_that_time) <= outbox.PLACES
-        assert slow.most_at_once <= outbox.PLACES and well.most_at_once <= outbox.PLACES
+        assert at_that_time and max(at_that_time) <= courier.AT_ONCE_EACH
+        assert slow.most_at_once <= courier.AT_ONCE_EACH and well.most_at_once <= courier.AT_ONCE_EACH
     assert {r.state for r in rows(fine) + rows(hung)} == {"delivered"}
 
 
@@ -328,3 +328,27 @@ def test_finding_nothing_costs_one_query(django_assert_num_queries) -> None:
     finally:
         outbox.execute = real
     assert len(calls) == 1
+
+
+def test_what_waits_too_long_behind_a_slow_endpoint_is_given_back_unsent(monkeypatch) -> None:
+    house = build()
+    monkeypatch.setattr(courier, "TURN_S", 0.2)
+    with receiver() as web:
+        web.answer = web.hang
+        endpoint, _ = notify.create_endpoint(house.tenant, web.url(), ["domain.updated"])
+        tell_n(house, 6)
+        monkeypatch.setattr(outbox, "IN_HAND", 6)
+        real = outbox.give_back
+
+        def give_back(tellings) -> None:
+            real(tellings)
+            if tellings:
+                given.extend(tellings)
+                monkeypatch.setattr(courier, "TURN_S", 10)
+                web.let_go.set()
+
+        given: list[object] = []
+        monkeypatch.setattr(outbox, "give_back", give_back)
+        notify.run()
+    assert given and len(web.came) == 6
+    assert {(r.state, r.tries) for r in rows(endpoint)} == {("delivered", 1)}
