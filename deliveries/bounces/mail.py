@@ -173,7 +173,7 @@ def content_type(headers: Headers) -> tuple[str, dict[str, str]]:
     if not value:
         return "text/plain", {}
     kind = value.partition(";")[0].strip().lower()
-    params = {}
+    params: dict[str, str] = {}
     for found in list(_PARAM.finditer(value[:2_000]))[:20]:
         params.setdefault(found[1].lower(), found[2].strip('"'))
     return (kind if "/" in kind else "text/plain"), params

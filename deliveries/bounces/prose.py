@@ -245,7 +245,7 @@ def _after(lines: list[str], at: int, places: list[int]) -> str:
 
 def _not_recipients(mail: Mail, prose: Prose) -> set[str]:
     """Addresses that are the sender's or the reporter's: who gets the bounce, and who writes it."""
-    own = set()
+    own: set[str] = set()
     for headers, names in (
         (mail.headers, ("to", "from", "reply-to", "sender")),
         (prose.returned, ("from", "return-path", "sender", "reply-to")),

@@ -186,7 +186,10 @@ def _token(mail: Mail, prose: Prose) -> str | None:
     """Our token out of the returned header, wherever the reporter put it; never out of the report's own header."""
     value = prose.returned.get(_FIELD)
     if not value:
-        sources = (prose.inline[:MAX_TOKEN_SEARCH], *(part.octets[:MAX_TOKEN_SEARCH] for part in mail.parts))
+        sources: list[str | bytes] = [
+            prose.inline[:MAX_TOKEN_SEARCH],
+            *(part.octets[:MAX_TOKEN_SEARCH] for part in mail.parts),
+        ]
         value = next(filter(None, (_field_in(source) for source in sources)), "")
     return clean(value)[:MAX_TOKEN_CHARS] or None
 
