@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models.functions import Now
 
-from deliveries.models import WebhookDelivery
+from deliveries.models import WebhookDelivery, WebhookEndpoint
 from deliveries.models.fields import decrypt, uuid7
 from deliveries.models.sql import execute
 from deliveries.notify.body import bodies
@@ -93,6 +94,18 @@ def give_back(tellings: Sequence[Telling]) -> None:
     """What was claimed and not begun is due again at once; a crash instead leaves it to the lease."""
     if tellings:
         execute(_GIVE_BACK, {"ids": [t.id for t in tellings]})
+
+
+def replay(ids: Sequence[UUID], tenant_id: UUID | None = None) -> int:
+    """Tell again what was told or given up, by the whole schedule and with the same id and body; how many.
+
+    Endpoints that are switched off stay untold.
+    """
+    on = WebhookEndpoint.objects.filter(enabled=True).values("id")
+    rows = WebhookDelivery.objects.filter(id__in=list(ids), endpoint_id__in=on)
+    if tenant_id is not None:
+        rows = rows.filter(tenant_id=tenant_id)
+    return rows.exclude(state=State.PENDING).update(state=State.PENDING, tries=0, next_try_at=Now())
 
 
 def _record(posted: Sequence[Posted]) -> None:

@@ -174,6 +174,7 @@ def test_a_connection_that_a_restart_of_postgres_killed_costs_no_mail() -> None:
                 " WHERE datname = current_database() AND pid <> pg_backend_pid() AND state = 'idle'"
             )
         smtp.sendmail("", [path], dsn("ann@one.test"))
+    connection.pool.check()
     assert InboundMessage.objects.count() == 2
 
 

@@ -34,8 +34,6 @@ log = logging.getLogger(__name__)
 
 #: threads that talk to Postgres; the pool of role smtpd is as large
 _THREADS = 2
-#: a restart of Postgres leaves dead connections in the pool: so many new ones are asked for
-_STORE_TRIES = 2
 #: SIGTERM to the end, at most: mails whose data has come are still stored
 _GRACE_S = 5.0
 _NOT_NOW = Refusal(451, "4.3.0 Cannot look that address up now, try again later")
@@ -146,17 +144,19 @@ def _row(mail: Received, forward_path: str) -> InboundMessage:
 
 
 def _commit(rows: list[InboundMessage]) -> None:
-    """All rows or none. The ids are made: a try after a commit whose answer was lost changes nothing."""
-    for left in reversed(range(_STORE_TRIES)):
-        try:
-            with transaction.atomic():
-                InboundMessage.objects.bulk_create(rows, ignore_conflicts=True)
-        except OperationalError:
-            if not left:
-                raise
-            connection.close()
-        else:
-            return
+    """All rows or none. The ids are made: a second try after a commit whose answer was lost changes nothing."""
+    try:
+        _insert(rows)
+    except OperationalError:
+        # a restart of Postgres leaves dead connections behind: one try with those that live. Away it stays away
+        connection.close()
+        connection.pool.check()  # type: ignore[attr-defined]  # psycopg_pool's, through Django's wrapper
+        _insert(rows)
+
+
+def _insert(rows: list[InboundMessage]) -> None:
+    with transaction.atomic():
+        InboundMessage.objects.bulk_create(rows, ignore_conflicts=True)
 
 
 class _Bell:
