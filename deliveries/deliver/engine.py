@@ -17,13 +17,14 @@ from django.conf import settings
 
 from deliveries.deliver.jobs import Job
 from deliveries.deliver.ledger import LeaseLost, Ledger
+from deliveries.deliver.policies import Policies
 from deliveries.errors import ComposeError
 from deliveries.mime import verp
 from deliveries.mime.deliverable import finish
 from deliveries.models.fields import uuid7
 from deliveries.record.settle import Result, Tried
 from deliveries.routing import static
-from deliveries.routing.mta_sts import MemoryStore, MtaSts
+from deliveries.routing.mta_sts import MtaSts
 from deliveries.routing.resolver import Resolver
 from deliveries.routing.route import Router, Unroutable
 from deliveries.smtp.classify import classify
@@ -71,6 +72,7 @@ class Engine:
 
     async def _open(self) -> None:
         self._pool = Pool(helo_name=settings.HELO_NAME, ca_file=settings.SMTP_CA_FILE or None)
+        self._policies = Policies()
         resolver = Resolver(settings.DNS_NAMESERVERS or None, trust_ad=settings.DNS_TRUST_AD)
         self._router = Router(
             resolver,
@@ -85,7 +87,7 @@ class Engine:
             source_ips=settings.SOURCE_IPS,
             mta_sts=MtaSts(
                 resolver,
-                MemoryStore(),
+                self._policies,
                 port=settings.MTA_STS_PORT,
                 ca_file=settings.SMTP_CA_FILE or None,
                 allow_private=settings.MX_ALLOW_PRIVATE,
@@ -176,6 +178,7 @@ class Engine:
         """Say good-bye on idle connections and end the threads; nothing may be in flight."""
         asyncio.run_coroutine_threadsafe(self._pool.close(), self._loop).result(10)
         self._ledger.close()
+        self._policies.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()

@@ -13,6 +13,7 @@ from deliveries.models.messages import (
     Suppression,
 )
 from deliveries.models.outbox import WebhookDelivery, WebhookEndpoint, WebhookTry
+from deliveries.models.policies import MtaStsPolicy
 from deliveries.models.queue import Destination, Queued
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Membership",
     "Message",
     "MessageContent",
+    "MtaStsPolicy",
     "Queued",
     "SendingDomain",
     "Suppression",
