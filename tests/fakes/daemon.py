@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
@@ -102,6 +102,8 @@ class Receiver:
     port: int
     clear_port: int
     wrong_port: int
+    smtputf8: bool = field(default=True, kw_only=True)  #: RFC 6531
+    handshakes: bool = field(default=True, kw_only=True)  #: whether its STARTTLS ever comes to an end
 
     def mail(self, message_id: str) -> bytes:
         """The one mail with this Message-ID, as it lies in the mailbox; waits until it has come."""
@@ -192,3 +194,34 @@ def greets(*ports: int) -> Callable[[], bool]:
         return True
 
     return ready
+
+
+# --- servers that are not installed, only fetched ---------------------------------------------------------------
+
+#: users that their packages would have made; the numbers are of no account on this machine
+USERS = {"Debian-exim": 64_901, "opensmtpd": 64_902, "opensmtpq": 64_903}
+
+
+def installed(home: Path, mounts: dict[str, Path]) -> list[str]:
+    """The beginning of a command that runs as if the fetched packages were installed, for this process tree alone.
+
+    A mount namespace of its own: `var/receivers/usr` lies over /usr, the packages' users stand in /etc/passwd, and
+    each of `mounts` (place → folder) is hidden behind a folder of the test. Names are asked of nobody: the address of
+    a connection is no reason to talk to the machine's nameserver.
+    """
+    need_root()
+    if not (FETCHED / "complete").exists():
+        missing("var/receivers is not there: tests/e2e/fetch_receivers.sh fetches it")
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
+        missing("this machine gives no mount namespaces")
+    place = home / "machine"
+    place.mkdir()
+    users = "".join(f"{name}:x:{number}:{number}::/nonexistent:/usr/sbin/nologin\n" for name, number in USERS.items())
+    groups = "".join(f"{name}:x:{number}:\n" for name, number in USERS.items())
+    (place / "passwd").write_text(Path("/etc/passwd").read_text() + users)
+    (place / "group").write_text(Path("/etc/group").read_text() + groups)
+    (place / "resolv.conf").write_text("nameserver 127.0.0.1\n")
+    lines = [f"mount --bind {place}/{name} /etc/{name}" for name in ("passwd", "group", "resolv.conf")]
+    lines += [f"mount --bind {folder} {where}" for where, folder in mounts.items()]
+    lines += [f"mount -t overlay -o ro,lowerdir={FETCHED}/usr:/usr overlay /usr", 'exec "$@"']
+    return ["unshare", "--mount", "sh", "-ec", "\n".join(lines), "sh"]
