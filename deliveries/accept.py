@@ -71,7 +71,7 @@ class Accepted:
 def accept(secret_hash: bytes, drafts: Sequence[Draft], idempotency: Idempotency | None = None) -> Accepted:
     """Store `drafts`, all or none, and ring the bell.
 
-    Raises KeyRefused (unknown or revoked meanwhile), BadInput (a sender domain that is not the tenant's or
+    Raises KeyRefused (unknown, revoked or suspended meanwhile), BadInput (a sender domain that is not the tenant's or
     not verified) and Conflict (idempotency key in use or used for another body); then nothing was stored.
     """
     ids = tuple(uuid7() for _ in drafts)
@@ -79,6 +79,10 @@ def accept(secret_hash: bytes, drafts: Sequence[Draft], idempotency: Idempotency
     row = _execute(params)
     if not row["key_ok"]:
         raise KeyRefused("invalid_api_key", "This API key is unknown or was revoked.", 403)
+    if row["suspended"]:
+        raise KeyRefused(
+            "account_suspended", "This account is suspended; nothing is accepted until it is released.", 403
+        )
     if row["refused"]:
         raise BadInput(_domain_faults(drafts, set(row["refused"])), http_status=403)
     if not row["stored"]:
@@ -219,9 +223,9 @@ def _size(draft: Draft) -> int:
 
 STATEMENT = f"""
 WITH api AS (
-    SELECT k.id, k.tenant_id
+    SELECT k.id, k.tenant_id, t.suspended_at
       FROM api_key k JOIN tenant t ON t.id = k.tenant_id
-     WHERE k.secret_hash = %(secret_hash)s AND k.revoked_at IS NULL AND t.suspended_at IS NULL
+     WHERE k.secret_hash = %(secret_hash)s AND k.revoked_at IS NULL
 ), asked AS (
     SELECT * FROM unnest(
         %(m_id)s::uuid[], %(m_domain)s::text[], %(m_message_id)s::text[], %(m_from)s::text[], %(m_to)s::text[],
@@ -235,7 +239,7 @@ WITH api AS (
     SELECT d.id, d.name FROM sending_domain d, api
      WHERE d.tenant_id = api.tenant_id AND d.verified_at IS NOT NULL AND d.name = ANY (%(m_domain)s::text[])
 ), checked AS (
-    SELECT api.* FROM api WHERE NOT EXISTS (SELECT FROM asked WHERE domain NOT IN (SELECT name FROM owned))
+    SELECT api.* FROM api WHERE suspended_at IS NULL AND NOT EXISTS (SELECT FROM asked WHERE domain NOT IN (SELECT name FROM owned))
 ), idem AS (
     -- waits for a concurrent request with the same key, at most lock_timeout
     INSERT INTO idempotency_key (id, tenant_id, endpoint, key, body_hash, answer, created_at)
@@ -309,6 +313,7 @@ WITH api AS (
 ), {queue.ANNOUNCE}
 SELECT EXISTS (SELECT FROM api) AS key_ok,
        (SELECT tenant_id FROM api) AS tenant_id,
+       EXISTS (SELECT FROM api WHERE suspended_at IS NOT NULL) AS suspended,
        ARRAY(SELECT DISTINCT domain FROM asked, api WHERE domain NOT IN (SELECT name FROM owned)) AS refused,
        EXISTS (SELECT FROM go) AS stored
 """

@@ -91,6 +91,15 @@ def test_a_key_revoked_after_it_was_looked_up_is_refused_by_the_statement_itself
         house.send("a@one.test")
 
 
+def test_a_suspended_account_is_told_so_and_stores_nothing() -> None:
+    house = build()
+    type(house.tenant).objects.filter(id=house.tenant.id).update(suspended_at=timezone.now())
+    with pytest.raises(KeyRefused) as refused:
+        house.send("a@one.test")
+    assert refused.value.name == "account_suspended"
+    assert not Message.objects.filter(tenant=house.tenant).exists()
+
+
 def test_a_suppressed_address_is_told_at_once_and_never_queued() -> None:
     house = build()
     Suppression.objects.create(tenant=house.tenant, address="gone@one.test", reason="bounce", created_at=timezone.now())
