@@ -22,6 +22,7 @@ from django.views import defaults
 from rest_framework import exceptions
 
 from deliveries.errors import BadInput, Conflict, Fault, KeyRefused
+from deliveries.models.sql import drop_broken
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,7 @@ def handle(exc: Exception, context: dict[str, Any]) -> HttpResponse | None:
     if isinstance(exc, OperationalError | InterfaceError | psycopg.OperationalError | psycopg.InterfaceError):
         # connection lost, statement_timeout, disk full: not the caller's fault, and worth another try
         log.error("the database did not serve %s %s: %s", request.method, request.path, exc)
+        drop_broken()
         return answer(
             request,
             503,

@@ -19,3 +19,10 @@ def execute(statement: str, params: Any = None) -> psycopg.Cursor[dict[str, Any]
     with connection.wrap_database_errors:
         cursor = psycopg.Cursor(connection.connection, row_factory=dict_row)
         return cursor.execute(statement, params, prepare=True, binary=True)
+
+
+def drop_broken() -> None:
+    """After a restart of Postgres every pooled connection is dead: find them now, not one failed request at a time."""
+    pool = getattr(connection, "pool", None)
+    if pool is not None:
+        pool.check()
