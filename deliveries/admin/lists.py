@@ -128,7 +128,7 @@ class InboundMessageAdmin(TenantAdmin):
 
 @admin.register(Destination)
 class DestinationAdmin(OperatorAdmin):
-    list_display = ("name", "lane", "next_due", "places", "suspended_until", "suspended_reason", "last_reply")
+    list_display = ("name", "lane", "next_due")
     search_fields = ("name__startswith",)
     search_help_text = "Beginning of the destination"
     ordering = ("name",)

@@ -226,4 +226,4 @@ def everything(owner: Tenant, mark: str) -> dict[type, Any]:
 
 
 def destination(name: str = "example.net") -> Destination:
-    return Destination.objects.create(lane=1, name=name, next_due=datetime.now(UTC), suspended_reason="asked to slow")
+    return Destination.objects.create(lane=1, name=name, next_due=datetime.now(UTC))
