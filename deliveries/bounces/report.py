@@ -16,7 +16,7 @@ from enum import StrEnum
 from deliveries.bounces.arf import read_complaint
 from deliveries.bounces.autoreply import is_auto_reply
 from deliveries.bounces.dsn import read_status
-from deliveries.bounces.finding import Finding, enhanced_codes, reply_codes
+from deliveries.bounces.finding import MAX_DIAGNOSTIC_CHARS, Finding, enhanced_codes, reply_codes
 from deliveries.bounces.last_resort import find_addresses
 from deliveries.bounces.mail import Headers, Mail, read_mail
 from deliveries.bounces.prose import Prose, prose_of, read_prose, said_of
@@ -29,6 +29,8 @@ from deliveries.states import Category
 #: the signed header in which each delivery carries its VERP token; the same literal stands in mime.verp
 TOKEN_HEADER = "X-Mailapi-Delivery"
 MAX_TOKEN_CHARS = 120
+#: RFC 5321 §4.5.3.1: 64 + 1 + 255, and room for an X.400 name
+MAX_ADDRESS_CHARS = 400
 #: octets of each part in which the token field is looked for
 MAX_TOKEN_SEARCH = 200_000
 #: attached mails that are looked into for a forwarded bounce
@@ -160,12 +162,12 @@ def _judge(finding: Finding, prose: Prose) -> Recipient:
     if not status:
         status = next(iter(enhanced_codes(prose.text)), "")
     return Recipient(
-        clean(finding.address),
+        clean(finding.address[:MAX_ADDRESS_CHARS]),
         _kind(said, finding),
         status,
         said.category,
         said.rule,
-        clean(finding.diagnostic),
+        clean(finding.diagnostic[:MAX_DIAGNOSTIC_CHARS]),
         finding.action,
     )
 
