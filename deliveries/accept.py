@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -24,6 +25,7 @@ from deliveries.mime.address import Address
 from deliveries.mime.compose import Attachment
 from deliveries.models.fields import uuid7
 from deliveries.models.sql import execute
+from deliveries.routing import static
 from deliveries.states import EventType, Lane, Status
 
 #: a deadlock between two batches that wake the same destinations: the loser tries again
@@ -177,7 +179,7 @@ def _parameters(
             p["d_field"].append(field)
             p["d_recipient"].append(address.addr_spec)
             p["d_address"].append(address.addr_spec.lower())
-            p["d_destination"].append(address.domain)
+            p["d_destination"].append(_home(address.domain))
             p["d_event"].append(uuid7())
         for position, attachment in enumerate(draft.attachments):
             p["a_id"].append(uuid7())
@@ -213,6 +215,18 @@ def _forward_paths(draft: Draft) -> list[tuple[str, Address]]:
                 seen.add(address.addr_spec)
                 paths.append((field, address))
     return paths
+
+
+def _home(domain: str) -> str:
+    """Where the queue keeps mail for `domain`: its fixed route; else the domain, until its MX site is learned."""
+    sandbox_domain = settings.SANDBOX_DOMAIN if settings.SANDBOX_SMTP else ""
+    site = static.home(_routes(settings.MAIL_ROUTES), domain, settings.MAIL_ROUTE == "sandbox", sandbox_domain)
+    return site or domain
+
+
+@lru_cache(maxsize=4)
+def _routes(text: str) -> dict[str, static.StaticRoute]:
+    return static.parse(text)
 
 
 def _size(draft: Draft) -> int:
@@ -251,7 +265,8 @@ WITH api AS (
 ), go AS (
     SELECT * FROM checked WHERE %(idem_key)s::text IS NULL OR EXISTS (SELECT FROM idem)
 ), path AS (
-    SELECT p.*, go.tenant_id, m.lane, m.size, greatest(m.scheduled_at, now()) AS due_at,
+    SELECT p.id, p.message, p.position, p.field, p.recipient, p.event, coalesce(mx.site, p.destination) AS destination,
+           go.tenant_id, m.lane, m.size, greatest(m.scheduled_at, now()) AS due_at,
            coalesce(m.deliver_before, greatest(m.scheduled_at, now()) + make_interval(secs => %(max_age_s)s))
                AS expires_at,
            s.reason AS suppressed,
@@ -264,6 +279,7 @@ WITH api AS (
            ) AS p(id, message, position, field, recipient, address, destination, event)
       JOIN asked m ON m.id = p.message
      CROSS JOIN go
+      LEFT JOIN mx_site mx ON mx.domain = p.destination
       LEFT JOIN LATERAL (
            SELECT s.reason FROM suppression s
             WHERE s.tenant_id = go.tenant_id AND s.address = p.address AND s.stream IN ('*', m.stream)

@@ -19,9 +19,10 @@ from uuid import UUID
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
 
-from deliveries import metrics, queue
+from deliveries import metrics, queue, shaping
 from deliveries.deliver import jobs
 from deliveries.deliver.engine import Engine, Released
+from deliveries.record.homes import Moved, move
 from deliveries.record.outcomes import record
 from deliveries.record.settle import Result
 
@@ -34,6 +35,8 @@ BATCH_S = 0.02
 POLL_S = 0.02
 #: Postgres is away: how often it is asked whether it is back
 AWAY_S = 0.5
+#: transactions that only wait (tar-pits), in multiples of IN_FLIGHT: each costs a socket and little else
+DAWDLERS = 4
 
 _lock = threading.Lock()
 _engine: Engine | None = None
@@ -69,6 +72,8 @@ class Pump:
         self.engine = engine
         self._results: list[Result] = []
         self._releases: list[tuple[UUID, UUID]] = []
+        self._moves: list[Moved] = []
+        self._shaping = shaping.Shaping(name=engine.name)
         self._recorded = 0
         self._again = False  # the last commit's fate is not known
         self._renewed = time.monotonic()
@@ -77,6 +82,12 @@ class Pump:
         self._drain_until: float | None = None
 
     def run(self) -> int:
+        try:
+            return self._pump()
+        finally:
+            self._shaping.leave()
+
+    def _pump(self) -> int:
         while True:
             try:
                 metrics.alive("deliver")
@@ -99,19 +110,30 @@ class Pump:
         if _stopping.is_set():
             self._drain()
             return
-        if self._results or self._releases:
+        if self._results or self._releases or self._moves:
             return  # what ended is written before anything new is begun
         idle = not self.engine.in_flight
-        free = settings.IN_FLIGHT - self.engine.in_flight
-        claim = queue.claim(
-            self.engine.lease_id, free, queue.MAX_OCTETS - self.engine.octets, self.engine.by_destination()
-        )
+        claim = self._ask()
         # only an empty claim with every place free says that nothing is due
         self._claim_more = bool(claim.rows) or not idle
         if claim.more:
             queue.wake()  # a neighbour that idles can help
         if claim.rows:
             self._begin(claim.rows)
+
+    def _ask(self) -> queue.Claim:
+        """Whoever only waits holds no place of others; who may turn out to, half of the places at most."""
+        crowd, places = self.engine.crowd(), settings.IN_FLIGHT
+        free = places - (crowd.all - min(crowd.dawdling, DAWDLERS * places))
+        return queue.claim(
+            self.engine.lease_id,
+            free,
+            queue.MAX_OCTETS - self.engine.octets,
+            self.engine.by_destination(),
+            unproven=max(0, min(-(-places // 2) - crowd.new, DAWDLERS * places - crowd.dawdling)),
+            urgent=-(-places // 10),
+            shaper=self._shaping,
+        )
 
     def _begin(self, rows: Sequence[queue.Claimed]) -> None:
         loaded, refused = jobs.load(rows, self.engine.lease_id)
@@ -122,6 +144,8 @@ class Pump:
         for ended in self.engine.collect(BATCH, POLL_S if self.engine.in_flight else 0, BATCH_S):
             if isinstance(ended, Released):
                 self._releases.append((ended.delivery_id, ended.lease_id))
+            elif isinstance(ended, Moved):
+                self._moves.append(ended)
             else:
                 self._results.append(ended)
 
@@ -135,6 +159,9 @@ class Pump:
         self._results = []
 
     def _release(self) -> None:
+        if self._moves:
+            move(self._moves)
+            self._moves = []
         if self._releases:
             queue.release(self._releases)
             self._releases = []
@@ -161,6 +188,6 @@ class Pump:
             self.engine.abandon()
 
     def _finished(self) -> bool:
-        if self._results or self._releases or self.engine.in_flight:
+        if self._results or self._releases or self._moves or self.engine.in_flight:
             return False
         return _stopping.is_set() or not self._claim_more

@@ -7,7 +7,7 @@ import logging
 import queue as stdlib_queue
 import threading
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID, uuid4
@@ -22,6 +22,7 @@ from deliveries.errors import ComposeError
 from deliveries.mime import verp
 from deliveries.mime.deliverable import finish
 from deliveries.models.fields import uuid7
+from deliveries.record.homes import Moved
 from deliveries.record.settle import Result, Tried
 from deliveries.routing import static
 from deliveries.routing.mta_sts import MtaSts
@@ -31,6 +32,7 @@ from deliveries.smtp.classify import classify
 from deliveries.smtp.hop import Envelope
 from deliveries.smtp.outcome import Verdict
 from deliveries.smtp.pool import Pool
+from deliveries.smtp.providers import profile_of
 from deliveries.states import Category, Status
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,10 @@ log = logging.getLogger(__name__)
 #: one outer bound per round (RFC 5321 §4.5.3.2 gives the inner ones): 30 min and the time a slow reader needs
 _DEADLINE_S = 1800.0
 _SLOWEST_OCTETS_PER_S = 10_000
+#: a transaction that takes longer only waits: it costs a socket, and its place may be used once more
+_DAWDLES_S = 3.0
+#: deliveries that were moved to their site; where DNS says otherwise again, they are sent all the same
+_MOVES_REMEMBERED = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +54,22 @@ class Released:
     lease_id: UUID
 
 
+Ended = Result | Released | Moved
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """What is in flight. `dawdling`: for longer than seconds. `new`: others, to sites not known to answer."""
+
+    all: int
+    dawdling: int
+    new: int
+
+
 @dataclass(slots=True, eq=False)
 class _Running:
     job: Job
+    since: float
     task: asyncio.Task[None] | None = None
     started: bool = False  # the ledger has it: from then on its end may be unknown
 
@@ -59,11 +78,13 @@ class Engine:
     """Lives as long as the process. `submit`, `collect` and the counters are for the pump's thread."""
 
     def __init__(self) -> None:
+        self.name = uuid4().hex
         self.lease_id = uuid4()
         self._running: dict[UUID, _Running] = {}
         self._destinations: Counter[str] = Counter()
         self._octets = 0
-        self._ended: stdlib_queue.SimpleQueue[tuple[Job | None, Result | Released]] = stdlib_queue.SimpleQueue()
+        self._moved: OrderedDict[UUID, None] = OrderedDict()
+        self._ended: stdlib_queue.SimpleQueue[tuple[Job | None, Ended]] = stdlib_queue.SimpleQueue()
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="event-loop", daemon=True)
         self._thread.start()
@@ -71,7 +92,11 @@ class Engine:
         asyncio.run_coroutine_threadsafe(self._open(), self._loop).result(30)
 
     async def _open(self) -> None:
-        self._pool = Pool(helo_name=settings.HELO_NAME, ca_file=settings.SMTP_CA_FILE or None)
+        self._pool = Pool(
+            helo_name=settings.HELO_NAME,
+            ca_file=settings.SMTP_CA_FILE or None,
+            messages_at=lambda site: profile_of(site).messages_per_connection,
+        )
         self._policies = Policies()
         resolver = Resolver(settings.DNS_NAMESERVERS or None, trust_ad=settings.DNS_TRUST_AD)
         self._router = Router(
@@ -109,6 +134,12 @@ class Engine:
     def octets(self) -> int:
         return self._octets
 
+    def crowd(self) -> Crowd:
+        before = time.monotonic() - _DAWDLES_S
+        dawdling = sum(1 for running in self._running.values() if running.since < before)
+        new = sum(1 for running in self._running.values() if running.since >= before and not running.job.proven)
+        return Crowd(len(self._running), dawdling, new)
+
     def by_destination(self) -> Counter[str]:
         return self._destinations.copy()
 
@@ -134,7 +165,7 @@ class Engine:
             if job.delivery_id in self._running:  # claimed anew while its old lease still talks: one at a time
                 self._ended.put((None, Released(job.delivery_id, job.lease_id)))
                 continue
-            running = _Running(job)
+            running = _Running(job, time.monotonic())
             self._running[job.delivery_id] = running
             self._destinations[job.destination] += 1
             self._octets += job.size
@@ -142,9 +173,9 @@ class Engine:
         if begun:
             self._loop.call_soon_threadsafe(self._begin, begun)
 
-    def collect(self, most: int, wait_s: float, company_s: float) -> list[Result | Released]:
+    def collect(self, most: int, wait_s: float, company_s: float) -> list[Ended]:
         """What ended: waits up to `wait_s` for the first one, then up to `company_s` for more."""
-        ended: list[Result | Released] = []
+        ended: list[Ended] = []
         until = time.monotonic() + wait_s
         while len(ended) < most:
             left = until - time.monotonic()
@@ -196,7 +227,7 @@ class Engine:
 
     async def _run(self, running: _Running) -> None:
         job = running.job
-        ended: Result | Released
+        ended: Ended
         try:
             ended = await self._deliver(running)
         except (LeaseLost, asyncio.CancelledError):
@@ -219,12 +250,15 @@ class Engine:
                 ended = self._result(job, Verdict(Status.HELD, "internal-error", text=text))
         self._ended.put((job, ended))
 
-    async def _deliver(self, running: _Running) -> Result:
+    async def _deliver(self, running: _Running) -> Result | Moved:
         """The road of one delivery: route, finish, converse, classify."""
         job = running.job
         routed = await self._router.route(job.domain)
         if isinstance(routed, Unroutable):
             return self._result(job, _unroutable_verdict(routed), host=job.domain)
+        if routed.site != job.destination and self._moves(job.delivery_id):
+            # the site's limits hold for it, and its rest; nothing was begun
+            return Moved(job.delivery_id, job.lease_id, job.domain, routed.site)
         octets = finish(job.prepared, job.token, job.signer, int(time.time()))
         fixed = routed.static is not None and routed.static.return_path == static.FIXED
         envelope = Envelope(
@@ -245,6 +279,15 @@ class Engine:
         own = routed.static is not None and bool(routed.static.hosts)
         tries = tuple(Tried(uuid7(), a, classify(a.outcome, own_smarthost=own)) for a in attempts)
         return self._result(job, tries[-1].verdict, tries, attempts[-1].hop.host)
+
+    def _moves(self, delivery_id: UUID) -> bool:
+        """Once per delivery: an answer of DNS that changes every time must not keep a mail from being sent."""
+        if delivery_id in self._moved:
+            return False
+        self._moved[delivery_id] = None
+        if len(self._moved) > _MOVES_REMEMBERED:
+            self._moved.popitem(last=False)
+        return True
 
     def _lost(self, job: Job, why: str) -> Result:
         text = f"{why} after the mail was sent and before the answer came; it may have arrived."

@@ -47,6 +47,7 @@ class Job:
     prepared: Prepared
     signer: Signer | None
     token: str
+    proven: bool = True  #: its site is known to answer
 
 
 def load(rows: Sequence[Claimed], lease_id: UUID) -> tuple[list[Job], list[Result]]:
@@ -80,6 +81,7 @@ def load(rows: Sequence[Claimed], lease_id: UUID) -> tuple[list[Job], list[Resul
                 prepared=prepared,
                 signer=signers.get(row["domain_id"]),
                 token=verp.mint(keys, row["id"], row["expires_at"] + timedelta(days=_TOKEN_DAYS)),
+                proven=claimed.proven,
             )
         )
     return loaded, refused

@@ -14,7 +14,7 @@ from deliveries.models.messages import (
 )
 from deliveries.models.outbox import WebhookDelivery, WebhookEndpoint, WebhookTry
 from deliveries.models.policies import MtaStsPolicy
-from deliveries.models.queue import Destination, Queued
+from deliveries.models.queue import Destination, MxSite, Queued, Site
 
 __all__ = [
     "ApiKey",
@@ -31,8 +31,10 @@ __all__ = [
     "Message",
     "MessageContent",
     "MtaStsPolicy",
+    "MxSite",
     "Queued",
     "SendingDomain",
+    "Site",
     "Suppression",
     "Tenant",
     "User",

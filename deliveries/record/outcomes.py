@@ -20,6 +20,7 @@ from deliveries import queue
 from deliveries.models.fields import uuid7
 from deliveries.models.queue import NEVER
 from deliveries.models.sql import execute
+from deliveries.record import paces
 from deliveries.record.settle import Change, Result, Row, Standing, Tried, settle
 from deliveries.smtp.outcome import Broken, Replied, TlsFacts, Unable, Verdict
 from deliveries.smtp.reply import clean
@@ -63,6 +64,8 @@ def _record(results: Sequence[Result], parked: bool = False) -> dict[Status, int
                 changes.append((at, result, settle(at, result, now, settings.RETRY, settings.UNKNOWN_POLICY)))
         _write_attempts(changes, parked)
         _write_changes([c for c in changes if c[2].status is not None], parked)
+        if not parked:
+            paces.learn(results, now)  # last: whoever waits for a site's row waits for nothing else of ours
     counts: dict[Status, int] = {}
     for _, _, change in changes:
         if change.status is not None:

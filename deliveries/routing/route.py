@@ -24,7 +24,7 @@ from deliveries.fetch import not_public
 from deliveries.routing import dane, mx, unroutable
 from deliveries.routing.mta_sts import Mode, MtaSts, Policy
 from deliveries.routing.resolver import Answer, NoData, Resolver, Result, Trouble
-from deliveries.routing.static import StaticRoute, find
+from deliveries.routing.static import SANDBOX_SITE, StaticRoute, find
 from deliveries.routing.unroutable import Unroutable
 from deliveries.smtp.hop import Hop, Tls
 
@@ -32,7 +32,6 @@ __all__ = ["Routed", "Router", "Unroutable"]
 
 BY_MX = "mx"
 BY_SANDBOX = "sandbox"
-SANDBOX_SITE = "sandbox"
 #: how long a fixed route is believed; its host may get another address
 STATIC_TTL_S = 300.0
 

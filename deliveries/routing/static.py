@@ -30,6 +30,8 @@ from deliveries.smtp.hop import Credentials, Tls
 VERP = "verp"
 FIXED = "fixed"
 ANY = "*"
+#: the site of everything that goes to the receiver lab
+SANDBOX_SITE = "sandbox"
 
 _KEYS = frozenset({"name", "host", "port", "mx", "username", "password", "tls", "lmtp", "return_path"})
 #: DANE comes from DNS, never from a setting
@@ -61,6 +63,14 @@ def find(routes: Mapping[str, StaticRoute], domain: str) -> StaticRoute | None:
         if "." + rest in routes:
             return routes["." + rest]
     return routes.get(ANY)
+
+
+def home(routes: Mapping[str, StaticRoute], domain: str, sandbox: bool, sandbox_domain: str) -> str | None:
+    """The site of a domain whose way is fixed by a setting; None where DNS decides."""
+    if sandbox or domain == sandbox_domain:
+        return SANDBOX_SITE
+    route = find(routes, domain)
+    return route.name if route is not None and route.hosts else None
 
 
 def parse(text: str) -> dict[str, StaticRoute]:

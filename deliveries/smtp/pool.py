@@ -43,7 +43,7 @@ def asks_to_slow_down(outcome: Outcome) -> bool:
 
 
 class Pool:
-    """Sessions by hop, most recently used first."""
+    """Sessions by hop, most recently used first. `messages_at` bounds a connection by the hop's site."""
 
     def __init__(
         self,
@@ -54,13 +54,14 @@ class Pool:
         contexts: TlsContexts | None = None,
         max_idle_s: float = 10.0,
         max_messages_per_connection: int = 500,
+        messages_at: Callable[[str], int] | None = None,
         max_idle_connections: int = 256,
         slow_down: Callable[[Outcome], bool] = asks_to_slow_down,
         suspect_loopback: bool = False,
     ) -> None:
         self._manners = Manners(helo_name, timers, contexts or TlsContexts(ca_file), suspect_loopback)
         self._max_idle_s = max_idle_s
-        self._max_messages = max_messages_per_connection
+        self._messages_at = messages_at or (lambda site: max_messages_per_connection)
         self._max_idle_connections = max_idle_connections
         self._slow_down = slow_down
         self._idle: OrderedDict[SmtpSession, asyncio.TimerHandle] = OrderedDict()  # oldest first
@@ -174,7 +175,7 @@ class Pool:
         return None
 
     def _give_back(self, session: SmtpSession) -> None:
-        if not session.reusable or session.transactions >= self._max_messages or self._closed:
+        if not session.reusable or session.transactions >= self._messages_at(session.hop.site) or self._closed:
             self._part(session)
             return
         loop = asyncio.get_running_loop()

@@ -33,6 +33,11 @@ from tests.fakes.house import build
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
+@pytest.fixture(autouse=True)
+def _by_mx(settings) -> None:
+    settings.MAIL_ROUTE = "mx"
+
+
 def stored() -> tuple[int, ...]:
     models = (Message, MessageContent, StoredAttachment, Delivery, Queued, Event, WebhookDelivery)
     return tuple(m.objects.count() for m in models)

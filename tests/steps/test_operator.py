@@ -88,7 +88,7 @@ def test_a_held_mail_waits_for_a_person_and_leaves_when_released() -> None:
     delivery.refresh_from_db()
     assert (delivery.status, delivery.reason, delivery.next_attempt_at) == ("held", "Looks odd.", None)
     assert Queued.objects.get(delivery_id=delivery.id).due_at == NEVER and claimable() == set()
-    assert Destination.objects.get(name="one.test").next_due == NEVER
+    assert Destination.objects.get(name="sandbox").next_due == NEVER
     assert operator.retry_now([delivery.id], "eve") == 0
     assert operator.release([delivery.id], "eve") == 1
     assert Delivery.objects.get(id=delivery.id).status == "queued" and claimable() == {delivery.id}

@@ -25,9 +25,16 @@ from deliveries.smtp.hop import Hop
 from deliveries.smtp.outcome import Attempted, Replied, Stage, TlsFacts, Verdict
 from deliveries.smtp.reply import Reply
 from deliveries.states import Category, Status
-from tests.fakes.house import build
+from tests.fakes.house import build, known_sites
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def _known_sites(settings) -> None:
+    settings.MAIL_ROUTE = "mx"
+    known_sites("one.test")
+
 
 DELIVERED = Verdict(Status.DELIVERED, "2xx", code=250, text="250 2.0.0 ok")
 DEFERRED = Verdict(Status.DEFERRED, "greylisting", Category.GREYLISTED, code=451, text="451 4.7.1 later")

@@ -1,0 +1,366 @@
+"""Claim: free places first, then rows. Which destinations are served now, how much of each, and whose mail it is.
+
+    _candidates     what is due and not full, by index, lane by lane; what rests is pushed to the end of its rest
+    _share          places: lanes in order, destinations evenly, few for those that may be tar-pits
+    _within_rates   what a provider's messages per minute allow
+    _take           rows: tenants in turn, leased with FOR UPDATE SKIP LOCKED
+    _settle         destinations that gave less than asked sleep until their next row is due
+
+Postgres decides in one short transaction; the rates are asked before it begins.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import UUID
+
+from django.conf import settings
+from django.db import connection, transaction
+
+from deliveries.models.queue import NEVER
+from deliveries.smtp.providers import profile_of
+from deliveries.states import Lane
+
+#: destinations looked at in one claim; the rest have their turn in the next one, milliseconds later
+_CANDIDATES = 200
+#: tenants served from one destination in one claim, the longest waiting first
+_TENANTS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A delivery that is ours until the lease ends. `proven`: its site was known to answer."""
+
+    delivery_id: UUID
+    lane: Lane
+    destination: str
+    size: int
+    proven: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """`more` says that due mail was left behind for want of places or octets: ring once more."""
+
+    rows: tuple[Claimed, ...]
+    more: bool
+
+
+class Shaper(Protocol):
+    """What the processes of an installation share of a site's limits (deliveries.shaping)."""
+
+    def share(self, site: str, places: int) -> int:
+        """This process' part of `places`."""
+
+    def grant(self, wants: Mapping[str, tuple[int, int]]) -> dict[str, int]:
+        """Site → (messages per minute, wanted now); how many may go now."""
+
+    def give_back(self, unused: Mapping[str, tuple[int, int]]) -> None:
+        """Granted and not used."""
+
+
+class Alone:
+    """The only process there is, and no clock: every place, every message."""
+
+    def share(self, site: str, places: int) -> int:
+        return places
+
+    def grant(self, wants: Mapping[str, tuple[int, int]]) -> dict[str, int]:
+        return {site: wanted for site, (_, wanted) in wants.items()}
+
+    def give_back(self, unused: Mapping[str, tuple[int, int]]) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A destination that is due. `limit` is this process' part of its site's places, in transactions."""
+
+    id: int
+    lane: int
+    name: str
+    proven: bool
+    limit: int
+
+
+_Want = tuple[_Candidate, int]
+
+#: whose turn it was last, by destination: tenants go round, in each process for itself
+_turns: dict[tuple[int, str], UUID] = {}
+#: the limits last seen, so that full destinations are passed over by the query
+_limits: dict[str, int] = {}
+_REMEMBERED = 20_000
+_FIRST = UUID(int=0)
+
+
+def claim(
+    lease_id: UUID,
+    free: int,
+    octets: int,
+    in_flight: Mapping[str, int],
+    *,
+    unproven: int | None = None,
+    urgent: int = 0,
+    shaper: Shaper = Alone(),  # noqa: B008 (has no state)
+) -> Claim:
+    """Lease up to `free` due rows of at most `octets` in all (at least one row where any is due).
+
+    `in_flight` is this process' transactions per destination name; a destination is given no more than its
+    places. Lanes go in order; within a lane destinations share evenly, and tenants within each. `unproven` bounds
+    what goes to sites that have not shown that they answer (None: `free` does), `urgent` are further places that
+    only Lane.HIGH may take.
+    """
+    if free + urgent <= 0 or octets <= 0:
+        return Claim((), False)
+    unproven = free if unproven is None else min(free, unproven)
+    candidates = _candidates(in_flight, unproven, shaper)
+    wants = _share(candidates, free, urgent, unproven, in_flight)
+    granted = _within_rates(wants, shaper)
+    if not granted:
+        return Claim((), False)
+    with transaction.atomic(), connection.cursor() as cursor:
+        rows = _take(cursor, lease_id, octets, granted)
+        taken = Counter((int(row.lane), row.destination) for row in rows)
+        short = [c.id for c, count in granted if taken[c.lane, c.name] < count]
+        if short:
+            _settle(cursor, short)
+    _give_back(granted, taken, shaper)
+    return Claim(tuple(rows), len(rows) >= free > 0 or len(candidates) >= _CANDIDATES)
+
+
+def _candidates(in_flight: Mapping[str, int], unproven: int, shaper: Shaper) -> list[_Candidate]:
+    full = [name for name, n in in_flight.items() if n >= _limits.get(name, n + 1)]
+    if len(_limits) > _REMEMBERED:
+        _limits.clear()
+    found, behind = [], []
+    with connection.cursor() as cursor:
+        # a claim looks at few unproven ones, so that they never crowd out the others
+        cursor.execute(_DUE_DESTINATIONS, {"full": full, "most": _CANDIDATES, "unproven": max(unproven, 0)})
+        for ident, lane, name, proven, places, site_proven, rests in cursor.fetchall():
+            profile = profile_of(name)
+            if rests or (site_proven is not None and site_proven != proven):
+                behind.append(ident)
+            if rests:
+                continue
+            met = places is not None
+            # who was never met is asked by one mail first: a tar-pit holds one place, not all of them
+            places = places if met else profile.start if proven else 1
+            _limits[name] = limit = shaper.share(name, places)
+            found.append(_Candidate(ident, lane, name, proven, limit))
+    if behind:
+        _catch_up(behind)
+    return found
+
+
+def _share(
+    candidates: Sequence[_Candidate], free: int, urgent: int, unproven: int, in_flight: Mapping[str, int]
+) -> list[_Want]:
+    """How many for each destination with a free place, by lane, evenly within a lane."""
+    used = dict(in_flight)
+    wants = []
+    for lane in sorted({c.lane for c in candidates}):
+        mates = [c for c in candidates if c.lane == lane]
+        left = free + urgent if lane == Lane.HIGH else free
+        for mates_left, c in zip(range(len(mates), 0, -1), mates, strict=True):
+            want = min(_roof(lane, c.limit) - used.get(c.name, 0), -(-left // mates_left))
+            if not c.proven:
+                want = min(want, unproven)
+            if want > 0:
+                wants.append((c, want))
+                used[c.name] = used.get(c.name, 0) + want
+                left -= want
+                unproven -= 0 if c.proven else want
+        free = min(free, left)
+    return wants
+
+
+def _roof(lane: int, limit: int) -> int:
+    """Newsletters leave a quarter of a site's places to what cannot wait."""
+    return limit - max(1, limit // 4) if lane == Lane.BULK and limit > 1 else limit
+
+
+def _within_rates(wants: Sequence[_Want], shaper: Shaper) -> list[_Want]:
+    asked: dict[str, tuple[int, int]] = {}
+    for c, count in wants:
+        if rate := profile_of(c.name).rate_per_minute:
+            asked[c.name] = (rate, asked.get(c.name, (rate, 0))[1] + count)
+    if not asked:
+        return list(wants)
+    left = shaper.grant(asked)
+    within = []
+    for c, count in wants:
+        if c.name in asked:
+            count = min(count, left[c.name])
+            left[c.name] -= count
+        if count > 0:
+            within.append((c, count))
+    return within
+
+
+def _give_back(granted: Sequence[_Want], taken: Mapping[tuple[int, str], int], shaper: Shaper) -> None:
+    unused: dict[str, tuple[int, int]] = {}
+    for c, count in granted:
+        rate, n = profile_of(c.name).rate_per_minute, count - taken[c.lane, c.name]
+        if rate and n > 0:
+            unused[c.name] = (rate, unused.get(c.name, (rate, 0))[1] + n)
+    if unused:
+        shaper.give_back(unused)
+
+
+def _take(cursor: Any, lease_id: UUID, octets: int, wants: Sequence[_Want]) -> list[Claimed]:
+    if len(_turns) > _REMEMBERED:
+        _turns.clear()
+    cursor.execute(
+        _CLAIM,
+        {
+            "lanes": [c.lane for c, _ in wants],
+            "names": [c.name for c, _ in wants],
+            "counts": [count for _, count in wants],
+            "after": [_turns.get((c.lane, c.name), _FIRST) for c, _ in wants],
+            "tenants": _TENANTS,
+            "octets": octets,
+            "lease_id": lease_id,
+            "lease_s": settings.LEASE_S,
+        },
+    )
+    proven = {c.name: c.proven for c, _ in wants}
+    rows = []
+    for delivery_id, lane, name, size, tenant_id in cursor.fetchall():
+        _turns[lane, name] = tenant_id
+        if delivery_id is not None:
+            rows.append(Claimed(delivery_id, Lane(lane), name, size, proven[name]))
+    return rows
+
+
+def _settle(cursor: Any, destination_ids: Sequence[int]) -> None:
+    """Push next_due of destinations that gave less than asked to their next row's, or to NEVER."""
+    cursor.execute(
+        "SELECT id FROM destination WHERE id = ANY (%s) AND next_due <= now() FOR UPDATE SKIP LOCKED",
+        [list(destination_ids)],
+    )
+    if locked := [r[0] for r in cursor.fetchall()]:
+        cursor.execute(_PUSH_BACK, {"ids": locked, "never": NEVER})
+
+
+def _catch_up(destination_ids: Sequence[int]) -> None:
+    """Destinations that do not know yet that their site rests, or whether it is proven.
+
+    The site's row is held meanwhile, so that nobody resumes it between the look and the push.
+    """
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(_HOLD_SITES, [list(destination_ids)])
+        cursor.execute(_CATCH_UP, [list(destination_ids)])
+
+
+_HOLD_SITES = """
+SELECT s.name FROM site s WHERE s.name IN (SELECT name FROM destination WHERE id = ANY (%s)) ORDER BY s.name FOR SHARE
+"""
+
+_CATCH_UP = """
+WITH locked AS (
+    SELECT d.id FROM destination d WHERE d.id = ANY (%s) ORDER BY d.id FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE destination d
+   SET proven = s.proven,
+       next_due = CASE WHEN s.suspended_until > now() THEN greatest(d.next_due, s.suspended_until) ELSE d.next_due END
+  FROM site s
+ WHERE d.id IN (SELECT id FROM locked) AND s.name = d.name
+"""
+
+_DUE = """
+    (SELECT d.id, d.name, d.next_due, d.proven FROM destination d
+      WHERE d.lane = l.lane AND {which} AND d.next_due <= now() AND d.name <> ALL (%(full)s::text[])
+      ORDER BY d.next_due LIMIT %({most})s)
+"""
+
+# by index, lane by lane: what rests or waits is not looked at, however much of it there is
+_DUE_DESTINATIONS = f"""
+SELECT d.id, l.lane, d.name, d.proven, s.places, s.proven, coalesce(s.suspended_until > now(), false) AS rests
+  FROM (VALUES (0::smallint), (1::smallint), (2::smallint)) l(lane)
+ CROSS JOIN LATERAL ({_DUE.format(which="d.proven", most="most")} UNION ALL
+                     {_DUE.format(which="NOT d.proven", most="unproven")}) d
+  LEFT JOIN site s ON s.name = d.name
+ ORDER BY l.lane, d.next_due
+"""
+
+_OF_TENANT = """
+SELECT q.tenant_id, q.due_at FROM queued q
+ WHERE q.lane = {at}.lane AND q.destination = {at}.name AND q.lease_id IS NULL {after}
+ ORDER BY q.tenant_id, q.due_at LIMIT 1
+"""
+
+# the next tenant, or the first one again
+_NEXT_TENANT = f"""
+CROSS JOIN LATERAL (
+    ({_OF_TENANT.format(at="{at}", after="AND q.tenant_id > {at}.{column}")}) UNION ALL
+    ({_OF_TENANT.format(at="{at}", after="")}) LIMIT 1) f
+"""
+
+# tenants by a loose index scan (one probe each), going round from whose turn it was last; then due rows of each,
+# evenly: the first of everybody, the second of everybody … until the places are filled
+_CLAIM = f"""
+WITH RECURSIVE want AS (
+    SELECT * FROM unnest(%(lanes)s::smallint[], %(names)s::text[], %(counts)s::int[], %(after)s::uuid[])
+               AS w(lane, name, places, after)
+), visited AS (
+    SELECT w.lane, w.name, w.places, 1 AS n, f.tenant_id, f.due_at, f.tenant_id AS origin
+      FROM want w {_NEXT_TENANT.format(at="w", column="after")}
+    UNION ALL
+    SELECT v.lane, v.name, v.places, v.n + 1, f.tenant_id, f.due_at, v.origin
+      FROM visited v {_NEXT_TENANT.format(at="v", column="tenant_id")}
+     WHERE v.n < %(tenants)s AND f.tenant_id <> v.origin
+), share AS (
+    SELECT v.lane, v.name, v.tenant_id, v.n, v.places,
+           ceil(v.places::numeric / count(*) OVER (PARTITION BY v.lane, v.name)) AS rows
+      FROM visited v WHERE v.due_at <= now()
+), locked AS (
+    SELECT q.*, s.places, s.n FROM share s CROSS JOIN LATERAL (
+        SELECT q.delivery_id, q.lane, q.destination, q.tenant_id, q.size, q.due_at FROM queued q
+         WHERE q.lane = s.lane AND q.destination = s.name AND q.tenant_id = s.tenant_id AND q.lease_id IS NULL
+           AND q.due_at <= now()
+         ORDER BY q.due_at LIMIT s.rows
+           FOR UPDATE SKIP LOCKED) q
+), ranked AS (
+    SELECT l.*, row_number() OVER (PARTITION BY lane, destination, tenant_id ORDER BY due_at) AS rank FROM locked l
+), numbered AS (
+    SELECT r.*, row_number() OVER (PARTITION BY lane, destination ORDER BY rank, n) AS place FROM ranked r
+), fitting AS (
+    SELECT n.*, sum(size) OVER (ORDER BY lane, place, destination ROWS UNBOUNDED PRECEDING) - size AS octets_before
+      FROM numbered n WHERE place <= places
+), taken AS (
+    UPDATE queued q
+       SET lease_id = %(lease_id)s, leased_until = now() + make_interval(secs => %(lease_s)s), started_at = NULL
+      FROM fitting f
+     WHERE q.delivery_id = f.delivery_id AND f.octets_before < %(octets)s
+    RETURNING q.delivery_id, q.lane, q.destination, q.size, q.tenant_id, f.place
+), passed AS (
+    -- more tenants than one claim looks at: the next one goes on behind them
+    SELECT NULL::uuid, v.lane, v.name, 0, v.tenant_id, 0 AS place FROM visited v WHERE v.n = %(tenants)s
+)
+SELECT t.delivery_id, t.lane, t.destination, t.size, t.tenant_id
+  FROM (SELECT * FROM passed UNION ALL SELECT * FROM taken) AS t(delivery_id, lane, destination, size, tenant_id, place)
+ ORDER BY t.place
+"""
+
+FIRST_DUE = """
+    WITH RECURSIVE first AS (
+        (SELECT q.tenant_id, q.due_at FROM queued q
+          WHERE q.lane = d.lane AND q.destination = d.name AND q.lease_id IS NULL
+          ORDER BY q.tenant_id, q.due_at LIMIT 1)
+        UNION ALL
+        SELECT n.tenant_id, n.due_at FROM first f CROSS JOIN LATERAL (
+            SELECT q.tenant_id, q.due_at FROM queued q
+             WHERE q.lane = d.lane AND q.destination = d.name AND q.lease_id IS NULL AND q.tenant_id > f.tenant_id
+             ORDER BY q.tenant_id, q.due_at LIMIT 1) n
+    ) SELECT min(due_at) FROM first
+"""
+
+RESTS_UNTIL = "(SELECT s.suspended_until FROM site s WHERE s.name = d.name)"
+
+_PUSH_BACK = f"""
+UPDATE destination d SET next_due = greatest(coalesce(({FIRST_DUE}), %(never)s), {RESTS_UNTIL})
+ WHERE d.id = ANY (%(ids)s)
+"""
