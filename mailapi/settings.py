@@ -296,6 +296,7 @@ UNFOLD = {
                     _menu("Messages", "mail", "message"),
                     _menu("Suppressions", "block", "suppression"),
                     _menu("Inbound", "inbox", "inboundmessage"),
+                    _menu("Sites", "speed", "site", _OPERATOR),
                     _menu("Destinations", "dns", "destination", _OPERATOR),
                     {
                         "title": "Received (sandbox)",

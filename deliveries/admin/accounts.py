@@ -21,6 +21,7 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 
 from deliveries import keys
 from deliveries.admin.access import Role, access
+from deliveries.admin.keyset import Rows
 from deliveries.admin.operate import actor
 from deliveries.admin.tenant import OperatorAdmin, TenantAdmin
 from deliveries.models import ApiKey, DkimKey, Membership, SendingDomain, Tenant, User
@@ -165,8 +166,6 @@ class MembershipAdmin(TenantAdmin):
         return membership.user.get_username()
 
     def keyset_rows(self, request: HttpRequest, cl: Any, after: Any, before: Any) -> Any:
-        from deliveries.admin.keyset import Rows
-
         rows = list(cl.queryset.order_by("tenant_id", "user__username")[:1000])
         return Rows(rows, None, None, len(rows))
 

@@ -9,16 +9,20 @@ from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.db.models.functions import Length
 from django.http import HttpRequest
+from django.utils import timezone
 from django.utils.html import format_html
 from unfold.decorators import display
 
+from deliveries.admin.keyset import Rows
 from deliveries.admin.operate import actor
 from deliveries.admin.tenant import OperatorAdmin, TenantAdmin
-from deliveries.models import AuditEntry, Destination, InboundMessage, Suppression
+from deliveries.models import AuditEntry, Destination, InboundMessage, Site, Suppression
 from deliveries.record import suppressions
 
 #: octets of an inbound mail's source shown on its page
 MAX_SOURCE = 256 * 1024
+#: sites and destinations on their one page
+MAX_SITES = 200
 
 
 class ReasonFilter(admin.SimpleListFilter):
@@ -128,17 +132,46 @@ class InboundMessageAdmin(TenantAdmin):
 
 @admin.register(Destination)
 class DestinationAdmin(OperatorAdmin):
+    """Lane × site: when its next mail is due."""
+
     list_display = ("name", "lane", "next_due")
     search_fields = ("name__startswith",)
     search_help_text = "Beginning of the destination"
     ordering = ("name",)
 
-    def keyset_rows(self, request: HttpRequest, cl: Any, after: Any, before: Any) -> Any:
-        from deliveries.admin.keyset import Rows
-
-        # ids are numbers; what waits or is suspended stands first, and nobody reads further than that
-        rows = list(cl.queryset.order_by("lane", "next_due")[: self.list_per_page * 4])
+    def keyset_rows(self, request: HttpRequest, cl: Any, after: Any, before: Any) -> Rows:
+        # ids are numbers; what is due first stands first, and nobody reads further than that
+        rows = list(cl.queryset.order_by("lane", "next_due")[:MAX_SITES])
         return Rows(rows, None, None, None)
+
+
+@admin.register(Site)
+class SiteAdmin(OperatorAdmin):
+    """How each receiver takes our mail: what rests, until when and why stands first."""
+
+    list_display = ("name", "state", "suspended_until", "places", "most_places", "reason", "last_words")
+    search_fields = ("name__startswith",)
+    search_help_text = "Beginning of the site's name"
+
+    def keyset_rows(self, request: HttpRequest, cl: Any, after: Any, before: Any) -> Rows:
+        # by site_resting, then by the primary key; the rest is found by search
+        resting = list(cl.queryset.filter(suspended_until__isnull=False).order_by("-suspended_until")[:MAX_SITES])
+        others = list(cl.queryset.filter(suspended_until=None).order_by("name")[:MAX_SITES])
+        return Rows([*resting, *others], None, None, None)
+
+    @display(
+        description="State", label={"rests": "warning", "slowed": "warning", "paused": "danger", "well": "success"}
+    )
+    def state(self, site: Site) -> str:
+        if site.paused_by:
+            return "paused"
+        if site.suspended_until and site.suspended_until > timezone.now():
+            return "rests"
+        return "slowed" if site.strikes or site.misses else "well"
+
+    @display(description="Last reply")
+    def last_words(self, site: Site) -> str:
+        return site.last_reply if len(site.last_reply) <= 100 else site.last_reply[:99] + "…"
 
 
 @admin.register(AuditEntry)

@@ -24,6 +24,7 @@ from deliveries.models import (
     MessageContent,
     Queued,
     SendingDomain,
+    Site,
     Suppression,
     Tenant,
     User,
@@ -223,6 +224,12 @@ def everything(owner: Tenant, mark: str) -> dict[type, Any]:
             tenant=owner, user=User.objects.create_user(f"{mark}-member", is_staff=True), role="viewer"
         ),
     }
+
+
+def site(name: str = "example.net", **changes: Any) -> Site:
+    now = datetime.now(UTC)
+    facts = {"places": 20, "proven": True, "misses": 0, "strikes": 0, "changed_at": now, **changes}
+    return Site.objects.create(name=name, **facts)
 
 
 def destination(name: str = "example.net") -> Destination:

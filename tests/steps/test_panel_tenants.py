@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from django.contrib import admin
 from django.test import Client
@@ -16,6 +18,7 @@ from deliveries.models import (
     InboundMessage,
     Membership,
     Message,
+    Site,
     Suppression,
     Tenant,
     User,
@@ -26,7 +29,7 @@ from tests.fakes import mail
 pytestmark = pytest.mark.django_db
 
 #: what belongs to the installation; every other model admin is a TenantAdmin
-OPERATORS = {Tenant, User, Destination}
+OPERATORS = {Tenant, User, Destination, Site}
 TENANTS = [m for m in admin.site._registry if m not in OPERATORS]
 
 
@@ -121,6 +124,7 @@ def values(row) -> list:
 @pytest.mark.parametrize("model", sorted(OPERATORS, key=lambda m: m.__name__), ids=lambda m: m.__name__)
 def test_what_belongs_to_the_installation_is_closed_to_members(three, model):
     mail.destination()
+    mail.site(suspended_until=datetime.now(UTC) + timedelta(hours=1), reason="asked us to slow down", last_reply="421")
     client = login(mail.person("olga", three["red"][0], role="owner"))
     row = model._default_manager.first()
     for name, args in (("changelist", ()), ("change", (row.pk,)), ("delete", (row.pk,))):
@@ -132,7 +136,7 @@ def test_what_belongs_to_the_installation_is_closed_to_members(three, model):
 
 def test_the_operator_makes_tenants_and_logins_with_memberships(three):
     operator = login(mail.person("root", operator=True))
-    for model in OPERATORS - {Destination}:
+    for model in {Tenant, User}:
         assert operator.get(url(model, "add")).status_code == 200
     operator.post(url(Tenant, "add"), {"name": "purple"})
     purple = Tenant.objects.get(name="purple")
