@@ -153,6 +153,12 @@ class Town:
         guard.send_signal(signal.SIGUSR2)
         guard.wait(20)
 
+    def stop(self, name: str) -> None:
+        """An orderly stop: SIGTERM, and as long as it takes."""
+        guard = self.procs.pop(name)
+        guard.send_signal(signal.SIGTERM)
+        guard.wait(60)
+
     def crash_postgres(self) -> None:
         """An immediate shutdown: no checkpoint, sessions cut, recovery at the next start."""
         guard = self.procs.pop("postgres")
@@ -223,18 +229,24 @@ class Town:
         logs = sorted((self.folder / "logs").glob("*.log"))
         return "\n".join(f"--- {p.name}\n" + "\n".join(p.read_text(errors="replace").splitlines()[-12:]) for p in logs)
 
-    def post(self, body: dict[str, Any], key: str, tries: int = 200) -> str:
+    def post(self, body: dict[str, Any], key: str) -> str:
         """POST /emails as a careful client does: the same Idempotency-Key until there is a 2xx."""
+        return self._post("/emails", body, key)["id"]
+
+    def post_batch(self, bodies: list[dict[str, Any]], key: str) -> list[str]:
+        return [m["id"] for m in self._post("/emails/batch", bodies, key)["data"]]
+
+    def _post(self, path: str, body: Any, key: str, tries: int = 200) -> Any:
         data = json.dumps(body).encode()
         for _ in range(tries):
             request = urllib.request.Request(
-                f"http://127.0.0.1:{self.web_port}/emails",
+                f"http://127.0.0.1:{self.web_port}{path}",
                 data,
                 {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json", "Idempotency-Key": key},
             )
             try:
                 with urllib.request.urlopen(request, timeout=10) as answer:
-                    return json.load(answer)["id"]
+                    return json.load(answer)
             except urllib.error.HTTPError as e:
                 if e.code < 500 and e.code != 409:
                     raise AssertionError(f"{e.code}: {e.read()[:500]!r}") from None

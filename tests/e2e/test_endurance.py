@@ -1,0 +1,110 @@
+"""Workers killed, stopped and robbed of their database in the middle of much mail: what the protocol's figures ask for.
+
+Short by default. The full sizes (some 40 minutes):
+    ENDURANCE_MAILS=20000 ENDURANCE_KILLS=200 ENDURANCE_RESTARTS=20 python3 manage.py test tests/e2e/test_endurance.py
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from tests.fakes.town import Town, folder_for
+
+MAILS = int(os.environ.get("ENDURANCE_MAILS", "400"))
+KILLS = int(os.environ.get("ENDURANCE_KILLS", "4"))
+RESTARTS = int(os.environ.get("ENDURANCE_RESTARTS", "2"))
+END_S = 240 + MAILS / 10
+
+#: most are quick, some keep a connection busy for a second, so that every kill finds mail in each stage
+WHO = ("delivered",) * 9 + ("slow",)
+
+
+@pytest.fixture
+def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    town = Town(folder_for(tmp_path_factory), lease_s=2)
+    try:
+        town.build()
+        yield town
+    finally:
+        town.tear_down()
+
+
+def feed(town: Town) -> list[str]:
+    ids: list[str] = []
+    for at in range(0, MAILS, 100):
+        mails = [
+            {"from": town.sender, "to": f"{WHO[n % len(WHO)]}+{n}@simulator.test", "subject": f"{n}", "text": "x" * 400}
+            for n in range(at, min(at + 100, MAILS))
+        ]
+        ids += town.post_batch(mails, key=f"batch-{at}")
+    return ids
+
+
+def waiting(town: Town) -> int:
+    return int(town.sql("SELECT count(*) FROM queued")[0][0])
+
+
+def judge(town: Town, ids: list[str]) -> Counter[str]:
+    """Nothing lost, nothing doubled but where `unknown` says so; how many ended how."""
+    town.until(lambda: waiting(town) == 0, "the queue is empty", END_S)
+    rows = town.sql(
+        "SELECT m.id::text, m.message_id, d.status, d.unknowns FROM delivery d JOIN message m ON m.id = d.message_id"
+    )
+    assert len(rows) == len(ids) == MAILS and {r[0] for r in rows} == set(ids)
+    wanted = {r[1] for r in rows if r[2] == "delivered"}
+    town.until(lambda: wanted <= set(town.copies()), "the lab has what is called delivered")
+    copies = town.copies()
+    for ident, message_id, status, unknowns in rows:
+        assert status in ("delivered", "unknown"), (ident, status)
+        assert copies[message_id] <= 1 + unknowns, f"{ident}: {copies[message_id]} copies, {unknowns} unknowns"
+    ends = Counter(r[2] for r in rows)
+    ends["second copies"] = sum(n - 1 for n in copies.values() if n > 1)
+    ends["were unknown"] = sum(r[3] > 0 for r in rows)
+    print(dict(ends))
+    return ends
+
+
+def test_killed_workers_lose_nothing_and_double_only_the_unknown(town: Town) -> None:
+    rng = random.Random(3)
+    ids = feed(town)
+    in_flight = 0
+    for n in range(KILLS):
+        time.sleep(rng.uniform(0.3, 1.2))
+        if not waiting(town):
+            break
+        name = f"deliver{n % 2 + 1}"
+        in_flight += int(town.sql("SELECT count(*) FROM queued WHERE started_at IS NOT NULL")[0][0])
+        town.restart(name)
+    ends = judge(town, ids)
+    assert ends["second copies"] <= max(in_flight, ends["were unknown"])
+
+
+def test_a_crashing_postgres_loses_nothing(town: Town) -> None:
+    rng = random.Random(5)
+    ids = feed(town)
+    for _ in range(RESTARTS):
+        time.sleep(rng.uniform(0.3, 1.5))
+        town.crash_postgres()
+        time.sleep(rng.uniform(0.0, 1.0))
+        town.start("postgres")
+        town.until(town._sql_answers, "postgres is back", 60)
+    judge(town, ids)
+
+
+def test_workers_that_are_told_to_stop_double_nothing(town: Town) -> None:
+    ids = feed(town)
+    for n in range(KILLS):
+        if not waiting(town):
+            break
+        name = f"deliver{n % 2 + 1}"
+        town.stop(name)
+        town.start(name)
+        time.sleep(1)
+    ends = judge(town, ids)
+    assert ends["second copies"] == 0 and ends["were unknown"] == 0
