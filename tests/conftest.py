@@ -37,7 +37,8 @@ django.setup()
 def pytest_configure(config: pytest.Config) -> None:
     if stack is None or not needs_database(config):
         return
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell starts background jobs with it ignored
+        signal.signal(number, _interrupt)
     stack.start()
     if config.getoption("numprocesses", None):
         stack.make_template()
@@ -57,7 +58,7 @@ def needs_database(config: pytest.Config) -> bool:
 
 
 def _interrupt(_number: int, _frame: object) -> None:
-    raise KeyboardInterrupt("SIGTERM")  # pytest then ends in order, and so does the database
+    raise KeyboardInterrupt  # pytest then ends in order, and so does the database
 
 
 @pytest.fixture(scope="session")
