@@ -7,7 +7,9 @@ MailapiError
 ├── ComposeError        accepted content that cannot be rendered: our bug, the delivery fails
 ├── TokenError          a VERP token that is not ours, altered or too old
 ├── AddressRefused      a URL or host that leads to an address we never connect to
-└── FetchFailed         an HTTP exchange that brought no complete answer
+├── FetchFailed         an HTTP exchange that brought no complete answer
+└── MailboxFailed       a bounce mailbox that could not be opened or listed, or broke off
+    └── MailNotFetched  one mail of it that could not be had; the others can
 """
 
 from __future__ import annotations
@@ -76,3 +78,11 @@ class AddressRefused(MailapiError):
 
 class FetchFailed(MailapiError):
     """DNS, connection, TLS, protocol or time ended an HTTP exchange; the message says which, for a person."""
+
+
+class MailboxFailed(MailapiError):
+    """IMAP or POP3: connection, TLS, login, protocol or time; the message says which, for a person."""
+
+
+class MailNotFetched(MailboxFailed):
+    """The server refused one mail, and the session goes on."""

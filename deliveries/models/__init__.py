@@ -1,6 +1,7 @@
 """Fields, constraints and derived facts; changes go through the named verbs above this layer."""
 
 from deliveries.models.accounts import ApiKey, AuditEntry, DkimKey, Membership, SendingDomain, Tenant, User
+from deliveries.models.incoming import BounceMailbox, FetchedMail, Handover, InboundRoute
 from deliveries.models.messages import (
     Attachment,
     Attempt,
@@ -21,12 +22,16 @@ __all__ = [
     "Attachment",
     "Attempt",
     "AuditEntry",
+    "BounceMailbox",
     "Delivery",
     "Destination",
     "DkimKey",
     "Event",
+    "FetchedMail",
+    "Handover",
     "IdempotencyKey",
     "InboundMessage",
+    "InboundRoute",
     "Membership",
     "Message",
     "MessageContent",

@@ -231,6 +231,8 @@ class InboundMessage(models.Model):
         UNREADABLE = "unreadable"
         #: set by smtpd (postmaster@) or feedback (abuse@, when it is no report of ours): for a person
         KEPT = "kept"
+        #: set by feedback: it came to an address of a tenant; told, readable at /emails/receiving
+        RECEIVED = "received"
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     received_at = models.DateTimeField()
@@ -245,10 +247,14 @@ class InboundMessage(models.Model):
     note = models.TextField(blank=True)
     tenant = _loose(Tenant, null=True, db_index=False, related_name="+")
     delivery_id = models.UUIDField(null=True)
+    received_for = models.JSONField(default=list, help_text="The forward-paths that the tenant claims; else empty.")
+    letter = models.JSONField(null=True, help_text="Of received mail: from, to, subject, attachments …, as listed.")
 
     class Meta:
         db_table = "inbound_message"
         indexes = [
+            # GET /emails/receiving: newest first, by keyset
+            models.Index(fields=("tenant", "-id"), condition=Q(state="received"), name="inbound_received"),
             # feedback: what is still to be read
             models.Index(fields=("id",), condition=Q(state="waiting"), name="inbound_waiting"),
         ]
