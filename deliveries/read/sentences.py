@@ -34,6 +34,9 @@ class Standing:
     next_attempt_at: datetime | None = None
     settled_at: datetime | None = None
     complained_at: datetime | None = None
+    #: why and until when its receiver is left alone; empty where it takes mail, None where a person must resume it
+    rests_why: str = ""
+    rests_until: datetime | None = None
 
 
 #: what a refusal or a delay of that category means, after "mx.example.org"
@@ -60,6 +63,9 @@ _SAID: dict[str, str] = {
 def sentence(s: Standing, now: datetime) -> str:
     """Where it stands, since when, and what comes next."""
     text = _BY_STATUS[s.status](s, now)
+    if s.rests_why:
+        end = when(s.rests_until, now) if s.rests_until else "when a person resumes it"
+        text += f" Nothing is sent there just now:{_quote(s.rests_why)}; goes on {end}."
     if s.complained_at:
         text += f" The recipient reported it as spam {when(s.complained_at, now)}."
     if s.duplicate_possible:

@@ -26,6 +26,7 @@ from deliveries.models import (
     WebhookTry,
 )
 from deliveries.read.sentences import Standing, sentence
+from deliveries.read.waits import Rest, rest_of, with_rests
 from deliveries.states import EventType, Status
 
 #: newest attempts shown with their transcripts (≤ 8 KB each)
@@ -146,9 +147,8 @@ def story(message: Message, now: datetime, only: UUID | None = None) -> Story:
     """The story of `message`; `only` narrows the attempts to one delivery. Nine queries, whatever its size."""
     deliveries = list(Delivery.objects.filter(message_id=message.id).order_by("position", "id"))
     ids = [d.id for d in deliveries]
-    leases = {
-        q.delivery_id: q for q in Queued.objects.filter(delivery_id__in=[d.id for d in deliveries if not d.final])
-    }
+    open_rows = Queued.objects.filter(delivery_id__in=[d.id for d in deliveries if not d.final])
+    leases = {q.delivery_id: q for q in with_rests(open_rows, now)}
     wanted = [only] if only in ids else ids
     attempts = list(Attempt.objects.filter(delivery_id__in=wanted).order_by("-id")[: MAX_ATTEMPTS + 1])
     cut = len(attempts) > MAX_ATTEMPTS
@@ -164,7 +164,7 @@ def story(message: Message, now: datetime, only: UUID | None = None) -> Story:
         recipients.append(
             Recipient(
                 delivery,
-                sentence(_standing(delivery, own, in_flight), now),
+                sentence(_standing(delivery, own, in_flight, rest_of(queued)), now),
                 in_flight,
                 verbs(delivery, in_flight),
                 [
@@ -235,7 +235,8 @@ def lines(transcript: str) -> list[Line]:
     return found
 
 
-def _standing(d: Delivery, attempts: Sequence[Attempt], in_flight: bool) -> Standing:
+def _standing(d: Delivery, attempts: Sequence[Attempt], in_flight: bool, rest: Rest | None) -> Standing:
+    rest = None if d.status == Status.HELD else rest  # that waits for a person first
     accepted = next((a for a in attempts if a.status == d.status), None)
     return Standing(
         status=Status(d.status),
@@ -254,6 +255,8 @@ def _standing(d: Delivery, attempts: Sequence[Attempt], in_flight: bool) -> Stan
         next_attempt_at=d.next_attempt_at,
         settled_at=d.settled_at,
         complained_at=d.complained_at,
+        rests_why=rest.reason if rest else "",
+        rests_until=rest.until if rest else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""Orders of a person about mail that is not finished: retry now, cancel, hold, release.
+"""Orders of a person about mail that is not finished: retry now, cancel, hold, release; sites in sites.py.
 
 Each order is one transaction: lock what it may touch, change it, tell it, write who did it. A delivery that a worker
 holds (a live lease) is left alone, because its outcome is on the way. Ids that are unknown, of another tenant, or in a

@@ -14,7 +14,7 @@ from typing import Any
 
 from deliveries.models.sql import execute
 from deliveries.record.settle import Result
-from deliveries.smtp.pace import Pace, Seen, first_pace, next_pace, observe
+from deliveries.smtp.pace import Pace, Seen, drags, first_pace, next_pace, observe
 from deliveries.smtp.providers import profile_of
 from deliveries.smtp.reply import clean
 
@@ -65,7 +65,7 @@ def _with_credit(site: str, one: Seen) -> Seen:
 def _unremarkable(site: str, one: Seen) -> bool:
     """Success as usual: nothing to look up, nothing to write."""
     known = _known.get(site)
-    if known is None or one.missed or one.slow_down or one.our_route or not one.delivered:
+    if known is None or one.missed or one.slow_down or one.our_route or not one.delivered or drags(one):
         return False
     places, at_ease, until = known
     return at_ease and time.monotonic() < until and (one.delivered < places or places >= profile_of(site).most)
@@ -111,8 +111,7 @@ SELECT name, places, most_places, proven, misses, strikes, slowed_at, suspended_
 ON CONFLICT (name) DO UPDATE
    SET places = EXCLUDED.places, proven = EXCLUDED.proven, misses = EXCLUDED.misses, strikes = EXCLUDED.strikes,
        slowed_at = EXCLUDED.slowed_at, suspended_until = EXCLUDED.suspended_until, reason = EXCLUDED.reason,
-       last_reply = EXCLUDED.last_reply, changed_at = now()
- WHERE site.paused_by = ''
+       last_reply = EXCLUDED.last_reply, paused_by = EXCLUDED.paused_by, changed_at = now()
 """
 
 # what the claim's index is made of; a destination that is busy just now is put right by the next claim that meets it,

@@ -117,8 +117,10 @@ def next_pace(
     name: str, pace: Pace, profile: Profile, seen: Seen, now: datetime, rng: random.Random | None = None
 ) -> Pace:
     """What `seen` makes of `pace`: the same object where nothing changes, so that nothing is written."""
-    if pace.paused_by or (pace.suspended_until and pace.suspended_until > now):
-        return pace  # what ends now was under way before; the end stands
+    if pace.suspended_until and pace.suspended_until > now:
+        return pace  # what ends now was under way before; the end stands, a person's above all
+    if pace.paused_by:
+        pace = replace(pace, paused_by="")
     if seen.our_route and not seen.delivered:
         return _route_refused(name, pace, profile, seen, now, rng)
     if seen.slow_down:
@@ -167,7 +169,7 @@ def _slowed(name: str, pace: Pace, profile: Profile, seen: Seen, now: datetime, 
 def _missed(name: str, pace: Pace, profile: Profile, seen: Seen, now: datetime, rng: random.Random | None) -> Pace:
     misses = pace.misses + min(seen.missed, MISSES)  # one step at a time: a batch is one moment
     if misses // MISSES == pace.misses // MISSES:
-        return replace(pace, misses=misses, proven=pace.proven and not _drags(seen))
+        return replace(pace, misses=misses, proven=pace.proven and not drags(seen))
     rest_s = FIRST_REST_S * 2 ** min(misses // MISSES - 1, 10)
     return replace(
         pace,
@@ -180,7 +182,7 @@ def _missed(name: str, pace: Pace, profile: Profile, seen: Seen, now: datetime, 
 
 
 def _answered(pace: Pace, profile: Profile, seen: Seen, now: datetime) -> Pace:
-    proven, misses = not _drags(seen) or profile.longest_rest_s == 0, 0
+    proven, misses = not drags(seen) or profile.longest_rest_s == 0, 0
     most = pace.most_places or profile.most
     since = max(filter(None, (pace.slowed_at, pace.suspended_until)), default=now)
     calm = pace.slowed_at is None or now - since > timedelta(seconds=CALM_S)
@@ -203,7 +205,8 @@ def _answered(pace: Pace, profile: Profile, seen: Seen, now: datetime) -> Pace:
     )  # fmt: skip
 
 
-def _drags(seen: Seen) -> bool:
+def drags(seen: Seen) -> bool:
+    """Whether its answers took so long that it holds places as a tar-pit does."""
     return seen.took_s > SLOW_S * (seen.answered + seen.missed)
 
 
