@@ -17,7 +17,8 @@ from deliveries.admin.keyset import Rows
 from deliveries.admin.operate import actor
 from deliveries.admin.tenant import OperatorAdmin, TenantAdmin
 from deliveries.models import AuditEntry, Destination, InboundMessage, Site, Suppression
-from deliveries.record import suppressions
+from deliveries.models.queue import NEVER
+from deliveries.record import sites, suppressions
 
 #: octets of an inbound mail's source shown on its page
 MAX_SOURCE = 256 * 1024
@@ -149,9 +150,10 @@ class DestinationAdmin(OperatorAdmin):
 class SiteAdmin(OperatorAdmin):
     """How each receiver takes our mail: what rests, until when and why stands first."""
 
-    list_display = ("name", "state", "suspended_until", "places", "most_places", "reason", "last_words")
+    list_display = ("name", "state", "rests_until", "places", "most_places", "reason", "last_words")
     search_fields = ("name__startswith",)
     search_help_text = "Beginning of the site's name"
+    actions = ("pause", "resume")
 
     def keyset_rows(self, request: HttpRequest, cl: Any, after: Any, before: Any) -> Rows:
         # by site_resting, then by the primary key; the rest is found by search
@@ -168,6 +170,24 @@ class SiteAdmin(OperatorAdmin):
         if site.suspended_until and site.suspended_until > timezone.now():
             return "rests"
         return "slowed" if site.strikes or site.misses else "well"
+
+    @display(description="Rests until")
+    def rests_until(self, site: Site) -> str:
+        if site.suspended_until is None:
+            return "-"
+        return "it is resumed" if site.suspended_until >= NEVER else f"{site.suspended_until:%Y-%m-%d %H:%M:%S}"
+
+    @admin.action(description="Pause", permissions=["act"])
+    def pause(self, request: HttpRequest, queryset: QuerySet[Site]) -> None:
+        for name in queryset.values_list("name", flat=True):
+            sites.pause_site(name, "", actor(request))
+        messages.success(request, "Paused: mail for there waits until a person resumes it.")
+
+    @admin.action(description="Resume", permissions=["act"])
+    def resume(self, request: HttpRequest, queryset: QuerySet[Site]) -> None:
+        for name in queryset.values_list("name", flat=True):
+            sites.resume_site(name, actor(request))
+        messages.success(request, "Resumed: what waited for there is due as before.")
 
     @display(description="Last reply")
     def last_words(self, site: Site) -> str:

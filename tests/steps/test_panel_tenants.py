@@ -134,6 +134,22 @@ def test_what_belongs_to_the_installation_is_closed_to_members(three, model):
     assert operator.get(url(model, "change", row.pk)).status_code == 200
 
 
+def test_the_operator_pauses_a_site_and_resumes_it(three):
+    mail.site("slow.example")
+    operator, member = (
+        login(mail.person("root", operator=True)),
+        login(mail.person("own", three["red"][0], role="owner")),
+    )
+    order = {"action": "pause", "_selected_action": ["slow.example"]}
+    assert member.post(url(Site, "changelist"), order).status_code == 403
+    operator.post(url(Site, "changelist"), order)
+    assert Site.objects.get().paused_by == "root"
+    page = operator.get(url(Site, "changelist")).content.decode()
+    assert "it is resumed" in page and "paused" in page
+    operator.post(url(Site, "changelist"), {**order, "action": "resume"})
+    assert Site.objects.get().paused_by == ""
+
+
 def test_the_operator_makes_tenants_and_logins_with_memberships(three):
     operator = login(mail.person("root", operator=True))
     for model in {Tenant, User}:
