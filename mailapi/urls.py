@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib import admin
 from django.urls import path
 
-from mailapi.views import account, docs, emails, health, webhooks
+from mailapi.views import account, docs, emails, health, suppressions, webhooks
 
 urlpatterns = [
     path("admin/", admin.site.urls),
@@ -15,7 +15,11 @@ urlpatterns = [
     path("webhooks", webhooks.Webhooks.as_view()),
     path("webhooks/<str:webhook_id>", webhooks.Webhook.as_view()),
     path("domains", account.Domains.as_view()),
-    path("suppressions", account.Suppressions.as_view()),
+    path("suppressions", suppressions.Suppressions.as_view()),
+    path("suppressions/batch/add", suppressions.AddMany.as_view()),
+    path("suppressions/batch/remove", suppressions.RemoveMany.as_view()),
+    # RFC 5322 §3.2.3: a local part may hold a slash
+    path("suppressions/<path:suppression_id>", suppressions.Suppression.as_view()),
     path("health/live", health.Live.as_view()),
     path("health/ready", health.Ready.as_view()),
     path("openapi.json", docs.openapi, name="openapi"),

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
+
+from django.db.models import Q
+from django.db.models.functions import Now
 
 from deliveries.models import SendingDomain, Suppression, WebhookEndpoint
 from deliveries.read.emails import iso, keyset
@@ -28,20 +32,43 @@ def domains(tenant_id: UUID, limit: int, after: UUID | None, before: UUID | None
     ], more
 
 
-def suppressions(tenant_id: UUID, limit: int, after: UUID | None, before: UUID | None) -> Page:
-    rows, more = keyset(Suppression.objects.filter(tenant_id=tenant_id), limit, after, before)
-    return [
-        {
-            "id": str(row.id),
-            "email": row.address,
-            "origin": _ORIGIN.get(row.reason, "manual"),
-            "source_id": str(row.source_event) if row.source_event else None,
-            "created_at": iso(row.created_at),
-            "reason": row.reason,
-            "stream": row.stream,
-        }
-        for row in rows
-    ], more
+def suppressions(tenant_id: UUID, limit: int, after: UUID | None, before: UUID | None, origin: str = "") -> Page:
+    """One page of the list; of an `origin` in Resend's sense where one is given."""
+    found = Suppression.objects.filter(tenant_id=tenant_id)
+    if origin == "manual":
+        found = found.exclude(reason__in=_ORIGIN)
+    elif origin:
+        found = found.filter(reason=origin)
+    rows, more = keyset(found, limit, after, before)
+    return [_suppression(row) for row in rows], more
+
+
+def suppressed(tenant_id: UUID, ids_or_addresses: Sequence[str]) -> list[dict[str, Any]]:
+    """What stands on the list under these ids or addresses (any case), the one for every stream first."""
+    ids, addresses = [], []
+    for text in ids_or_addresses:
+        try:
+            ids.append(UUID(text))
+        except ValueError:
+            if "\0" not in text:  # no text of Postgres holds it
+                addresses.append(text.strip().lower())
+    rows = Suppression.objects.filter(Q(id__in=ids) | Q(address__in=addresses), tenant_id=tenant_id)
+    current = rows.filter(Q(expires_at=None) | Q(expires_at__gt=Now()) | Q(id__in=ids))
+    return [_suppression(row) for row in current.order_by("address", "stream")]
+
+
+def _suppression(row: Suppression) -> dict[str, Any]:
+    return {
+        "id": str(row.id),
+        "email": row.address,
+        "origin": _ORIGIN.get(row.reason, "manual"),
+        "source_id": str(row.source_event) if row.source_event else None,
+        "created_at": iso(row.created_at),
+        "reason": row.reason,
+        "stream": row.stream,
+        "detail": row.detail,
+        "expires_at": iso(row.expires_at),
+    }
 
 
 def webhooks(tenant_id: UUID, limit: int, after: UUID | None, before: UUID | None) -> Page:

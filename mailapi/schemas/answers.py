@@ -147,7 +147,30 @@ class SuppressionLine(Answer):
     source_id: str | None
     created_at: str
     reason: str = Field(description="bounce, complaint, unsubscribe, manual or import.")
-    stream: str
+    stream: str = Field(description="`*` is every stream.")
+    detail: str = Field(description="The reply, report or words that led here.")
+    expires_at: str | None
+
+
+class Suppression(SuppressionLine):
+    object: Literal["suppression"]
+
+
+class SuppressionAdded(Answer):
+    object: Literal["suppression"]
+    id: str
+
+
+class SuppressionRemoved(SuppressionAdded):
+    deleted: Literal[True]
+
+
+class SuppressionsAdded(Answer):
+    data: list[SuppressionAdded]
+
+
+class SuppressionsRemoved(Answer):
+    data: list[SuppressionRemoved]
 
 
 class SuppressionList(Answer):

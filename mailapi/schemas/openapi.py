@@ -16,6 +16,7 @@ from pydantic.json_schema import model_json_schema
 
 from mailapi.schemas import answers
 from mailapi.schemas.emails import MAX_BATCH, SendEmail
+from mailapi.schemas.suppressions import AddSuppression, AddSuppressions, RemoveSuppressions
 from mailapi.schemas.webhooks import CreateWebhook
 
 
@@ -134,8 +135,47 @@ describe_webhook = extend_schema_view(
 )  # fmt: skip
 describe_domains = extend_schema_view(get=_list("domains", "listDomains", answers.DomainList, "domains"))
 describe_suppressions = extend_schema_view(
-    get=_list("suppressed addresses", "listSuppressions", answers.SuppressionList, "suppressions")
+    get=extend_schema(
+        operation_id="listSuppressions", summary="List suppressed addresses, newest first", tags=["suppressions"],
+        parameters=[
+            *_PAGE,
+            OpenApiParameter("origin", {"type": "string", "enum": ["bounce", "complaint", "manual"]},
+                             description="Only those; manual are also unsubscribes and imports."),
+        ],
+        request=None, responses=_answers(answers.SuppressionList, 422),
+    ),
+    post=extend_schema(
+        operation_id="addSuppression", summary="Suppress an address", tags=["suppressions"], request=AddSuppression,
+        responses=_answers(answers.SuppressionAdded, 400, 413, 422, status=201),
+        description="One that is on the list already stays as it is, and its id is answered.",
+    ),
+)  # fmt: skip
+_SUPPRESSION_ID = OpenApiParameter(
+    "suppression_id", OpenApiTypes.STR, OpenApiParameter.PATH, description="The id, or the address."
 )
+describe_suppression = extend_schema_view(
+    get=extend_schema(
+        operation_id="getSuppression", summary="Is this address suppressed?", tags=["suppressions"], request=None,
+        parameters=[_SUPPRESSION_ID], responses=_answers(answers.Suppression, 404),
+    ),
+    delete=extend_schema(
+        operation_id="removeSuppression", summary="Take an address off the list", tags=["suppressions"], request=None,
+        parameters=[_SUPPRESSION_ID], responses=_answers(answers.SuppressionRemoved, 404),
+        description="By address: for every stream.",
+    ),
+)  # fmt: skip
+describe_suppressions_add = extend_schema_view(
+    post=extend_schema(
+        operation_id="addSuppressions", summary="Suppress up to 100 addresses", tags=["suppressions"],
+        request=AddSuppressions, responses=_answers(answers.SuppressionsAdded, 400, 413, 422, status=201),
+    )
+)  # fmt: skip
+describe_suppressions_remove = extend_schema_view(
+    post=extend_schema(
+        operation_id="removeSuppressions", summary="Take up to 100 addresses off the list", tags=["suppressions"],
+        request=RemoveSuppressions, responses=_answers(answers.SuppressionsRemoved, 400, 413, 422),
+    )
+)  # fmt: skip
 describe_live = extend_schema_view(
     get=extend_schema(
         operation_id="live", summary="Is the process there?", tags=["health"], request=None, auth=[],

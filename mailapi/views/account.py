@@ -1,4 +1,4 @@
-"""What the tenant has: domains and suppressed addresses."""
+"""What the tenant has: domains."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from django.http import HttpResponse
 from rest_framework.request import Request
 
 from deliveries.read import account as read
-from mailapi.schemas.openapi import describe_domains, describe_suppressions
+from mailapi.schemas.openapi import describe_domains
 from mailapi.views.base import View, listed, page_of
 
 
@@ -14,9 +14,3 @@ from mailapi.views.base import View, listed, page_of
 class Domains(View):
     def get(self, request: Request) -> HttpResponse:
         return listed(*read.domains(self.caller().tenant_id, *page_of(request)))
-
-
-@describe_suppressions
-class Suppressions(View):
-    def get(self, request: Request) -> HttpResponse:
-        return listed(*read.suppressions(self.caller().tenant_id, *page_of(request)))
