@@ -11,6 +11,7 @@ opened up.
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import importlib.util
 import os
 import pwd
@@ -34,6 +35,8 @@ SYSTEM = Path("/var/lib/mailapi")
 UNPRIVILEGED = ("mailapi", "postgres", "nobody")
 #: settings whose loss would break the promise that what was answered 2xx is on disk
 SAFE = ("fsync", "full_page_writes", "synchronous_commit")
+
+_NOT_COPIED = shutil.ignore_patterns("include", "*.a")
 
 CONF = """\
 # Written once, when this cluster was made; edit as you like. `up` gives address and port on the command line and
@@ -152,14 +155,16 @@ def make_system_folder(folder: Path) -> None:
 
 
 def copy_binaries(binaries: Path, system: Path) -> Path:
-    """A copy that everyone may run, one for each build; made whole or not at all."""
-    postgres = (binaries / "bin" / "postgres").stat()
-    there = system / f"postgres-{MAJOR}-{postgres.st_size:x}"
-    if not (there / "bin" / "postgres").exists():
+    """A copy that everyone may run, one for each release of the wheel; made whole or not at all."""
+    package = binaries.parent
+    there = system / f"{package.name}-{importlib.metadata.version(package.name)}"
+    if not there.exists():
         make_system_folder(system)
-        fresh = system / f".postgres-{os.getpid()}"
+        fresh = system / f".{there.name}-{os.getpid()}"
         shutil.rmtree(fresh, ignore_errors=True)
-        shutil.copytree(binaries, fresh, symlinks=True, ignore=shutil.ignore_patterns("include", "*.a"))
+        # the wheel's layout: the programs look for their libraries in ../../../PACKAGE.libs
+        shutil.copytree(binaries, fresh / package.name / binaries.name, symlinks=True, ignore=_NOT_COPIED)
+        shutil.copytree(package.with_name(f"{package.name}.libs"), fresh / f"{package.name}.libs", symlinks=True)
         for step in (fresh, *fresh.rglob("*")):
             if not step.is_symlink():
                 step.chmod(0o755 if step.is_dir() or step.stat().st_mode & 0o100 else 0o644)
@@ -168,7 +173,7 @@ def copy_binaries(binaries: Path, system: Path) -> Path:
         except OSError:  # another `up` was faster
             shutil.rmtree(fresh, ignore_errors=True)
     say(f"The Postgres binaries run from {there}")
-    return there
+    return there / package.name / binaries.name
 
 
 def refuse_other_major(data: Path) -> None:
