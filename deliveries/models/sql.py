@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import psycopg
 from django.db import connection
 from psycopg.rows import dict_row
 
+_PLACEHOLDER = re.compile(r"%(?:\((\w+)\)s|%)")
 
-def execute(statement: str, params: Any = None) -> psycopg.Cursor[dict[str, Any]]:
+
+def execute(statement: str, params: Mapping[str, Any] | None = None) -> psycopg.Cursor[dict[str, Any]]:
     """Run one prepared statement, binary both ways, in the current transaction (or one of its own).
 
-    Django's own cursor binds parameters on the client and therefore never prepares. Rows are dicts,
-    jsonb is decoded. Errors are Django's (OperationalError …) with psycopg's as their cause.
+    Values stand in `statement` as %(name)s. Django's own cursor binds parameters on the client and therefore never
+    prepares. Rows are dicts, jsonb is decoded. Errors are Django's (OperationalError …) with psycopg's as their cause.
     """
+    text, values = statement, None
+    if params is not None:
+        text, names = _numbered(statement)
+        values = [params[name] for name in names]
     connection.ensure_connection()
     with connection.wrap_database_errors:
-        cursor = psycopg.Cursor(connection.connection, row_factory=dict_row)
-        return cursor.execute(statement, params, prepare=True, binary=True)
+        cursor = psycopg.RawCursor(connection.connection, row_factory=dict_row)
+        return cursor.execute(text, values, prepare=True, binary=True)
 
 
-def drop_broken() -> None:
-    """After a restart of Postgres every pooled connection is dead: find them now, not one failed request at a time."""
-    pool = getattr(connection, "pool", None)
-    if pool is not None:
-        pool.check()
+@lru_cache(maxsize=512)  # statements are constants of ours
+def _numbered(statement: str) -> tuple[str, tuple[str, ...]]:
+    """%(name)s → $1, as Postgres reads it, and the names in order; psycopg reads long statements anew each time."""
+    names: dict[str, int] = {}
+
+    def number(found: re.Match[str]) -> str:
+        name = found[1]
+        return "%" if name is None else f"${names.setdefault(name, len(names) + 1)}"
+
+    text = _PLACEHOLDER.sub(number, statement)
+    return text, tuple(names)
