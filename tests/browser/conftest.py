@@ -40,14 +40,15 @@ class Tripwire:
         self._thread.join()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def tripwire() -> Iterator[Tripwire]:
     wire = Tripwire()
     yield wire
     wire.close()
 
 
-@pytest.fixture(scope="session")
+# for this package only: while Playwright runs, no other test of this thread could call asyncio.run
+@pytest.fixture(scope="package")
 def chromium(tripwire) -> Iterator:
     found = shutil.which("chromium") or shutil.which("chromium-browser")
     if not found:
