@@ -41,3 +41,10 @@ def _numbered(statement: str) -> tuple[str, tuple[str, ...]]:
 
     text = _PLACEHOLDER.sub(number, statement)
     return text, tuple(names)
+
+
+def drop_broken() -> None:
+    """After a restart of Postgres every pooled connection is dead: find them now, not one failed request at a time."""
+    pool = getattr(connection, "pool", None)
+    if pool is not None:
+        pool.check()
