@@ -14,13 +14,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import UUID
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import transaction
 
 from deliveries.models.queue import NEVER
+from deliveries.models.sql import execute
 from deliveries.smtp.providers import profile_of
 from deliveries.states import Lane
 
@@ -121,12 +122,12 @@ def claim(
     granted = _within_rates(wants, shaper)
     if not granted:
         return Claim((), False)
-    with transaction.atomic(), connection.cursor() as cursor:
-        rows = _take(cursor, lease_id, octets, granted)
+    with transaction.atomic():
+        rows = _take(lease_id, octets, granted)
         taken = Counter((int(row.lane), row.destination) for row in rows)
         short = [c.id for c, count in granted if taken[c.lane, c.name] < count]
         if short:
-            _settle(cursor, short)
+            _settle(short)
     _give_back(granted, taken, shaper)
     return Claim(tuple(rows), len(rows) >= free > 0 or len(candidates) >= _CANDIDATES)
 
@@ -136,20 +137,17 @@ def _candidates(in_flight: Mapping[str, int], unproven: int, shaper: Shaper) -> 
     if len(_limits) > _REMEMBERED:
         _limits.clear()
     found, behind = [], []
-    with connection.cursor() as cursor:
-        # a claim looks at few unproven ones, so that they never crowd out the others
-        cursor.execute(_DUE_DESTINATIONS, {"full": full, "most": _CANDIDATES, "unproven": max(unproven, 0)})
-        for ident, lane, name, proven, places, site_proven, rests in cursor.fetchall():
-            profile = profile_of(name)
-            if rests or (site_proven is not None and site_proven != proven):
-                behind.append(ident)
-            if rests:
-                continue
-            met = places is not None
-            # who was never met is asked by one mail first: a tar-pit holds one place, not all of them
-            places = places if met else profile.start if proven else 1
+    # a claim looks at few unproven ones, so that they never crowd out the others
+    for due in execute(_DUE_DESTINATIONS, {"full": full, "most": _CANDIDATES, "unproven": max(unproven, 0)}):
+        if due["rests"] or due["site_proven"] not in (None, due["proven"]):
+            behind.append(due["id"])
+        if not due["rests"]:
+            name, places = due["name"], due["places"]
+            if places is None:
+                # who was never met is asked by one mail first: a tar-pit holds one place, not all of them
+                places = profile_of(name).start if due["proven"] else 1
             _limits[name] = limit = shaper.share(name, places)
-            found.append(_Candidate(ident, lane, name, proven, limit))
+            found.append(_Candidate(due["id"], due["lane"], name, due["proven"], limit))
     if behind:
         _catch_up(behind)
     return found
@@ -210,10 +208,10 @@ def _give_back(granted: Sequence[_Want], taken: Mapping[tuple[int, str], int], s
         shaper.give_back(unused)
 
 
-def _take(cursor: Any, lease_id: UUID, octets: int, wants: Sequence[_Want]) -> list[Claimed]:
+def _take(lease_id: UUID, octets: int, wants: Sequence[_Want]) -> list[Claimed]:
     if len(_turns) > _REMEMBERED:
         _turns.clear()
-    cursor.execute(
+    found = execute(
         _CLAIM,
         {
             "lanes": [c.lane for c, _ in wants],
@@ -228,21 +226,18 @@ def _take(cursor: Any, lease_id: UUID, octets: int, wants: Sequence[_Want]) -> l
     )
     proven = {c.name: c.proven for c, _ in wants}
     rows = []
-    for delivery_id, lane, name, size, tenant_id in cursor.fetchall():
-        _turns[lane, name] = tenant_id
-        if delivery_id is not None:
-            rows.append(Claimed(delivery_id, Lane(lane), name, size, proven[name]))
+    for row in found:
+        lane, name = row["lane"], row["name"]
+        _turns[lane, name] = row["tenant_id"]
+        if row["delivery_id"] is not None:
+            rows.append(Claimed(row["delivery_id"], Lane(lane), name, row["size"], proven[name]))
     return rows
 
 
-def _settle(cursor: Any, destination_ids: Sequence[int]) -> None:
+def _settle(destination_ids: Sequence[int]) -> None:
     """Push next_due of destinations that gave less than asked to their next row's, or to NEVER."""
-    cursor.execute(
-        "SELECT id FROM destination WHERE id = ANY (%s) AND next_due <= now() FOR UPDATE SKIP LOCKED",
-        [list(destination_ids)],
-    )
-    if locked := [r[0] for r in cursor.fetchall()]:
-        cursor.execute(_PUSH_BACK, {"ids": locked, "never": NEVER})
+    if locked := [r["id"] for r in execute(_LOCK_DUE, {"ids": list(destination_ids)})]:
+        execute(_PUSH_BACK, {"ids": locked, "never": NEVER})
 
 
 def _catch_up(destination_ids: Sequence[int]) -> None:
@@ -250,24 +245,29 @@ def _catch_up(destination_ids: Sequence[int]) -> None:
 
     The site's row is held meanwhile, so that nobody resumes it between the look and the push.
     """
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(_HOLD_SITES, [list(destination_ids)])
-        cursor.execute(_CATCH_UP, [list(destination_ids)])
+    with transaction.atomic():
+        execute(_HOLD_SITES, {"ids": list(destination_ids)})
+        execute(_CATCH_UP, {"ids": list(destination_ids)})
 
 
 _HOLD_SITES = """
-SELECT s.name FROM site s WHERE s.name IN (SELECT name FROM destination WHERE id = ANY (%s)) ORDER BY s.name FOR SHARE
+SELECT s.name FROM site s WHERE s.name IN (SELECT name FROM destination WHERE id = ANY (%(ids)s))
+ ORDER BY s.name FOR SHARE
 """
 
 _CATCH_UP = """
 WITH locked AS (
-    SELECT d.id FROM destination d WHERE d.id = ANY (%s) ORDER BY d.id FOR NO KEY UPDATE SKIP LOCKED
+    SELECT d.id FROM destination d WHERE d.id = ANY (%(ids)s) ORDER BY d.id FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE destination d
    SET proven = s.proven,
        next_due = CASE WHEN s.suspended_until > now() THEN greatest(d.next_due, s.suspended_until) ELSE d.next_due END
   FROM site s
  WHERE d.id IN (SELECT id FROM locked) AND s.name = d.name
+"""
+
+_LOCK_DUE = """
+SELECT id FROM destination WHERE id = ANY (%(ids)s) AND next_due <= now() FOR UPDATE SKIP LOCKED
 """
 
 _DUE = """
@@ -278,7 +278,8 @@ _DUE = """
 
 # by index, lane by lane: what rests or waits is not looked at, however much of it there is
 _DUE_DESTINATIONS = f"""
-SELECT d.id, l.lane, d.name, d.proven, s.places, s.proven, coalesce(s.suspended_until > now(), false) AS rests
+SELECT d.id, l.lane, d.name, d.proven, s.places, s.proven AS site_proven,
+       coalesce(s.suspended_until > now(), false) AS rests
   FROM (VALUES (0::smallint), (1::smallint), (2::smallint)) l(lane)
  CROSS JOIN LATERAL ({_DUE.format(which="d.proven", most="most")} UNION ALL
                      {_DUE.format(which="NOT d.proven", most="unproven")}) d
@@ -331,17 +332,21 @@ WITH RECURSIVE want AS (
     SELECT n.*, sum(size) OVER (ORDER BY lane, place, destination ROWS UNBOUNDED PRECEDING) - size AS octets_before
       FROM numbered n WHERE place <= places
 ), taken AS (
+    -- as an array: the planner cannot know how few rows these are, and would read the whole table for a join
     UPDATE queued q
        SET lease_id = %(lease_id)s, leased_until = now() + make_interval(secs => %(lease_s)s), started_at = NULL
-      FROM fitting f
-     WHERE q.delivery_id = f.delivery_id AND f.octets_before < %(octets)s
-    RETURNING q.delivery_id, q.lane, q.destination, q.size, q.tenant_id, f.place
+     WHERE q.delivery_id = ANY (ARRAY(SELECT f.delivery_id FROM fitting f WHERE f.octets_before < %(octets)s))
+    RETURNING q.delivery_id
 ), passed AS (
     -- more tenants than one claim looks at: the next one goes on behind them
     SELECT NULL::uuid, v.lane, v.name, 0, v.tenant_id, 0 AS place FROM visited v WHERE v.n = %(tenants)s
 )
-SELECT t.delivery_id, t.lane, t.destination, t.size, t.tenant_id
-  FROM (SELECT * FROM passed UNION ALL SELECT * FROM taken) AS t(delivery_id, lane, destination, size, tenant_id, place)
+SELECT t.delivery_id, t.lane, t.name, t.size, t.tenant_id
+  FROM (SELECT * FROM passed
+         UNION ALL
+        SELECT f.delivery_id, f.lane, f.destination, f.size, f.tenant_id, f.place
+          FROM fitting f WHERE f.delivery_id IN (SELECT delivery_id FROM taken)
+       ) AS t(delivery_id, lane, name, size, tenant_id, place)
  ORDER BY t.place
 """
 
