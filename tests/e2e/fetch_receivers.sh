@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Lays Exim and OpenSMTPD, as Debian builds them, into var/receivers/: apt would let only one mail server be installed,
-# and that is Postfix. Nothing of them is installed or started here; the tests do that.
+# and that is Postfix. Dovecot's IMAP and POP3 come along, so that no package of it opens a port by itself.
+# Nothing of them is installed or started here; the tests do that.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 into=var/receivers
-[ -e $into/complete ] && exit 0
-packages=(exim4-daemon-light opensmtpd)
+packages=(exim4-daemon-light opensmtpd dovecot-imapd dovecot-pop3d)
+[ "$(cat $into/complete 2>/dev/null)" = "${packages[*]}" ] && exit 0
 mkdir -p $into
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -18,4 +19,4 @@ done | sort -u)
 for file in "$work"/*.deb; do
   dpkg-deb --extract "$file" $into
 done
-touch $into/complete
+echo "${packages[*]}" >$into/complete

@@ -49,9 +49,16 @@ class Postbox:
     settings: Any
 
     def point(self, **values: Any) -> None:
-        """Other settings, before the first mail of a test."""
+        """Other settings, before the first mail of a test or after a restart."""
         for name, value in values.items():
             setattr(self.settings, name, value)
+
+    def restart(self, **values: Any) -> None:
+        """The pump of another process: it remembers nothing, and the settings may be others."""
+        if deliver._engine is not None:
+            deliver._engine.close()
+        deliver._engine = None
+        self.point(**values)
 
     def send(self, to: str, **fields: Any) -> Delivery:
         """Accept one mail to one recipient and pump until it is settled."""
@@ -72,7 +79,8 @@ class Postbox:
             time.sleep(0.02)
 
     def once(self, to: str, **fields: Any) -> Delivery:
-        """Accept one mail and pump one round, however it ends."""
+        """Accept one mail and pump one round, however it ends; a second one would come long after the test."""
+        self.point(RETRY=Schedule(waits_s=(600,), max_age_s=3600))
         (delivery,) = self.house.send(to, **fields)
         deliver.run()
         delivery.refresh_from_db()

@@ -6,6 +6,7 @@ are played in tests/core (dialogues).
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 from collections.abc import Callable, Iterator
@@ -14,6 +15,12 @@ from typing import Any
 import pytest
 
 from deliveries.models import Attempt, Suppression
+from deliveries.routing.resolver import Resolver
+from deliveries.routing.route import Routed, Router
+from deliveries.smtp.hop import Envelope
+from deliveries.smtp.outcome import Attempted, Replied, Stage
+from deliveries.smtp.pool import Pool
+from deliveries.smtp.session import open_gate
 from tests.e2e.postbox import Postbox, posting, signed_by_us
 from tests.fakes.daemon import MAX_OCTETS, Receiver
 from tests.fakes.exim import running_exim
@@ -167,3 +174,30 @@ def test_a_dead_first_mx_sends_the_mail_to_the_next(postbox: Postbox) -> None:
         ("dead.receiver.test", "deferred"),
         ("mx.receiver.test", "delivered"),
     ]
+
+
+# --- IPv6 -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_host_with_ipv6_only_waits_until_an_address_of_ours_is_verified(postbox: Postbox) -> None:
+    delivery = postbox.once("anna@six.test")
+    assert (delivery.status, delivery.category) == ("deferred", "network")
+    assert "IPv6 only" in delivery.reason
+
+
+def test_with_a_verified_address_the_mail_goes_by_ipv6(postbox: Postbox, receiver: Receiver) -> None:
+    async def deliver_by_ipv6() -> Attempted:
+        resolver = Resolver((postbox.dns.address,))
+        router = Router(resolver, smtp_port=receiver.port, allow_private=True, ipv6_ok=True)
+        routed = await router.route("six.test")
+        assert isinstance(routed, Routed) and [hop.address for hop in routed.hops] == ["::1"]
+        pool = Pool(helo_name="mail.sender.test", ca_file=str(receiver.certificates.ca))
+        octets = b"From: app@sender.test\r\nMessage-ID: <six@sender.test>\r\n\r\nby IPv6\r\n"
+        envelope = Envelope("app@sender.test", "anna@six.test", len(octets))
+        (attempted,) = await pool.deliver(routed.hops, envelope, octets, open_gate)
+        await pool.close()
+        return attempted
+
+    outcome = asyncio.run(deliver_by_ipv6()).outcome
+    assert isinstance(outcome, Replied) and outcome.stage is Stage.DOT and outcome.reply.positive
+    assert b"by IPv6" in receiver.mail("<six@sender.test>")
