@@ -87,37 +87,33 @@ def read_words(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def up(words: argparse.Namespace) -> int:
+    """Starts, watches and stops everything on one var folder; the exit code."""
     os.umask(0o077)  # whatever the parts write is their owner's
-    supervisor: Supervisor | None = None
-    up_json: Path | None = None
-    code = 1
-    try:
-        var = words.var.absolute()
-        make_var(var)
-        lock = lock_var(var)
+    var = words.var.absolute()
+    make_var(var)
+    with lock_var(var):
         up_json = var / UP
         up_json.unlink(missing_ok=True)  # of a start that was killed
         plan = make_plan(words, var)
         supervisor = Supervisor(var / "log")
         supervisor.listen()
-        run(plan, supervisor, up_json)
-    except Stopped:
-        code = 0
-        say("Stopping")
-    except ChildDied as e:
-        for line in e.last_lines[:-1]:
-            print(f"  {e.name}: {line}", file=sys.stderr)
-        complain(str(e))
-    except Refusal as e:
-        complain(str(e))
-    finally:
-        if up_json is not None:
+        code = 1
+        try:
+            run(plan, supervisor, up_json)
+        except Stopped:
+            code = 0
+            say("Stopping")
+        except ChildDied as e:
+            for line in e.last_lines[:-1]:
+                print(f"  {e.name}: {line}", file=sys.stderr)
+            complain(str(e))
+        except Refusal as e:
+            complain(str(e))
+        finally:
             up_json.unlink(missing_ok=True)
-        if supervisor is not None:
             supervisor.stop()
     if code == 0:
         say("Stopped")
-    lock.close()
     return code
 
 
