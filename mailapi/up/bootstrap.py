@@ -112,7 +112,8 @@ def make(tests: bool) -> None:
     if not is_usable():
         say(f"Making {VENV} with Python {sys.version.split()[0]}")
         shutil.rmtree(VENV, ignore_errors=True)
-        with_pip = importlib.util.find_spec("ensurepip") is not None
+        spec = importlib.util.find_spec("ensurepip")
+        with_pip = spec is not None and spec.origin is not None
         # Debian without python3-venv lacks ensurepip; pip is then fetched as a pinned wheel
         run([sys.executable, "-m", "venv", str(VENV), *([] if with_pip else ["--without-pip"])], "cannot make .venv")
     elif is_complete(tests):
