@@ -30,6 +30,9 @@ NEEDS_8BITMIME = EnhancedCode(5, 6, 3)
 #: RFC 6531 §4.2 (RFC 5248 registry): non-ASCII addresses not permitted there
 NEEDS_SMTPUTF8 = EnhancedCode(5, 6, 7)
 
+#: RFC 3463 §3.4: system not accepting network messages
+NOT_ACCEPTING = EnhancedCode(4, 3, 2)
+
 Gate = Callable[[], Awaitable[None]]
 
 
@@ -124,10 +127,16 @@ class SmtpSession:
         self._preface = preface
         self._unfinished = False  #: a transaction was begun and not ended by a final dot: RSET comes first
         self._spent = False
+        self._unwelcome = False  #: nothing is taken on this connection: QUIT, and the next mail on another one
         self._stage = Stage.MAIL
 
     @property
     def reusable(self) -> bool:
+        return self._polite and not self._unwelcome
+
+    @property
+    def _polite(self) -> bool:
+        """Whether the connection is in a state to be spoken to."""
         return not self._spent and self._wire.usable
 
     async def transact(
@@ -160,6 +169,9 @@ class SmtpSession:
         self.transactions += 1
         if isinstance(outcome, Replied) and outcome.reply.code == 421:
             self._spent = True
+        elif isinstance(outcome, Replied) and outcome.reply.enhanced == NOT_ACCEPTING:
+            # Postfix's postscreen says it to every mail of a stranger's connection, and lets the next connection in
+            self._unwelcome = True
         return Attempted(
             hop=self.hop,
             outcome=outcome,
@@ -172,7 +184,7 @@ class SmtpSession:
 
     async def close(self) -> None:
         """QUIT where the connection is in order, and wait for the answer, but not for long."""
-        if self.reusable:
+        if self._polite:
             try:
                 self._wire.send("QUIT")
                 await self._wire.reply(QUIT_S)
