@@ -28,6 +28,8 @@ _QUEUES = "active bounce corrupt defer deferred flush hold incoming private save
 @dataclass
 class Postfix(Receiver):
     submission_port: int = 0
+    #: behind postscreen, which makes a stranger wait for its greeting and come a second time
+    screened_port: int = 0
 
 
 @contextlib.contextmanager
@@ -39,10 +41,7 @@ def running_postfix(sasl: tuple[str, int] | None = None) -> Iterator[Postfix]:
             "postfix",
             home,
             Certificates.make(home / "tls", daemon.HOST, "smtp.receiver.test"),
-            daemon.free_port(),
-            daemon.free_port(),
-            daemon.free_port(),
-            daemon.free_port(),
+            *(daemon.free_port() for _ in range(5)),
         )
         _lay_out(postfix, policy_port, sasl)
         ports = [postfix.port, postfix.clear_port, postfix.wrong_port]
@@ -105,6 +104,7 @@ def _lay_out(postfix: Postfix, policy_port: int, sasl: tuple[str, int] | None) -
                     if sasl
                     else ()
                 ),
+                f"127.0.0.1:{postfix.screened_port} inet n - n - 1 postscreen",
                 _SERVICES,
             ]
         )
@@ -159,6 +159,13 @@ smtpd_tls_security_level = may
 smtpd_tls_chain_files = {key}, {chain}
 smtpd_tls_session_cache_database =
 tls_random_source = dev:/dev/urandom
+postscreen_greet_wait = 1s
+postscreen_greet_action = enforce
+postscreen_pipelining_enable = yes
+postscreen_pipelining_action = enforce
+postscreen_non_smtp_command_enable = yes
+postscreen_bare_newline_enable = yes
+postscreen_bare_newline_action = enforce
 smtpd_sasl_type = dovecot
 {sasl}
 smtpd_sasl_security_options = noanonymous
@@ -183,6 +190,9 @@ discard   unix  - - n - - discard
 virtual   unix  - n n - - virtual
 anvil     unix  - - n - 1 anvil
 scache    unix  - - n - 1 scache
+smtpd     pass  - - n - - smtpd
+dnsblog   unix  - - n - 0 dnsblog
+tlsproxy  unix  - - n - 0 tlsproxy
 postlog   unix-dgram n - n - 1 postlogd
 """
 
