@@ -313,11 +313,11 @@ WITH api AS (
     INSERT INTO queued (delivery_id, lane, destination, tenant_id, due_at, size)
     SELECT id, lane, destination, tenant_id, due_at, size FROM path WHERE suppressed IS NULL
 ), event_rows AS (
-    INSERT INTO event (id, tenant_id, type, message_id, delivery_id, recipient, data, created_at)
+    INSERT INTO event (id, tenant_id, type, message_id, delivery_id, place, recipient, data, created_at)
     SELECT event, tenant_id,
            CASE status WHEN '{Status.SUPPRESSED}' THEN '{EventType.SUPPRESSED}'
                        WHEN '{Status.SCHEDULED}' THEN '{EventType.SCHEDULED}' ELSE '{EventType.SENT}' END,
-           message, id, recipient,
+           message, id, 1, recipient,
            CASE WHEN suppressed IS NULL THEN '{{}}'::jsonb ELSE jsonb_build_object('suppressed', suppressed) END,
            now()
       FROM path

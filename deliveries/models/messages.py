@@ -103,6 +103,7 @@ class Delivery(models.Model):
     reply = models.TextField(blank=True, help_text="The peer's last words.")
     host = models.TextField(blank=True, help_text="Who said so.")
     attempts = models.IntegerField(default=0)
+    events = models.IntegerField(db_default=1, help_text="Events of this delivery so far; accept writes the first.")
     unknowns = models.SmallIntegerField(default=0, help_text="How often the final reply was lost; two are final.")
     late = models.BooleanField(default=False, help_text="Bounced by a report after it was delivered.")
     duplicate_possible = models.BooleanField(default=False)
@@ -165,15 +166,17 @@ class Event(models.Model):
     type = models.CharField(max_length=40)
     message = _loose(Message, null=True, db_index=False, related_name="events")
     delivery_id = models.UUIDField(null=True)
+    place = models.IntegerField(null=True, help_text="Which event of its delivery, from 1 (delivery.events then).")
     recipient = models.TextField(blank=True)
     data = models.JSONField(default=dict)
-    created_at = models.DateTimeField()
+    created_at = models.DateTimeField(help_text="When its transaction began, by the database's clock.")
 
     class Meta:
         db_table = "event"
         indexes = [
             models.Index(fields=("message", "id"), name="event_message"),
-            models.Index(fields=("tenant_id", "-id"), name="event_tenant"),
+            # GET /events and replays: in the order of the clock that all transactions share
+            models.Index(fields=("tenant_id", "created_at", "id"), name="event_feed"),
         ]
 
 

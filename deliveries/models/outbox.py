@@ -18,6 +18,8 @@ class WebhookEndpoint(models.Model):
     url = models.URLField(max_length=2000)
     events = ArrayField(models.CharField(max_length=40), default=list, blank=True)
     secret = EncryptedField(help_text="`whsec_` and base64, as the verifiers of Standard Webhooks take it.")
+    previous_secret = EncryptedField(null=True, help_text="Signs beside the new one until previous_until.")
+    previous_until = models.DateTimeField(null=True, blank=True)
     enabled = models.BooleanField(default=True)
     disabled_reason = models.CharField(max_length=300, blank=True)
     failing_since = models.DateTimeField(null=True, blank=True, help_text="The first failure since the last 2xx.")
@@ -63,6 +65,8 @@ class WebhookDelivery(models.Model):
             models.Index(fields=("endpoint", "next_try_at"), condition=Q(state="pending"), name="webhook_due"),
             # the log of one endpoint
             models.Index(fields=("endpoint", "-id"), name="webhook_endpoint_log"),
+            # replay of all that failed; such rows are few
+            models.Index(fields=("endpoint", "id"), condition=Q(state="failed"), name="webhook_failed"),
         ]
 
 
@@ -72,6 +76,7 @@ class WebhookTry(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     delivery = models.ForeignKey(WebhookDelivery, on_delete=models.DO_NOTHING, db_constraint=False, related_name="log")
     at = models.DateTimeField()
+    url = models.TextField(db_default="", help_text="Where it went: an endpoint's URL may be changed.")
     address = models.TextField(blank=True, help_text="The address that the URL was pinned to.")
     status_code = models.SmallIntegerField(null=True)
     elapsed_ms = models.IntegerField()

@@ -3,6 +3,12 @@
 `{type, created_at, data}`. Of a mail, data names email_id, message_id, from, to, cc, subject, created_at, tags (an
 object), headers (the caller's own), recipient (whose fate it tells), attempt and sequence (its place in the mail's
 story), and by type: bounce, suppressed, failed, complaint; category, code, enhanced, reply, host, late.
+
+`sequence` (PROTOCOL 33) is unique within a mail and rises with the story of each recipient, so that whoever hears
+webhooks out of order keeps the highest. Every writer of an event takes its place in the delivery's story (event.place)
+while it holds the delivery's row, where no two can take the same one; a counter per mail would make the recipients of
+one mail wait for each other. With n addresses asked for, the k-th event of the recipient at position p (from 0) is
+(k - 1) * n + p + 1: of a mail to one recipient 1, 2, 3 …, of one to several the same with gaps.
 """
 
 from __future__ import annotations
@@ -110,8 +116,10 @@ SELECT e.id, e.type, e.data::text AS data, e.created_at, e.message_id AS message
        m.message_id,
        m.from_header, m."to"::text AS "to", m.cc::text AS cc, m.subject, m.tags::text AS tags,
        m.created_at AS accepted_at, c.headers::text AS headers, d.attempts,
-       -- ids grow with time: how many facts of this mail came before
-       (SELECT count(*) FROM event x WHERE x.message_id = e.message_id AND x.id <= e.id) AS sequence
+       -- places are given under the delivery's row lock; a fixed stride keeps recipients apart (see the docstring)
+       CASE WHEN d.id IS NULL OR m.id IS NULL THEN e.place
+            ELSE (e.place - 1) * (jsonb_array_length(m."to") + jsonb_array_length(m.cc) + jsonb_array_length(m.bcc))
+                 + d.position + 1 END AS sequence
   FROM event e
   LEFT JOIN message m ON m.id = e.message_id
   LEFT JOIN message_content c ON c.id = e.message_id

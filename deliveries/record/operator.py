@@ -96,10 +96,13 @@ SELECT q.delivery_id AS id FROM queued q
  ORDER BY q.delivery_id FOR UPDATE
 """
 
+# the next event of this delivery, where one is told: its place in data.sequence
+_COUNT = "events = events + CASE WHEN %(event)s::text IS NULL THEN 0 ELSE 1 END"
+
 _TOLD = f"""
 told AS (
-    INSERT INTO event (id, tenant_id, type, message_id, delivery_id, recipient, data, created_at)
-    SELECT make_uuid7(), c.tenant_id, %(event)s::text, c.message_id, c.id, c.recipient,
+    INSERT INTO event (id, tenant_id, type, message_id, delivery_id, place, recipient, data, created_at)
+    SELECT make_uuid7(), c.tenant_id, %(event)s::text, c.message_id, c.id, c.events, c.recipient,
            jsonb_build_object('rule', 'operator', 'reply', %(reason)s::text), now()
       FROM changed c WHERE %(event)s::text IS NOT NULL
     RETURNING id, tenant_id, type
@@ -121,10 +124,10 @@ _RETRY = f"""
 WITH moved AS (
     UPDATE queued SET due_at = now() WHERE delivery_id = ANY (%(ids)s::uuid[]) RETURNING lane, destination, due_at
 ), changed AS (
-    UPDATE delivery SET next_attempt_at = now(),
+    UPDATE delivery SET next_attempt_at = now(), {_COUNT},
            status = CASE status WHEN '{Status.SCHEDULED}' THEN '{Status.QUEUED}' ELSE status END
      WHERE id = ANY (%(ids)s::uuid[])
-    RETURNING id, tenant_id, message_id, recipient
+    RETURNING id, tenant_id, message_id, recipient, events
 ), {_TOLD}, {_DUE}
 SELECT 1
 """
@@ -133,11 +136,11 @@ _CANCEL = f"""
 WITH ended AS (
     DELETE FROM queued WHERE delivery_id = ANY (%(ids)s::uuid[])
 ), changed AS (
-    UPDATE delivery SET status = '{Status.CANCELED}', next_attempt_at = NULL, settled_at = now(),
+    UPDATE delivery SET status = '{Status.CANCELED}', next_attempt_at = NULL, settled_at = now(), {_COUNT},
            reason = 'Canceled by ' || %(actor)s::text || CASE WHEN unknowns > 0
                THEN '; an earlier try ended without an answer, so it may have arrived.' ELSE '.' END
      WHERE id = ANY (%(ids)s::uuid[])
-    RETURNING id, tenant_id, message_id, recipient
+    RETURNING id, tenant_id, message_id, recipient, events
 ), {_TOLD}
 SELECT 1
 """
@@ -146,9 +149,9 @@ _HOLD = f"""
 WITH parked AS (
     UPDATE queued SET due_at = %(never)s::timestamptz WHERE delivery_id = ANY (%(ids)s::uuid[])
 ), changed AS (
-    UPDATE delivery SET status = '{Status.HELD}', next_attempt_at = NULL, reason = %(reason)s::text
+    UPDATE delivery SET status = '{Status.HELD}', next_attempt_at = NULL, reason = %(reason)s::text, {_COUNT}
      WHERE id = ANY (%(ids)s::uuid[])
-    RETURNING id, tenant_id, message_id, recipient
+    RETURNING id, tenant_id, message_id, recipient, events
 ), {_TOLD}
 SELECT 1
 """
@@ -161,10 +164,10 @@ WITH wanted AS (
     UPDATE queued q SET due_at = w.due_at FROM wanted w WHERE q.delivery_id = w.id
     RETURNING q.lane, q.destination, q.due_at
 ), changed AS (
-    UPDATE delivery d SET next_attempt_at = w.due_at, reason = 'Released by ' || %(actor)s::text || '.',
+    UPDATE delivery d SET next_attempt_at = w.due_at, reason = 'Released by ' || %(actor)s::text || '.', {_COUNT},
            status = CASE WHEN w.later THEN '{Status.SCHEDULED}' ELSE '{Status.QUEUED}' END
       FROM wanted w WHERE d.id = w.id
-    RETURNING d.id, d.tenant_id, d.message_id, d.recipient
+    RETURNING d.id, d.tenant_id, d.message_id, d.recipient, d.events
 ), {_TOLD}, {_DUE}
 SELECT 1
 """

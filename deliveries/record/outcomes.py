@@ -234,9 +234,10 @@ WITH o AS (
        SET status = o.status, reason = o.reason, category = o.category, rule = o.rule, enhanced = o.enhanced,
            reply = o.reply, host = o.host, attempts = o.attempts, unknowns = o.unknowns, next_attempt_at = o.next,
            duplicate_possible = d.duplicate_possible OR o.duplicate,
-           settled_at = CASE WHEN o.settled THEN now() END
+           settled_at = CASE WHEN o.settled THEN now() END,
+           events = d.events + CASE WHEN o.event IS NULL THEN 0 ELSE 1 END
       FROM o WHERE d.id = o.id AND NOT o.kept
-    RETURNING d.id, d.tenant_id, d.message_id, d.recipient
+    RETURNING d.id, d.tenant_id, d.message_id, d.recipient, d.events
 ), ended AS (
     DELETE FROM queued q USING o WHERE q.delivery_id = o.id AND o.row = '{Row.DELETE.name}'
 ), moved AS (
@@ -251,11 +252,11 @@ WITH o AS (
     ON CONFLICT (tenant_id, stream, address) DO NOTHING
     RETURNING tenant_id, address, reason
 ), told AS (
-    INSERT INTO event (id, tenant_id, type, message_id, delivery_id, recipient, data, created_at)
-    SELECT o.event, c.tenant_id, o.event_type, c.message_id, c.id, c.recipient, o.event_data::jsonb, now()
+    INSERT INTO event (id, tenant_id, type, message_id, delivery_id, place, recipient, data, created_at)
+    SELECT o.event, c.tenant_id, o.event_type, c.message_id, c.id, c.events, c.recipient, o.event_data::jsonb, now()
       FROM o JOIN changed c ON c.id = o.id WHERE o.event IS NOT NULL
     UNION ALL
-    SELECT make_uuid7(), s.tenant_id, '{EventType.SUPPRESSION_ADDED}', NULL, NULL, s.address,
+    SELECT make_uuid7(), s.tenant_id, '{EventType.SUPPRESSION_ADDED}', NULL, NULL, NULL, s.address,
            jsonb_build_object('reason', s.reason), now()
       FROM suppressed s
     RETURNING id, tenant_id, type

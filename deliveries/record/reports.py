@@ -160,7 +160,7 @@ UPDATE inbound_message SET state = %(state)s, kind = %(kind)s, note = %(note)s, 
 """
 
 _SUPPRESSION_TOLD = f"""
-    SELECT make_uuid7(), s.tenant_id, '{EventType.SUPPRESSION_ADDED}', NULL, NULL, s.address,
+    SELECT make_uuid7(), s.tenant_id, '{EventType.SUPPRESSION_ADDED}', NULL, NULL, NULL, s.address,
            jsonb_build_object('reason', s.reason, 'stream', s.stream), now()
       FROM suppressed s
 """
@@ -169,9 +169,10 @@ _BOUNCED = f"""
 WITH changed AS (
     UPDATE delivery
        SET status = '{Status.BOUNCED}', late = true, reason = %(reason)s, category = %(category)s, rule = %(rule)s,
-           enhanced = %(enhanced)s, reply = %(reply)s, next_attempt_at = NULL, settled_at = now()
+           enhanced = %(enhanced)s, reply = %(reply)s, next_attempt_at = NULL, settled_at = now(),
+           events = events + 1
      WHERE id = %(id)s
-    RETURNING id, tenant_id, message_id, recipient
+    RETURNING id, tenant_id, message_id, recipient, events
 ), ended AS (
     DELETE FROM queued WHERE delivery_id = %(id)s AND NOT (lease_id IS NOT NULL AND started_at IS NOT NULL)
 ), wanted AS (
@@ -180,8 +181,9 @@ WITH changed AS (
       FROM changed c WHERE %(suppress)s
 ), suppressed AS ({SUPPRESS_FROM.format(wanted="wanted")}
 ), told AS (
-    INSERT INTO event (id, tenant_id, type, message_id, delivery_id, recipient, data, created_at)
-    SELECT %(event)s::uuid, c.tenant_id, '{EventType.BOUNCED}', c.message_id, c.id, c.recipient, %(data)s::jsonb, now()
+    INSERT INTO event (id, tenant_id, type, message_id, delivery_id, place, recipient, data, created_at)
+    SELECT %(event)s::uuid, c.tenant_id, '{EventType.BOUNCED}', c.message_id, c.id, c.events, c.recipient,
+           %(data)s::jsonb, now()
       FROM changed c
     UNION ALL
     {_SUPPRESSION_TOLD}
@@ -193,7 +195,8 @@ SELECT 1
 
 _COMPLAINED = f"""
 WITH changed AS (
-    UPDATE delivery SET complained_at = now() WHERE id = %(id)s RETURNING id, tenant_id, message_id, recipient
+    UPDATE delivery SET complained_at = now(), events = events + 1 WHERE id = %(id)s
+    RETURNING id, tenant_id, message_id, recipient, events
 ), wanted AS (
     SELECT c.tenant_id, m.stream, lower(c.recipient) AS address, 'complaint'::text AS reason,
            'A complaint of the recipient came back.'::text AS detail, %(event)s::uuid AS source_event,
@@ -201,9 +204,9 @@ WITH changed AS (
       FROM changed c JOIN message m ON m.id = c.message_id
 ), suppressed AS ({SUPPRESS_FROM.format(wanted="wanted")}
 ), told AS (
-    INSERT INTO event (id, tenant_id, type, message_id, delivery_id, recipient, data, created_at)
-    SELECT %(event)s::uuid, c.tenant_id, '{EventType.COMPLAINED}', c.message_id, c.id, c.recipient, %(data)s::jsonb,
-           now()
+    INSERT INTO event (id, tenant_id, type, message_id, delivery_id, place, recipient, data, created_at)
+    SELECT %(event)s::uuid, c.tenant_id, '{EventType.COMPLAINED}', c.message_id, c.id, c.events, c.recipient,
+           %(data)s::jsonb, now()
       FROM changed c
     UNION ALL
     {_SUPPRESSION_TOLD}

@@ -16,6 +16,8 @@ from deliveries import endpoints, notify
 from deliveries.errors import BadInput
 from deliveries.models import Event, WebhookDelivery, WebhookEndpoint, WebhookTry
 from deliveries.notify import courier, outbox, post
+from deliveries.notify.body import bodies
+from deliveries.record import operator
 from deliveries.record.notices import Notice, tell
 from deliveries.states import EventType
 from tests.fakes.house import House, build
@@ -356,3 +358,33 @@ def test_what_waits_too_long_behind_a_slow_endpoint_is_given_back_unsent(monkeyp
         notify.run()
     assert given and len(web.came) == 6
     assert {(r.state, r.tries) for r in rows(endpoint)} == {("delivered", 1)}
+
+
+def test_sequences_are_unique_and_rise_with_each_recipients_story_also_when_all_is_recorded_at_once() -> None:
+    house = build()
+    with receiver() as web:
+        endpoint_of(house, web.url(), [e.value for e in EventType])
+        deliveries = house.send("a@one.test", "b@two.test", "c@three.test", cc=())
+        for verb in (operator.hold, operator.release, operator.hold, operator.cancel):
+            ids = iter([d.id for d in deliveries])
+            take = threading.Lock()
+
+            def one_by_one(verb=verb, ids=ids, take=take) -> None:
+                with take:
+                    one = next(ids)
+                verb([one], "test")
+                # told at once, while the others may not have committed yet
+                made = bodies(Event.objects.filter(delivery_id=one).values_list("id", flat=True))
+                with take:
+                    frozen.update({ident: json.loads(body)["data"]["sequence"] for ident, body in made.items()})
+
+            frozen: dict[object, int] = {}
+            in_threads(one_by_one, 3)
+            later = bodies(frozen)
+            assert {i: json.loads(b)["data"]["sequence"] for i, b in later.items()} == frozen
+        notify.run()
+    told = [json.loads(c.body)["data"] for c in web.came]
+    assert len(told) == 15 and sorted(t["sequence"] for t in told) == list(range(1, 16))
+    for d in deliveries:
+        story = Event.objects.filter(delivery_id=d.id).order_by("created_at", "id").values_list("place", flat=True)
+        assert list(story) == [1, 2, 3, 4, 5]
