@@ -7,6 +7,8 @@ cd "$(dirname "$0")/../.."
 into=var/receivers
 packages=(exim4-daemon-light opensmtpd dovecot-imapd dovecot-pop3d)
 [ "$(cat $into/complete 2>/dev/null)" = "${packages[*]}" ] && exit 0
+# a machine whose package lists were cleared knows none of them
+apt-get install -s --no-install-recommends "${packages[@]:0:1}" >/dev/null 2>&1 || apt-get update -qq
 mkdir -p $into
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -15,6 +17,7 @@ chmod 755 "$work"  # apt downloads as a user of its own
 needed=$(for package in "${packages[@]}"; do
   apt-get install -s --no-install-recommends "$package" | awk '/^Inst/ {print $2}'
 done | sort -u)
+[ -n "$needed" ] || { echo "apt knows none of: ${packages[*]}" >&2; exit 1; }
 (cd "$work" && chmod 777 . && apt-get download -qq $needed)
 for file in "$work"/*.deb; do
   dpkg-deb --extract "$file" $into
