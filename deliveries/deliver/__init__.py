@@ -19,7 +19,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
 
-from deliveries import metrics, queue, shaping
+from deliveries import metrics, queue
 from deliveries.deliver import jobs
 from deliveries.deliver.engine import Engine, Released
 from deliveries.record.homes import Moved, move
@@ -73,7 +73,6 @@ class Pump:
         self._results: list[Result] = []
         self._releases: list[tuple[UUID, UUID]] = []
         self._moves: list[Moved] = []
-        self._shaping = shaping.Shaping(name=engine.name)
         self._recorded = 0
         self._again = False  # the last commit's fate is not known
         self._renewed = time.monotonic()
@@ -85,7 +84,7 @@ class Pump:
         try:
             return self._pump()
         finally:
-            self._shaping.leave()
+            self.engine.shaping.leave()
 
     def _pump(self) -> int:
         while True:
@@ -124,15 +123,16 @@ class Pump:
     def _ask(self) -> queue.Claim:
         """Whoever only waits holds no place of others; who may turn out to, half of the places at most."""
         crowd, places = self.engine.crowd(), settings.IN_FLIGHT
-        free = places - (crowd.all - min(crowd.dawdling, DAWDLERS * places))
+        waiting = max(0, min(DAWDLERS * places, self.engine.most_sockets - places))
+        free = places - (crowd.all - min(crowd.dawdling, waiting))
         return queue.claim(
             self.engine.lease_id,
             free,
             queue.MAX_OCTETS - self.engine.octets,
             self.engine.by_destination(),
-            unproven=max(0, min(-(-places // 2) - crowd.new, DAWDLERS * places - crowd.dawdling)),
+            unproven=max(0, min(-(-places // 2) - crowd.new, waiting - crowd.dawdling)),
             urgent=-(-places // 10),
-            shaper=self._shaping,
+            shaper=self.engine.shaping,
         )
 
     def _begin(self, rows: Sequence[queue.Claimed]) -> None:

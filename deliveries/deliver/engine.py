@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import queue as stdlib_queue
+import resource
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -28,6 +30,7 @@ from deliveries.routing import static
 from deliveries.routing.mta_sts import MtaSts
 from deliveries.routing.resolver import Resolver
 from deliveries.routing.route import Router, Unroutable
+from deliveries.shaping import Shaping
 from deliveries.smtp.classify import classify
 from deliveries.smtp.hop import Envelope
 from deliveries.smtp.outcome import Verdict
@@ -42,6 +45,8 @@ _DEADLINE_S = 1800.0
 _SLOWEST_OCTETS_PER_S = 10_000
 #: a transaction that takes longer only waits: it costs a socket, and its place may be used once more
 _DAWDLES_S = 3.0
+#: idle connections, database, DNS, files: what else a process keeps open
+_OTHER_FILES = 400
 #: deliveries that were moved to their site; where DNS says otherwise again, they are sent all the same
 _MOVES_REMEMBERED = 50_000
 
@@ -78,7 +83,8 @@ class Engine:
     """Lives as long as the process. `submit`, `collect` and the counters are for the pump's thread."""
 
     def __init__(self) -> None:
-        self.name = uuid4().hex
+        self.shaping = Shaping()
+        self.most_sockets = _raise_open_files() - _OTHER_FILES
         self.lease_id = uuid4()
         self._running: dict[UUID, _Running] = {}
         self._destinations: Counter[str] = Counter()
@@ -297,6 +303,16 @@ class Engine:
         self, job: Job, verdict: Verdict, tries: tuple[Tried, ...] = (), host: str = "", reason: str = ""
     ) -> Result:
         return Result(job.delivery_id, job.lease_id, verdict, tries, host, reason or ("" if tries else verdict.text))
+
+
+def _raise_open_files() -> int:
+    """As many as the host allows: the usual 1,024 are for programs that wait with select()."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):  # a container may forbid it
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return soft if soft != resource.RLIM_INFINITY else 1 << 20
 
 
 def _unroutable_verdict(answer: Unroutable) -> Verdict:
