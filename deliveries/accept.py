@@ -283,7 +283,7 @@ WITH api AS (
       LEFT JOIN LATERAL (
            SELECT s.reason FROM suppression s
             WHERE s.tenant_id = go.tenant_id AND s.address = p.address AND s.stream IN ('*', m.stream)
-              AND (s.expires_at IS NULL OR s.expires_at > now())
+              AND (s.expires_at IS NULL OR s.expires_at > now()) AND s.brake_id IS NULL
             LIMIT 1) s ON true
 ), message_rows AS (
     INSERT INTO message (id, tenant_id, api_key_id, domain_id, message_id, from_header, "to", cc, bcc, reply_to,

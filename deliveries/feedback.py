@@ -39,7 +39,7 @@ COMPLAINT_GRACE = timedelta(days=150)
 _NO_COMPLAINT = frozenset({"not-spam", "auth-failure", "dmarc"})
 #: a mail to these is for a person, unless it is a report
 ROLES = frozenset({"postmaster", "abuse"})
-#: the address is dead. bad_domain needs a second sight, which a single report is not
+#: the address is dead. bad_domain needs a second sight, which record.reports looks for
 _DEAD = frozenset({Category.BAD_MAILBOX, Category.INACTIVE})
 #: of pg_try_advisory_lock: any constant that nobody else in this database uses
 _LOCK = 0x6D61696C66656564
@@ -132,6 +132,7 @@ def _refused(report: Report) -> Refused:
         worst.diagnostic,
         # "" or an enhanced code; a column of 12 characters holds every one that RFC 3463 allows
         worst.status[:12],
+        worst.kind is Kind.HARD and worst.category is Category.BAD_DOMAIN,
     )
 
 

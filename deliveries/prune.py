@@ -19,6 +19,7 @@ def run() -> None:
     """One pass, each step in transactions of its own. Never touches anything unfinished."""
     made = execute("SELECT make_partitions(%(months)s) AS made", {"months": _MONTHS_AHEAD}).fetchone()
     gone = forget_answers()
+    execute("DELETE FROM refusals WHERE minute < now() - interval '8 days'")
     if (made and made["made"]) or gone:
         log.info("housekeeping: %s partitions made, %d idempotency keys forgotten", made and made["made"], gone)
 

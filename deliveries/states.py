@@ -123,13 +123,15 @@ class EventType(StrEnum):
     EXPIRED = "email.expired"
     CANCELED = "email.canceled"
     UNSUBSCRIBED = "email.unsubscribed"
+    SITE_HELD = "site.held"  #: a receiver refuses so much that nothing is sent there, and its refusals are in doubt
+    TENANT_HELD = "tenant.held"  #: the account's mail is held: too many bounces or complaints
     WEBHOOK_DISABLED = "webhook.disabled"
     WEBHOOK_TEST = "webhook.test"
 
 
 OPT_IN = frozenset({
-    EventType.QUEUED, EventType.EXPIRED, EventType.CANCELED, EventType.UNSUBSCRIBED,
-    EventType.WEBHOOK_DISABLED, EventType.WEBHOOK_TEST,
+    EventType.QUEUED, EventType.EXPIRED, EventType.CANCELED, EventType.UNSUBSCRIBED, EventType.SITE_HELD,
+    EventType.TENANT_HELD, EventType.WEBHOOK_DISABLED, EventType.WEBHOOK_TEST,
 })  # fmt: skip
 
 #: the event that an outcome of that status appends

@@ -22,6 +22,7 @@ def find(tenant_id: UUID, addresses: Iterable[str], stream: str = EVERY) -> dict
     asked = {a.lower(): a for a in addresses}
     rows = Suppression.objects.filter(
         Q(expires_at=None) | Q(expires_at__gt=Now()),
+        brake_id=None,  # provisional: the refusal that led here is in doubt
         tenant_id=tenant_id,
         address__in=asked,
         stream__in={EVERY, stream},

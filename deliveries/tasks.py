@@ -8,6 +8,7 @@ from celery import shared_task
 from celery.signals import worker_shutting_down
 from django.db import close_old_connections
 
+from deliveries import brakes as braking
 from deliveries import deliver as delivering
 from deliveries import feedback as feeding
 from deliveries import metrics, prune
@@ -39,6 +40,18 @@ def notify() -> None:
 def feedback() -> None:
     """Reports that came in."""
     _fresh(feeding.run)
+
+
+@shared_task(name="deliveries.brakes", soft_time_limit=50, time_limit=60)
+def brakes() -> None:
+    """Providers that refuse everybody."""
+    _fresh(braking.run)
+
+
+@shared_task(name="deliveries.watch", soft_time_limit=110, time_limit=120)
+def watch() -> None:
+    """Tenants whose mail nobody wants."""
+    _fresh(braking.watch)
 
 
 @shared_task(name="deliveries.housekeeping", soft_time_limit=550, time_limit=600)

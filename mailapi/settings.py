@@ -154,6 +154,8 @@ RETRY = retry.schedule(
 UNKNOWN_POLICY = text("UNKNOWN_POLICY", "retry")
 if UNKNOWN_POLICY not in ("retry", "hold"):
     raise ImproperlyConfigured(f"UNKNOWN_POLICY={UNKNOWN_POLICY!r} is neither retry nor hold")
+# in the sandbox bounces are made on purpose
+BRAKES = flag("BRAKES", not SANDBOX)
 LEASE_S = number("LEASE_S", 60, 2)
 DRAIN_S = number("DRAIN_S", 60)
 IN_FLIGHT = int(number("IN_FLIGHT", 200, 1))

@@ -109,7 +109,7 @@ SELECT d.id, d.recipient, d.message_id, d.expires_at, d.reply, m.domain_id, d.ex
        t.suspended_at IS NOT NULL AS tenant_suspended,
        (SELECT s.reason FROM suppression s
          WHERE s.tenant_id = d.tenant_id AND s.address = lower(d.recipient) AND s.stream IN ('*', m.stream)
-           AND (s.expires_at IS NULL OR s.expires_at > now()) LIMIT 1) AS suppressed
+           AND (s.expires_at IS NULL OR s.expires_at > now()) AND s.brake_id IS NULL LIMIT 1) AS suppressed
   FROM delivery d JOIN message m ON m.id = d.message_id JOIN tenant t ON t.id = d.tenant_id
  WHERE d.id = ANY (%(ids)s::uuid[])
 """

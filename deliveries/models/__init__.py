@@ -1,6 +1,7 @@
 """Fields, constraints and derived facts; changes go through the named verbs above this layer."""
 
 from deliveries.models.accounts import ApiKey, AuditEntry, DkimKey, Membership, SendingDomain, Tenant, User
+from deliveries.models.brakes import Brake, Refusals
 from deliveries.models.incoming import BounceMailbox, FetchedMail, Handover, InboundRoute
 from deliveries.models.messages import (
     Attachment,
@@ -23,6 +24,7 @@ __all__ = [
     "Attempt",
     "AuditEntry",
     "BounceMailbox",
+    "Brake",
     "Delivery",
     "Destination",
     "DkimKey",
@@ -38,6 +40,7 @@ __all__ = [
     "MtaStsPolicy",
     "MxSite",
     "Queued",
+    "Refusals",
     "SendingDomain",
     "Site",
     "Suppression",

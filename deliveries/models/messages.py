@@ -120,6 +120,12 @@ class Delivery(models.Model):
             models.Index(fields=("tenant", "status", "-id"), name="delivery_status"),
             # search by recipient, exact or by prefix
             models.Index(fields=("recipient",), opclasses=("text_pattern_ops",), name="delivery_recipient"),
+            # the brake on a tenant's complaints
+            models.Index(
+                fields=("tenant", "complained_at"),
+                condition=Q(complained_at__isnull=False),
+                name="delivery_complained",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -190,13 +196,23 @@ class Suppression(models.Model):
     reason = models.CharField(max_length=12, help_text="bounce, complaint, unsubscribe, manual or import.")
     detail = models.TextField(blank=True, help_text="The reply or report that led here.")
     source_event = models.UUIDField(null=True)
+    #: of a bounce: the rule that read the refusal, what it meant, and who said so; a wrong rule is undone by them
+    rule = models.CharField(max_length=80, blank=True, db_default="")
+    category = models.CharField(max_length=20, blank=True, db_default="")
+    site = models.TextField(blank=True, db_default="")
+    brake_id = models.UUIDField(null=True, help_text="Provisional while a brake doubts it: it keeps no mail back.")
     created_at = models.DateTimeField()
     expires_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         db_table = "suppression"
         constraints = [models.UniqueConstraint(fields=("tenant", "stream", "address"), name="suppression_once")]
-        indexes = [models.Index(fields=("tenant", "-id"), name="suppression_newest")]
+        indexes = [
+            models.Index(fields=("tenant", "-id"), name="suppression_newest"),
+            # the brake, and an operator who undoes what a wrong reading of a provider did
+            models.Index(fields=("site", "created_at"), condition=~Q(site=""), name="suppression_site"),
+            models.Index(fields=("brake_id",), condition=Q(brake_id__isnull=False), name="suppression_brake"),
+        ]
 
     def __str__(self) -> str:
         return self.address

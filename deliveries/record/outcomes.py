@@ -20,8 +20,9 @@ from deliveries import queue
 from deliveries.models.fields import uuid7
 from deliveries.models.queue import NEVER
 from deliveries.models.sql import execute
-from deliveries.record import paces
+from deliveries.record import paces, tally
 from deliveries.record.settle import Change, Result, Row, Standing, Tried, settle
+from deliveries.record.suppressions import SECOND_SIGHT, SUPPRESS_FROM
 from deliveries.smtp.outcome import Broken, Replied, TlsFacts, Unable, Verdict
 from deliveries.smtp.reply import clean
 from deliveries.states import EventType, Status
@@ -65,6 +66,7 @@ def _record(results: Sequence[Result], parked: bool = False) -> dict[Status, int
         _write_attempts(changes, parked)
         _write_changes([c for c in changes if c[2].status is not None], parked)
         if not parked:
+            tally.count(results, now)
             paces.learn(results, now)  # last: whoever waits for a site's row waits for nothing else of ours
     counts: dict[Status, int] = {}
     for _, _, change in changes:
@@ -174,6 +176,7 @@ def _write_changes(changes: Sequence[_Changed], parked: bool) -> None:
         columns["event_data"].append(json.dumps(event_data(verdict, reply, result.host)))
         columns["suppress"].append(change.suppress)
         columns["kept"].append(change.kept)
+        columns["site"].append(result.tries[-1].attempted.hop.site if result.tries else "")
     execute(_CHANGES, columns)
 
 
@@ -214,7 +217,7 @@ SELECT * FROM unnest(
 
 _COLUMNS = (
     "id status reason category rule enhanced reply host attempts unknowns next settled duplicate row due event "
-    "event_type event_data suppress kept"
+    "event_type event_data suppress kept site"
 ).split()
 
 _CHANGES = f"""
@@ -224,9 +227,9 @@ WITH o AS (
         %(enhanced)s::text[], %(reply)s::text[], %(host)s::text[], %(attempts)s::int[], %(unknowns)s::int[],
         %(next)s::timestamptz[], %(settled)s::bool[], %(duplicate)s::bool[], %(row)s::text[], %(due)s::timestamptz[],
         %(event)s::uuid[], %(event_type)s::text[], %(event_data)s::text[], %(suppress)s::bool[],
-        %(kept)s::bool[]
+        %(kept)s::bool[], %(site)s::text[]
     ) AS o(id, status, reason, category, rule, enhanced, reply, host, attempts, unknowns, next, settled, duplicate,
-           row, due, event, event_type, event_data, suppress, kept)
+           row, due, event, event_type, event_data, suppress, kept, site)
 ), counted AS (
     UPDATE delivery d SET attempts = o.attempts FROM o WHERE d.id = o.id AND o.kept
 ), changed AS (
@@ -244,20 +247,21 @@ WITH o AS (
     UPDATE queued q SET due_at = o.due, lease_id = NULL, leased_until = NULL, started_at = NULL
       FROM o WHERE q.delivery_id = o.id AND o.row = '{Row.MOVE.name}'
     RETURNING q.lane, q.destination, q.due_at
-), suppressed AS (
-    INSERT INTO suppression (id, tenant_id, stream, address, reason, detail, source_event, created_at)
-    SELECT DISTINCT ON (c.tenant_id, lower(c.recipient)) make_uuid7(), c.tenant_id, '*', lower(c.recipient), 'bounce',
-           o.reply, o.event, now()
-      FROM o JOIN changed c ON c.id = o.id WHERE o.suppress
-    ON CONFLICT (tenant_id, stream, address) DO NOTHING
-    RETURNING tenant_id, address, reason
+), wanted AS (
+    SELECT DISTINCT ON (c.tenant_id, lower(c.recipient)) c.tenant_id, '*'::text AS stream,
+           lower(c.recipient) AS address, 'bounce'::text AS reason, o.reply AS detail, o.event AS source_event,
+           NULL::timestamptz AS expires_at, o.rule, o.category, o.site
+      FROM o JOIN changed c ON c.id = o.id
+     WHERE o.suppress OR (o.status = '{Status.BOUNCED}' AND {SECOND_SIGHT.format(category="o.category", c="c")})
+     ORDER BY c.tenant_id, lower(c.recipient)
+), suppressed AS ({SUPPRESS_FROM.format(wanted="wanted")}
 ), told AS (
     INSERT INTO event (id, tenant_id, type, message_id, delivery_id, place, recipient, data, created_at)
     SELECT o.event, c.tenant_id, o.event_type, c.message_id, c.id, c.events, c.recipient, o.event_data::jsonb, now()
       FROM o JOIN changed c ON c.id = o.id WHERE o.event IS NOT NULL
     UNION ALL
     SELECT make_uuid7(), s.tenant_id, '{EventType.SUPPRESSION_ADDED}', NULL, NULL, NULL, s.address,
-           jsonb_build_object('reason', s.reason), now()
+           jsonb_build_object('reason', s.reason, 'stream', s.stream), now()
       FROM suppressed s
     RETURNING id, tenant_id, type
 ), outbox AS ({queue.OUTBOX_FROM.format(events="told")}

@@ -19,7 +19,7 @@ from deliveries.models import InboundMessage
 from deliveries.models.fields import uuid7
 from deliveries.models.sql import execute
 from deliveries.record.again import again
-from deliveries.record.suppressions import SUPPRESS_FROM
+from deliveries.record.suppressions import SECOND_SIGHT, SUPPRESS_FROM
 from deliveries.smtp.reply import clean
 from deliveries.states import Category, EventType, Status, may_become
 
@@ -47,6 +47,8 @@ class Refused:
     suppress: bool
     diagnostic: str
     enhanced: str = ""
+    #: permanent for the domain: the address is dead where this is the second sight
+    second_sight: bool = False
 
 
 def bounced(reading: Reading, delivery_id: UUID, said: Refused) -> bool:
@@ -86,6 +88,7 @@ def _bounced(reading: Reading, delivery_id: UUID, said: Refused) -> bool:
                 "event": told,
                 "data": json.dumps(data),
                 "suppress": said.suppress,
+                "second_sight": said.second_sight,
             },
         )
         _read(reading, State.ACTED, reading.note, at)
@@ -165,6 +168,12 @@ _SUPPRESSION_TOLD = f"""
       FROM suppressed s
 """
 
+# who takes the mail of the recipient's domain: a report may come from any host
+_SITE = """
+    coalesce((SELECT mx.site FROM mx_site mx WHERE mx.domain = lower(split_part(c.recipient, '@', -1))),
+             lower(split_part(c.recipient, '@', -1)))
+"""
+
 _BOUNCED = f"""
 WITH changed AS (
     UPDATE delivery
@@ -177,8 +186,10 @@ WITH changed AS (
     DELETE FROM queued WHERE delivery_id = %(id)s AND NOT (lease_id IS NOT NULL AND started_at IS NOT NULL)
 ), wanted AS (
     SELECT c.tenant_id, '*'::text AS stream, lower(c.recipient) AS address, 'bounce'::text AS reason,
-           %(reply)s::text AS detail, %(event)s::uuid AS source_event, NULL::timestamptz AS expires_at
-      FROM changed c WHERE %(suppress)s
+           %(reply)s::text AS detail, %(event)s::uuid AS source_event, NULL::timestamptz AS expires_at,
+           %(rule)s::text AS rule, %(category)s::text AS category, {_SITE} AS site
+      FROM changed c
+     WHERE %(suppress)s OR (%(second_sight)s AND {SECOND_SIGHT.format(category="%(category)s::text", c="c")})
 ), suppressed AS ({SUPPRESS_FROM.format(wanted="wanted")}
 ), told AS (
     INSERT INTO event (id, tenant_id, type, message_id, delivery_id, place, recipient, data, created_at)
@@ -200,7 +211,7 @@ WITH changed AS (
 ), wanted AS (
     SELECT c.tenant_id, m.stream, lower(c.recipient) AS address, 'complaint'::text AS reason,
            'A complaint of the recipient came back.'::text AS detail, %(event)s::uuid AS source_event,
-           NULL::timestamptz AS expires_at
+           NULL::timestamptz AS expires_at, ''::text AS rule, ''::text AS category, ''::text AS site
       FROM changed c JOIN message m ON m.id = c.message_id
 ), suppressed AS ({SUPPRESS_FROM.format(wanted="wanted")}
 ), told AS (

@@ -16,16 +16,19 @@ from deliveries.models.sql import execute
 from deliveries.record.again import again
 from deliveries.states import EventType
 
-#: suppression rows for the relation {wanted}(tenant_id, stream, address, reason, detail, source_event, expires_at);
-#: returns those that are new. One that had run out is made new again.
+#: suppression rows for the relation {wanted}(tenant_id, stream, address, reason, detail, source_event, expires_at,
+#: rule, category, site); returns those that are new. One that had run out, or was provisional, is made new again.
 SUPPRESS_FROM = """
-    INSERT INTO suppression (id, tenant_id, stream, address, reason, detail, source_event, created_at, expires_at)
-    SELECT make_uuid7(), s.tenant_id, s.stream, s.address, s.reason, s.detail, s.source_event, now(), s.expires_at
+    INSERT INTO suppression (id, tenant_id, stream, address, reason, detail, source_event, rule, category, site,
+                             created_at, expires_at)
+    SELECT make_uuid7(), s.tenant_id, s.stream, s.address, s.reason, s.detail, s.source_event, s.rule, s.category,
+           s.site, now(), s.expires_at
       FROM {wanted} s
     ON CONFLICT (tenant_id, stream, address) DO UPDATE
        SET reason = EXCLUDED.reason, detail = EXCLUDED.detail, source_event = EXCLUDED.source_event,
+           rule = EXCLUDED.rule, category = EXCLUDED.category, site = EXCLUDED.site, brake_id = NULL,
            created_at = now(), expires_at = EXCLUDED.expires_at
-     WHERE suppression.expires_at <= now()
+     WHERE suppression.expires_at <= now() OR suppression.brake_id IS NOT NULL
     RETURNING tenant_id, stream, address, reason, source_event
 """
 
@@ -77,10 +80,24 @@ def remove(ids: Sequence[UUID], actor: str, tenant_id: UUID | None = None) -> in
     return int(row["n"])
 
 
+#: for a bounce of the relation {c}(tenant_id, recipient) whose category is {category}: a domain that is said not to
+#: exist for the second time, a day or more after the first, with nothing delivered in between
+SECOND_SIGHT = """
+    {category} = 'bad_domain' AND EXISTS (
+        SELECT FROM delivery e
+         WHERE e.recipient = {c}.recipient AND e.tenant_id = {c}.tenant_id AND e.status = 'bounced'
+           AND e.category = 'bad_domain'
+           AND e.settled_at BETWEEN now() - interval '30 days' AND now() - interval '1 day'
+           AND NOT EXISTS (SELECT FROM delivery f
+                            WHERE f.recipient = e.recipient AND f.tenant_id = e.tenant_id AND f.status = 'delivered'
+                              AND f.settled_at > e.settled_at))
+"""
+
 _ADD = f"""
 WITH wanted AS (
     SELECT %(tenant)s::uuid AS tenant_id, %(stream)s::text AS stream, a.address, %(reason)s::text AS reason,
-           %(detail)s::text AS detail, NULL::uuid AS source_event, %(expires)s::timestamptz AS expires_at
+           %(detail)s::text AS detail, NULL::uuid AS source_event, %(expires)s::timestamptz AS expires_at,
+           ''::text AS rule, ''::text AS category, ''::text AS site
       FROM unnest(%(addresses)s::text[]) AS a(address)
 ), suppressed AS ({SUPPRESS_FROM.format(wanted="wanted")}
 ), told AS (
