@@ -455,30 +455,44 @@ def attempted_yet():  # type: ignore[no-untyped-def]
 
 
 def test_tar_pits_beside_good_receivers_hold_their_own_places_only(town, settings) -> None:
-    settings.IN_FLIGHT = 20
     pits = int(os.environ.get("MAILAPI_PITS", "60"))
+    settings.IN_FLIGHT = max(20, pits * 2 // 5)  # 500 tar-pits beside the 200 of a process as it comes
     town.dns.set(DNS + "".join(f"pit{n}.test A 127.0.0.3\n" for n in range(pits)))
     known_sites("good.test")
     house = town.house
+    alone_s = p95_of_good_mail(house)
     mails = [house.draft(*[f"u@pit{n}.test" for n in range(i, min(i + 20, pits))]) for i in range(0, pits, 20)]
     accept(keys.hash_of(house.secret), mails)
-    accept(keys.hash_of(house.secret), [house.draft(f"u{n}@good.test") for n in range(100)])
     (fresh,) = house.send("me@one.test")  # a receiver that was never met, behind all of them
     pump = threading.Thread(target=lambda: (deliver.run(), connection.close()))
     pump.start()
-    good = Delivery.objects.filter(recipient__endswith="@good.test")
     begun = time.monotonic()
-    while good.exclude(status="delivered").exists():
-        assert time.monotonic() - begun < 60, "good mail waits for tar-pits"
+    while town.receiver.open["127.0.0.3"] < min(pits, settings.IN_FLIGHT // 2):
         time.sleep(0.05)
-    good_s = time.monotonic() - begun
+    beside_s = p95_of_good_mail(house)
     while Delivery.objects.get(id=fresh.id).status != "delivered":
         assert time.monotonic() - begun < 60, "a new receiver waits for tar-pits"
         time.sleep(0.05)
     fresh_s = time.monotonic() - begun
-    print(f"\n{pits} tar-pits: 100 good mails after {good_s:.1f} s, a new receiver's after {fresh_s:.1f} s, "
-          f"{town.receiver.open['127.0.0.3']} still hang")  # fmt: skip
+    print(f"\n{pits} tar-pits: p95 of good mail {alone_s:.2f} s alone, {beside_s:.2f} s beside them; "
+          f"a new receiver's after {fresh_s:.1f} s, {town.receiver.open['127.0.0.3']} still hang")  # fmt: skip
     assert town.receiver.open["127.0.0.3"] > 0  # they hang yet: nothing was won by waiting for them
     deliver.stop()
     pump.join(60)
     assert not pump.is_alive()
+
+
+def p95_of_good_mail(house: House) -> float:
+    """A mail every 20 ms, from accepted to delivered, in seconds; somebody else may pump already."""
+    ids = set()
+    for n in range(100):
+        ids |= {d.id for d in house.send(f"u{n}@good.test")}
+        time.sleep(0.02)
+        deliver.run()  # does nothing while another thread pumps
+    end = time.monotonic() + 60
+    while (good := Delivery.objects.filter(id__in=ids)).exclude(status="delivered").exists():
+        assert time.monotonic() < end, "good mail waits for tar-pits"
+        deliver.run()
+        time.sleep(0.02)
+    took = [(d.settled_at - d.created_at).total_seconds() for d in good if d.settled_at]
+    return statistics.quantiles(took, n=20)[-1]
