@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from deliveries import deliver, queue
 from deliveries.deliver import jobs
 from deliveries.models import Delivery
 from deliveries.retry import Schedule
+from deliveries.states import Status
 from tests.fakes.daemon import Receiver
 from tests.fakes.dns import FakeDns
 from tests.fakes.house import House, build, dkim_pair
@@ -69,22 +70,23 @@ class Postbox:
         return [self.settled(delivery) for delivery in self.house.send(*to, **fields)]
 
     def settled(self, delivery: Delivery) -> Delivery:
+        return self._pump(delivery, lambda: delivery.settled_at is not None)
+
+    def once(self, to: str, **fields: Any) -> Delivery:
+        """Accept one mail and pump until it has had its round, however that ends; a second one is far away."""
+        self.point(RETRY=Schedule(waits_s=(600,), max_age_s=3600))
+        (delivery,) = self.house.send(to, **fields)
+        return self._pump(delivery, lambda: delivery.status != Status.QUEUED)
+
+    def _pump(self, delivery: Delivery, done: Callable[[], bool]) -> Delivery:
         end = time.monotonic() + SETTLE_S
         while True:
             deliver.run()
             delivery.refresh_from_db()
-            if delivery.settled_at is not None:
+            if done():
                 return delivery
             assert time.monotonic() < end, f"{delivery.status}: {delivery.reason}"
             time.sleep(0.02)
-
-    def once(self, to: str, **fields: Any) -> Delivery:
-        """Accept one mail and pump one round, however it ends; a second one would come long after the test."""
-        self.point(RETRY=Schedule(waits_s=(600,), max_age_s=3600))
-        (delivery,) = self.house.send(to, **fields)
-        deliver.run()
-        delivery.refresh_from_db()
-        return delivery
 
 
 @contextlib.contextmanager
