@@ -11,6 +11,7 @@ from django.db import close_old_connections
 from deliveries import brakes as braking
 from deliveries import deliver as delivering
 from deliveries import feedback as feeding
+from deliveries import mailboxes as polling
 from deliveries import metrics, prune
 from deliveries import notify as notifying
 from deliveries.deliver import sweep as sweeping
@@ -40,6 +41,12 @@ def notify() -> None:
 def feedback() -> None:
     """Reports that came in."""
     _fresh(feeding.run)
+
+
+@shared_task(name="deliveries.mailboxes", soft_time_limit=110, time_limit=120)
+def mailboxes() -> None:
+    """Bounce mailboxes that are due."""
+    _fresh(polling.run)
 
 
 @shared_task(name="deliveries.brakes", soft_time_limit=50, time_limit=60)

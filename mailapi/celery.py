@@ -32,6 +32,8 @@ app.conf.update(
         "sweep": {"task": "deliveries.sweep", "schedule": 5.0, "options": {"expires": 5}},
         "notify": {"task": "deliveries.notify", "schedule": 1.0, "options": {"expires": 5}},
         "feedback": {"task": "deliveries.feedback", "schedule": 1.0, "options": {"expires": 5}},
+        # each mailbox once a minute, and within ten seconds where a person asks for it
+        "mailboxes": {"task": "deliveries.mailboxes", "schedule": 10.0, "options": {"expires": 10}},
         "brakes": {"task": "deliveries.brakes", "schedule": 10.0, "options": {"expires": 10}},
         "watch": {"task": "deliveries.watch", "schedule": 60.0, "options": {"expires": 60}},
         "housekeeping": {"task": "deliveries.housekeeping", "schedule": 3600.0, "options": {"expires": 600}},

@@ -319,6 +319,7 @@ UNFOLD = {
                 "separator": True,
                 "items": [
                     _menu("Domains", "language", "sendingdomain"),
+                    _menu("Bounce mailboxes", "mark_email_unread", "bouncemailbox"),
                     _menu("API keys", "key", "apikey"),
                     _menu("Webhook endpoints", "webhook", "webhookendpoint"),
                     _menu("Webhook posts", "outbox", "webhookdelivery"),

@@ -11,7 +11,7 @@ from deliveries.models.fields import EncryptedField, uuid7
 
 
 class BounceMailbox(models.Model):
-    """A mailbox that is polled for returned mail, for people who cannot open port 25. Without a tenant: the operator's."""
+    """A mailbox polled for returned mail, for people who cannot open port 25. Without a tenant: the operator's."""
 
     class Protocol(models.TextChoices):
         IMAP = "imap", "IMAP"
@@ -69,6 +69,9 @@ class FetchedMail(models.Model):
         db_table = "fetched_mail"
         constraints = [models.UniqueConstraint(fields=("mailbox", "key"), name="fetched_mail_once")]
 
+    def __str__(self) -> str:
+        return self.key
+
 
 class InboundRoute(models.Model):
     """An address at a verified domain of a tenant at which mail is received; `*` is every other one of that domain."""
@@ -125,3 +128,6 @@ class Handover(models.Model):
     class Meta:
         db_table = "handover"
         indexes = [models.Index(fields=("due_at",), condition=Q(state="pending"), name="handover_due")]
+
+    def __str__(self) -> str:
+        return f"{self.forward_path}: {self.state}"

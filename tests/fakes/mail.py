@@ -15,6 +15,7 @@ from deliveries.models import (
     Attachment,
     Attempt,
     AuditEntry,
+    BounceMailbox,
     Delivery,
     Destination,
     Event,
@@ -220,6 +221,9 @@ def everything(owner: Tenant, mark: str) -> dict[type, Any]:
             state="acted",
         ),
         AuditEntry: AuditEntry.objects.create(tenant=owner, actor=mark, action="key.created", subject=mark),
+        BounceMailbox: BounceMailbox.objects.create(
+            tenant=owner, host="imap.example.com", username=f"{mark}@example.com", password=b"never shown"
+        ),
         Membership: Membership.objects.create(
             tenant=owner, user=User.objects.create_user(f"{mark}-member", is_staff=True), role="viewer"
         ),

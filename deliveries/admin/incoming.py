@@ -1,0 +1,137 @@
+"""Mailboxes that are polled for bounces, addresses that receive, and the handing on of what they received."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from unfold.decorators import display
+from unfold.widgets import UnfoldAdminPasswordWidget
+
+from deliveries import mailboxes
+from deliveries.admin.access import access
+from deliveries.admin.tenant import TenantAdmin
+from deliveries.models import BounceMailbox
+
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?|[0-9A-Fa-f:.]+")
+
+
+def clean_host(host: str) -> str:
+    """A name or an IP literal; nothing that a URL or a shell would read in another way."""
+    host = host.strip().rstrip(".").lower()
+    if not _HOST.fullmatch(host):
+        raise forms.ValidationError("A host name, such as imap.example.com.")
+    return host
+
+
+def clean_port(port: int) -> int:
+    if not 1 <= port <= 65_535:
+        raise forms.ValidationError("A port is a number from 1 to 65535.")
+    return port
+
+
+class MailboxForm(forms.ModelForm):
+    secret = forms.CharField(
+        label="Password",
+        required=False,
+        max_length=500,
+        strip=False,
+        widget=UnfoldAdminPasswordWidget(render_value=False),
+        help_text="Left empty, the one that is kept stays.",
+    )
+
+    class Meta:
+        model = BounceMailbox
+        fields = (
+            "tenant", "protocol", "host", "port", "tls", "username", "folder", "delete_after", "enabled",
+        )  # fmt: skip
+
+    def clean_host(self) -> str:
+        return clean_host(self.cleaned_data["host"])
+
+    def clean_port(self) -> int:
+        return clean_port(self.cleaned_data["port"])
+
+    def clean(self) -> dict[str, Any] | None:
+        data = super().clean() or self.cleaned_data
+        if not data.get("secret") and self.instance._state.adding:
+            self.add_error("secret", "A mailbox has a password.")
+        for name in ("username", "secret", "folder"):
+            if not (data.get(name) or "").isprintable():
+                self.add_error(name, "Line breaks and control characters are not possible here.")
+        return data
+
+
+@admin.register(BounceMailbox)
+class BounceMailboxAdmin(TenantAdmin):
+    """Without a tenant it is the operator's, and may stand in our own network; a tenant's is on the Internet."""
+
+    list_display = ("username", "host", "protocol", "state", "last_polled_at", "short_error")
+    list_display_links = ("username", "host")
+    form = MailboxForm
+    actions = ("check_now", "remove")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).defer("password")
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        asked = ["tenant", "protocol", "host", "port", "tls", "username", "secret", "folder", "delete_after", "enabled"]
+        if obj is not None:
+            asked = [*asked[1:], "last_polled_at", "next_poll_at", "failures", "last_error"]
+            if not self.has_change_permission(request, obj):
+                asked.remove("secret")
+        return [(None, {"fields": asked})]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return ("last_polled_at", "next_poll_at", "failures", "last_error")
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        form = super().get_form(request, obj, change, **kwargs)
+        if "tenant" in form.base_fields:
+            # without a tenant it would be the operator's
+            form.base_fields["tenant"].required = not access(request).operator
+        return form
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return self.has_act_permission(request)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        if isinstance(obj, BounceMailbox) and obj.tenant_id is None:
+            return access(request).operator
+        return self.has_act_permission(request, obj)
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: Any) -> None:
+        if secret := form.cleaned_data.get("secret"):
+            obj.password = secret.encode()
+        super().save_model(request, obj, form, change)
+        mailboxes.check_now(BounceMailbox.objects.filter(pk=obj.pk))
+        self.audit(request, "mailbox.changed" if change else "mailbox.added", str(obj), obj.tenant_id)
+
+    @display(description="State", label={"on": "success", "failing": "danger", "off": "warning", "new": "info"})
+    def state(self, box: BounceMailbox) -> str:
+        if not box.enabled:
+            return "off"
+        if box.failures:
+            return "failing"
+        return "on" if box.last_polled_at else "new"
+
+    @display(description="What is wrong")
+    def short_error(self, box: BounceMailbox) -> str:
+        return box.last_error if len(box.last_error) <= 100 else box.last_error[:99] + "…"
+
+    @admin.action(description="Check now", permissions=["act"])
+    def check_now(self, request: HttpRequest, queryset: QuerySet[BounceMailbox]) -> None:
+        count = mailboxes.check_now(self.acting(request, queryset))
+        messages.success(request, f"{count} will be checked within ten seconds.")
+
+    @admin.action(description="Remove", permissions=["act"])
+    def remove(self, request: HttpRequest, queryset: QuerySet[BounceMailbox]) -> None:
+        rows = list(self.acting(request, queryset).defer("password"))
+        for box in rows:
+            self.audit(request, "mailbox.removed", str(box), box.tenant_id)
+        BounceMailbox.objects.filter(id__in=[box.pk for box in rows]).delete()
+        messages.success(request, f"{len(rows)} removed. Mail that lies in them stays there.")
