@@ -7,8 +7,12 @@ Bounces and complaints write their suppressions with the outcome (outcomes, repo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 from uuid import UUID
+
+from django.db.models import QuerySet
 
 from deliveries import queue
 from deliveries.models import Suppression, Tenant
@@ -73,6 +77,69 @@ def add_many(
     return [rows[a] for a in folded]
 
 
+class Listed(Protocol):
+    """An address of a list that is loaded; what `deliveries.imports` reads."""
+
+    @property
+    def address(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def detail(self) -> str: ...
+    @property
+    def stream(self) -> str: ...
+    @property
+    def expires_at(self) -> datetime | None: ...
+
+
+def load(tenant_id: UUID, rows: Sequence[Listed], rule: str, actor: str) -> int:
+    """Put a piece of a list on the tenant's, without events, in one transaction; how many were new.
+
+    `rule` names where the list came from, so that it can be undone by it. No (address, stream) stands there twice.
+    """
+    rows = sorted(rows, key=lambda r: (r.stream, r.address))
+    params = {
+        "tenant": tenant_id,
+        "rule": rule,
+        "actor": actor,
+        "stream": [r.stream for r in rows],
+        "address": [r.address for r in rows],
+        "reason": [r.reason for r in rows],
+        "detail": [r.detail for r in rows],
+        "expires": [r.expires_at for r in rows],
+    }
+    row = again(lambda: execute(_LOAD, params).fetchone())
+    assert row is not None
+    return int(row["n"])
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """What a wrong reading put on the list: any of rule, site and reason, within a window of time."""
+
+    since: datetime
+    until: datetime
+    rule: str = ""
+    site: str = ""
+    reason: str = ""
+    #: None: of every tenant
+    tenants: Sequence[UUID] | None = None
+
+    def rows(self) -> QuerySet[Suppression]:
+        found = Suppression.objects.filter(created_at__gte=self.since, created_at__lte=self.until)
+        wanted = {"rule": self.rule, "site": self.site, "reason": self.reason}
+        found = found.filter(**{name: value for name, value in wanted.items() if value})
+        return found if self.tenants is None else found.filter(tenant_id__in=self.tenants)
+
+
+def undo(mistake: Mistake, actor: str) -> int:
+    """Take all of it off the list, a thousand per transaction; how many."""
+    removed = 0
+    while ids := list(mistake.rows().values_list("id", flat=True)[:1_000]):
+        removed += remove(ids, actor)
+    return removed
+
+
 def remove(ids: Sequence[UUID], actor: str, tenant_id: UUID | None = None) -> int:
     """Take rows off the list, only the tenant's where one is given; how many there were."""
     row = again(lambda: execute(_REMOVE, {"ids": list(ids), "tenant": tenant_id, "actor": actor}).fetchone())
@@ -113,6 +180,22 @@ WITH wanted AS (
       FROM suppressed s
 )
 SELECT 1
+"""
+
+_LOAD = f"""
+WITH wanted AS (
+    SELECT %(tenant)s::uuid AS tenant_id, a.stream, a.address, a.reason, a.detail, NULL::uuid AS source_event,
+           a.expires_at, %(rule)s::text AS rule, ''::text AS category, ''::text AS site
+      FROM unnest(%(stream)s::text[], %(address)s::text[], %(reason)s::text[], %(detail)s::text[],
+                  %(expires)s::timestamptz[]) AS a(stream, address, reason, detail, expires_at)
+), suppressed AS ({SUPPRESS_FROM.format(wanted="wanted")}
+), audited AS (
+    INSERT INTO audit_entry (id, tenant_id, actor, action, subject, at)
+    SELECT make_uuid7(), %(tenant)s::uuid, %(actor)s::text, 'suppression.imported',
+           count(*) || ' by ' || %(rule)s::text, now()
+      FROM suppressed HAVING count(*) > 0
+)
+SELECT count(*) AS n FROM suppressed
 """
 
 _REMOVE = f"""
