@@ -66,17 +66,14 @@ def greets(host: str, port: int) -> Callable[[], bool]:
     return probe
 
 
-def http_ok(host: str, port: int, path: str) -> Callable[[], bool]:
-    """A ready probe: GET answers 200."""
-
-    def probe() -> bool:
-        link = http.client.HTTPConnection(host, port, timeout=3)
-        try:
-            link.request("GET", path)
-            return link.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            link.close()
-
-    return probe
+def http_get(host: str, port: int, path: str, timeout_s: float = 10) -> tuple[int, str]:
+    """Status and the beginning of the body; 0 and the reason when nothing answers."""
+    link = http.client.HTTPConnection(host, port, timeout=timeout_s)
+    try:
+        link.request("GET", path)
+        answer = link.getresponse()
+        return answer.status, answer.read(2000).decode(errors="replace")
+    except (OSError, http.client.HTTPException) as e:
+        return 0, str(e)
+    finally:
+        link.close()

@@ -27,7 +27,7 @@ from .stack import PORTS, POSTGRES, ROOT, VALKEY, Address, Plan, command, parts
 from .supervisor import ChildDied, Supervisor
 from .words import Refusal, Stopped, complain, say
 
-READY_S = 120.0  # until every part answers
+READY_S = 240.0  # until every part answers; 10 are usual, but the machine may be busy
 MIGRATE_S = 600.0
 MIGRATED = "migrated.json"
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from .addresses import greets, http_ok, listens
+from .addresses import greets, http_get, listens
 from .supervisor import Child
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,6 +115,7 @@ def parts(plan: Plan) -> list[Child]:
 
 
 def web(plan: Plan) -> Child:
+    host = plan.url.removeprefix("http://").rsplit(":", 1)[0].strip("[]")  # never the wildcard that it may listen on
     return Child(
         name="web",
         argv=_python(
@@ -127,7 +128,8 @@ def web(plan: Plan) -> Child:
         cwd=ROOT,
         stage=DOORS,
         stop_s=KILL_AFTER_S + 3,
-        ready=http_ok(plan.url.split("://")[1].rsplit(":", 1)[0].strip("[]"), plan.web.port, "/health/ready"),
+        ready=lambda: http_get(host, plan.web.port, "/health/ready")[0] == 200,
+        lacks=lambda: http_get(host, plan.web.port, "/health/ready")[1],
     )
 
 

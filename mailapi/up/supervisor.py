@@ -26,6 +26,7 @@ from .words import Refusal, Stopped, complain
 GUARD = Path(__file__).with_name("guard.py")
 LOG_MAX_OCTETS = 10 * 1024 * 1024  # a log that is longer at the start is put aside as NAME.log.1
 POLL_S = 0.03
+POLL_MOST_S = 0.25  # a part that is starting has better things to do than to answer us
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Child:
     stop_s: float = 5.0  # seconds between stop_signal and SIGKILL
     grace_s: float = 3.0  # the same, when the supervisor itself has died
     owner: tuple[int, int] | None = None  # uid, gid; None = as we are
-    ready: Callable[[], bool] | None = None  # cheap, never raises, asked again until True
+    ready: Callable[[], bool] | None = None  # cheap, asked again until True
+    lacks: Callable[[], str] | None = None  # what it says is missing, asked when it is not ready in time
 
 
 class ChildDied(Refusal):
@@ -126,6 +128,7 @@ class Supervisor:
         """Until each of the named parts answers. Raises ChildDied, Stopped, or Refusal after timeout_s."""
         waiting = [self.running[name] for name in names]
         deadline = time.monotonic() + timeout_s
+        pause_s = POLL_S
         while True:
             self.check()
             waiting = [r for r in waiting if not r.is_ready]
@@ -134,9 +137,12 @@ class Supervisor:
             if all(r.is_ready for r in waiting):
                 return
             if time.monotonic() > deadline:
-                slow = ", ".join(r.child.name for r in waiting if not r.is_ready)
-                raise Refusal(f"{slow} did not answer within {timeout_s:.0f} s; see {self.logs}")
-            self._sleep(POLL_S)
+                slow = [r.child for r in waiting if not r.is_ready]
+                names = ", ".join(c.name for c in slow)
+                said = "".join(f" ({c.lacks()})" for c in slow if c.lacks)
+                raise Refusal(f"{names} did not answer within {timeout_s:.0f} s{said}; see {self.logs}")
+            self._sleep(pause_s)
+            pause_s = min(pause_s * 1.2, POLL_MOST_S)
 
     def check(self) -> None:
         """Raises Stopped when a signal came, ChildDied when a part is gone."""
