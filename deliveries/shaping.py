@@ -10,6 +10,7 @@ it is away, mail goes on: the last known number of processes divides places and 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import time
@@ -19,6 +20,7 @@ from uuid import uuid4
 
 import redis
 from django.conf import settings
+from django.db import connection
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +31,6 @@ _SIGN_S = 1.0
 BURST_S = 5.0
 #: after a failure Valkey is not asked for so long: the pump must not wait for time-outs
 _AWAY_S = 5.0
-_PUMPING = "mailapi:pumping"
-_RATE = "mailapi:rate:"
 
 # GCRA: the counter is the time at which all that was granted will have been earned; it expires by itself. A negative
 # number gives back. Valkey's clock counts, so that hosts need not agree on theirs.
@@ -86,6 +86,10 @@ class Shaping:
         self._client = (
             redis.Redis.from_url(url, socket_timeout=0.5, socket_connect_timeout=0.5) if url else None
         )  # fmt: skip
+        # installations that share a Valkey must not share their limits
+        house = f"{settings.SECRET_KEY}/{connection.settings_dict['NAME']}"
+        self.prefix = f"mailapi:{hashlib.sha256(house.encode()).hexdigest()[:12]}:"
+        self._all = self.prefix + "pumping"
         self._pumping = [self.name]
         self._signed = -ALIVE_S
         self._away_until = 0.0
@@ -104,7 +108,7 @@ class Shaping:
             args += wants[site]
         if (client := self._there()) is not None:
             try:
-                answer = client.eval(_GRANT, len(sites), *(_RATE + site for site in sites), *args)
+                answer = client.eval(_GRANT, len(sites), *(f"{self.prefix}rate:{site}" for site in sites), *args)
                 return dict(zip(sites, map(int, answer), strict=True))
             except redis.RedisError as e:
                 self._failed(e)
@@ -119,7 +123,7 @@ class Shaping:
         self._signed = -ALIVE_S
         if (client := self._there()) is not None:
             try:
-                client.zrem(_PUMPING, self.name)
+                client.zrem(self._all, self.name)
             except redis.RedisError as e:
                 self._failed(e)
 
@@ -132,10 +136,10 @@ class Shaping:
         try:
             at = time.time()
             pipe = client.pipeline(transaction=False)
-            pipe.zadd(_PUMPING, {self.name: at})
-            pipe.zremrangebyscore(_PUMPING, "-inf", at - ALIVE_S)
-            pipe.expire(_PUMPING, int(ALIVE_S) * 2)
-            pipe.zrange(_PUMPING, 0, -1)
+            pipe.zadd(self._all, {self.name: at})
+            pipe.zremrangebyscore(self._all, "-inf", at - ALIVE_S)
+            pipe.expire(self._all, int(ALIVE_S) * 2)
+            pipe.zrange(self._all, 0, -1)
             names = [name.decode() for name in pipe.execute()[-1]]
         except redis.RedisError as e:
             self._failed(e)

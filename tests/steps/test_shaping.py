@@ -323,11 +323,15 @@ def valkey() -> Iterator[redis.Redis]:
         client.ping()
     except redis.RedisError:
         pytest.skip("no Valkey")
-    for key in client.scan_iter("mailapi:rate:*.test"):
-        client.delete(key)
-    client.delete("mailapi:pumping")
+    forget(client)
     yield client
-    client.delete("mailapi:pumping")
+    forget(client)
+
+
+def forget(client: redis.Redis) -> None:
+    """What a flush takes from this installation; others may use the same Valkey."""
+    for key in client.scan_iter(shaping.Shaping().prefix + "*"):
+        client.delete(key)
 
 
 def test_the_parts_of_processes_that_pump_add_up_and_a_leaver_gives_his_to_the_others(valkey, monkeypatch) -> None:
@@ -347,7 +351,7 @@ def test_a_rate_holds_for_all_processes_together_and_what_was_not_used_comes_bac
     assert two.grant({"rate.test": (60, 4)})["rate.test"] <= 2  # 5 s worth at once
     two.give_back({"rate.test": (60, 3)})
     assert one.grant({"rate.test": (60, 3)})["rate.test"] >= 3
-    assert 0 < valkey.pttl("mailapi:rate:rate.test") <= 10_000
+    assert 0 < valkey.pttl(one.prefix + "rate:rate.test") <= 10_000
 
 
 def test_without_valkey_mail_goes_on_and_the_failure_is_counted() -> None:
@@ -365,8 +369,7 @@ def test_a_flush_of_valkey_forgets_no_suspension(valkey) -> None:
     Site.objects.filter(name="google.com").update(suspended_until=end)
     before = shaping.Shaping(name="p1")
     assert queue.claim(uuid4(), 10, PLENTY, {}, shaper=before).rows == ()
-    for key in valkey.scan_iter("mailapi:*"):
-        valkey.delete(key)
+    forget(valkey)
     after = shaping.Shaping(name="p1")
     assert queue.claim(uuid4(), 10, PLENTY, {}, shaper=after).rows == ()
     house.send("b@google.com")
