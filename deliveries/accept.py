@@ -302,12 +302,12 @@ WITH api AS (
 ), delivery_rows AS (
     INSERT INTO delivery (id, message_id, tenant_id, position, field, recipient, status, reason, category, rule,
                           enhanced, reply, host, attempts, unknowns, late, duplicate_possible, created_at, expires_at,
-                          next_attempt_at, settled_at)
+                          next_attempt_at, settled_at, events)
     SELECT id, message, tenant_id, position, field, recipient, status,
            CASE WHEN suppressed IS NOT NULL
                 THEN 'The address is on the suppression list (' || suppressed || ').' ELSE '' END,
            '', '', '', '', '', 0, 0, false, false, now(), expires_at,
-           CASE WHEN suppressed IS NULL THEN due_at END, CASE WHEN suppressed IS NOT NULL THEN now() END
+           CASE WHEN suppressed IS NULL THEN due_at END, CASE WHEN suppressed IS NOT NULL THEN now() END, 1
       FROM path
 ), queued_rows AS (
     INSERT INTO queued (delivery_id, lane, destination, tenant_id, due_at, size)

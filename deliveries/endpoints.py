@@ -1,34 +1,38 @@
-"""Webhook endpoints: made, listed by read models, removed. What they hear is written by record and accept."""
+"""Webhook endpoints: made, changed, given new secrets, removed. What they hear is written by record and accept."""
 
 from __future__ import annotations
 
 import base64
 import secrets
 from collections.abc import Sequence
+from datetime import timedelta
 from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
+from django.utils import timezone
 
 from deliveries import fetch
 from deliveries.errors import AddressRefused, BadInput, Fault
 from deliveries.models import AuditEntry, WebhookEndpoint
+from deliveries.states import EventType
 
 #: each event of a tenant is written once for each of its endpoints
 MOST = 20
+#: how long the secret before the newest still signs, and the longest that may be asked for
+OVERLAP = timedelta(hours=24)
+MOST_OVERLAP = timedelta(days=7)
+_SECRET_OCTETS = 32
 
 
 def new_secret() -> str:
-    """`whsec_` and 24 random octets in base64, the form that the verifiers of Standard Webhooks read."""
-    return "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode("ascii")
+    """`whsec_` and 256 random bits in base64, the form that the verifiers of Standard Webhooks read."""
+    return "whsec_" + base64.b64encode(secrets.token_bytes(_SECRET_OCTETS)).decode("ascii")
 
 
 def create(tenant_id: UUID, url: str, events: Sequence[str], actor: str) -> tuple[WebhookEndpoint, str]:
-    """A new endpoint and its signing secret. BadInput when the URL can never be posted to."""
-    try:
-        fetch.check_url(url, allow_private=settings.WEBHOOK_ALLOW_PRIVATE)
-    except AddressRefused as refused:
-        raise BadInput([Fault("endpoint", "invalid_url", f"This URL cannot be used: {refused}.")]) from None
+    """A new endpoint and its signing secret. BadInput when the URL can never be posted to, or an event is unknown."""
+    _check(url, events)
     secret = new_secret()
     with transaction.atomic():
         if WebhookEndpoint.objects.filter(tenant_id=tenant_id).count() >= MOST:
@@ -39,6 +43,65 @@ def create(tenant_id: UUID, url: str, events: Sequence[str], actor: str) -> tupl
         )
         AuditEntry.objects.create(tenant_id=tenant_id, actor=actor, action="webhook.created", subject=url[:300])
     return endpoint, secret
+
+
+def update(
+    tenant_id: UUID,
+    endpoint_id: UUID,
+    actor: str,
+    *,
+    url: str | None = None,
+    events: Sequence[str] | None = None,
+    enabled: bool | None = None,
+) -> bool:
+    """Change what is not None; False when the tenant has no such endpoint. BadInput as create().
+
+    Another URL, and switching on, forget what failed before: the five days begin anew. What came while an endpoint
+    was off is not told by itself; a replay of that window tells it (deliveries.notify.ask).
+    """
+    with transaction.atomic():
+        row = WebhookEndpoint.objects.select_for_update().filter(tenant_id=tenant_id, id=endpoint_id).first()
+        if row is None:
+            return False
+        _check(url, events or ())
+        told = []
+        if url is not None and url != row.url:
+            row.url, row.failing_since = url, None
+            told.append(f"to {url}")
+        if events is not None:
+            row.events = sorted(set(events))
+            told.append("events " + (", ".join(row.events) or "all but the opt-in ones"))
+        if enabled is not None and enabled != row.enabled:
+            row.enabled, row.failing_since = enabled, None
+            row.disabled_reason = "" if enabled else f"Switched off by {actor}."[:300]
+            told.append("on" if enabled else "off")
+        if told:
+            row.save(update_fields=["url", "events", "enabled", "disabled_reason", "failing_since"])
+            subject = f"{row.url}: {'; '.join(told)}"
+            AuditEntry.objects.create(tenant_id=tenant_id, actor=actor, action="webhook.changed", subject=subject[:300])
+    return True
+
+
+def rotate(tenant_id: UUID, endpoint_id: UUID, actor: str, overlap: timedelta = OVERLAP) -> str | None:
+    """A new secret; None when the tenant has no such endpoint.
+
+    For `overlap` the one before signs too, so that a receiver verifies with either (PROTOCOL 33); zero ends it now, for
+    a secret that leaked. There are two at most: one that was replaced twice signs nothing any more.
+    """
+    secret = new_secret()
+    with transaction.atomic():
+        row = WebhookEndpoint.objects.select_for_update().filter(tenant_id=tenant_id, id=endpoint_id).first()
+        if row is None:
+            return None
+        kept = timedelta() < overlap
+        row.previous_secret = row.secret if kept else None
+        row.previous_until = timezone.now() + overlap if kept else None
+        row.secret = secret.encode("ascii")
+        row.save(update_fields=["secret", "previous_secret", "previous_until"])
+        AuditEntry.objects.create(
+            tenant_id=tenant_id, actor=actor, action="webhook.secret_rotated", subject=row.url[:300]
+        )
+    return secret
 
 
 def remove(tenant_id: UUID, endpoint_id: UUID, actor: str) -> bool:
@@ -52,3 +115,20 @@ def remove(tenant_id: UUID, endpoint_id: UUID, actor: str) -> bool:
             tenant_id=tenant_id, actor=actor, action="webhook.removed", subject=endpoint.url[:300]
         )
     return True
+
+
+def _check(url: str | None, events: Sequence[str]) -> None:
+    faults = []
+    if url is not None:
+        try:
+            fetch.check_url(url, allow_private=settings.WEBHOOK_ALLOW_PRIVATE)
+        except AddressRefused as refused:
+            faults.append(Fault("endpoint", "invalid_url", f"This URL cannot be used: {refused}."))
+    known = ", ".join(sorted(EventType))
+    faults += [
+        Fault(f"events[{i}]", "unknown_event", f"There is no such event; known are {known}.")
+        for i, name in enumerate(events)
+        if name not in EventType.__members__.values()
+    ]
+    if faults:
+        raise BadInput(faults)

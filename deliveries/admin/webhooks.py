@@ -46,7 +46,7 @@ class WebhookEndpointAdmin(TenantAdmin):
     actions = ("remove",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        return super().get_queryset(request).defer("secret")
+        return super().get_queryset(request).defer("secret", "previous_secret")
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         if obj is None:
@@ -142,7 +142,7 @@ class WebhookDeliveryAdmin(TenantAdmin):
     list_select_related = ("endpoint",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        return super().get_queryset(request).defer("body", "endpoint__secret")
+        return super().get_queryset(request).defer("body", "endpoint__secret", "endpoint__previous_secret")
 
     fields = ("type", "endpoint", "state_word", "tries", "next_try_at", "created_at", "event_id", "signed_body")
     readonly_fields = fields

@@ -73,8 +73,10 @@ def claim(free: int, failing: int, busy: Mapping[UUID, int]) -> list[Telling]:
             id=row["id"],
             tenant_id=row["tenant_id"],
             endpoint_id=row["endpoint_id"],
+            event_id=row["event_id"],
             url=row["url"],
-            secrets=decrypt(bytes(row["secret"])).decode("ascii"),
+            # the newest first; the one before it as long as it is good (PROTOCOL 33)
+            secrets=" ".join(decrypt(bytes(row[s])).decode("ascii") for s in ("secret", "previous") if row[s]),
             body=row["body"] or made[row["event_id"]],
             tries=row["tries"],
             failing=row["failing"],
@@ -135,6 +137,7 @@ def _columns(posted: Sequence[Posted]) -> dict[str, list[object]]:
         "try_id": [uuid7() for _ in posted],
         "id": [p.telling.id for p in posted],
         "at": [p.at for p in posted],
+        "url": [p.telling.url for p in posted],
         "address": [p.address for p in posted],
         "status": [p.status for p in posted],
         "elapsed": [p.elapsed_ms for p in posted],
@@ -201,6 +204,7 @@ UPDATE webhook_delivery d SET next_try_at = now() + make_interval(secs => %(leas
   FROM locked l, webhook_endpoint e
  WHERE d.id = l.id AND e.id = d.endpoint_id
 RETURNING d.id, d.tenant_id, d.endpoint_id, d.event_id, d.body, d.tries, e.url, e.secret,
+          CASE WHEN e.previous_until > now() THEN e.previous_secret END AS previous,
           e.failing_since IS NOT NULL AS failing
 """
 
@@ -216,12 +220,13 @@ UPDATE webhook_delivery SET next_try_at = now() WHERE id = ANY (%(ids)s::uuid[])
 _RECORD = f"""
 WITH p AS (
     SELECT * FROM unnest(
-        %(try_id)s::uuid[], %(id)s::uuid[], %(at)s::timestamptz[], %(address)s::text[], %(status)s::int[],
-        %(elapsed)s::int[], %(answer)s::text[], %(error)s::text[], %(state)s::text[], %(wait)s::float8[]
-    ) AS p(try_id, id, at, address, status, elapsed, answer, error, state, wait)
+        %(try_id)s::uuid[], %(id)s::uuid[], %(at)s::timestamptz[], %(url)s::text[], %(address)s::text[],
+        %(status)s::int[], %(elapsed)s::int[], %(answer)s::text[], %(error)s::text[], %(state)s::text[],
+        %(wait)s::float8[]
+    ) AS p(try_id, id, at, url, address, status, elapsed, answer, error, state, wait)
 ), logged AS (
-    INSERT INTO webhook_try (id, delivery_id, at, address, status_code, elapsed_ms, response, error)
-    SELECT try_id, id, at, address, status, elapsed, answer, error FROM p
+    INSERT INTO webhook_try (id, delivery_id, at, url, address, status_code, elapsed_ms, response, error)
+    SELECT try_id, id, at, url, address, status, elapsed, answer, error FROM p
 )
 UPDATE webhook_delivery d
    SET state = p.state, tries = d.tries + 1, next_try_at = now() + make_interval(secs => p.wait)

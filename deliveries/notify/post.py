@@ -36,6 +36,7 @@ class Telling:
     id: UUID
     tenant_id: UUID
     endpoint_id: UUID
+    event_id: UUID
     url: str
     secrets: str
     body: str
@@ -94,8 +95,12 @@ async def post(telling: Telling, allow_private: bool, timeout_s: float = TIMEOUT
 
 
 def headers(telling: Telling, timestamp: int) -> dict[str, str]:
-    """The signature under both names: verifiers of Svix read the one, of Standard Webhooks the other."""
-    ident = f"msg_{telling.id}"
+    """The signature under both names: verifiers of Svix read the one, of Standard Webhooks the other.
+
+    The id is the event's, the same at every try, at every endpoint, after a replay and in GET /events: what was heard
+    by one way is known when it comes by another.
+    """
+    ident = f"msg_{telling.event_id}"
     signed = sign(telling.secrets, ident, timestamp, telling.body)
     made = {"content-type": "application/json", "user-agent": USER_AGENT}
     for prefix in ("webhook", "svix"):

@@ -72,7 +72,8 @@ def _suppression(row: Suppression) -> dict[str, Any]:
 
 
 def webhooks(tenant_id: UUID, limit: int, after: UUID | None, before: UUID | None) -> Page:
-    rows, more = keyset(WebhookEndpoint.objects.filter(tenant_id=tenant_id).defer("secret"), limit, after, before)
+    own = WebhookEndpoint.objects.filter(tenant_id=tenant_id).defer("secret", "previous_secret")
+    rows, more = keyset(own, limit, after, before)
     return [_webhook(row) for row in rows], more
 
 
@@ -90,4 +91,6 @@ def _webhook(row: WebhookEndpoint) -> dict[str, Any]:
         "status": "enabled" if row.enabled else "disabled",
         "endpoint": row.url,
         "events": row.events,
+        "disabled_reason": row.disabled_reason,
+        "failing_since": iso(row.failing_since),
     }

@@ -42,6 +42,24 @@ def tell(notices: Sequence[Notice]) -> list[UUID]:
     return ids
 
 
+def tell_one(notice: Notice, endpoint_id: UUID) -> UUID:
+    """The same for one endpoint alone, whatever it and the others ask for: a test; the event's id."""
+    ident = uuid7()
+    params = {"id": ident, "tenant": notice.tenant_id, "type": notice.type.value, "endpoint": endpoint_id}
+    execute(_TELL_ONE, {**params, "recipient": notice.recipient, "data": json.dumps(dict(notice.data))})
+    return ident
+
+
+_TELL_ONE = """
+WITH told AS (
+    INSERT INTO event (id, tenant_id, type, message_id, delivery_id, recipient, data, created_at)
+    VALUES (%(id)s::uuid, %(tenant)s::uuid, %(type)s::text, NULL, NULL, %(recipient)s::text, %(data)s::jsonb, now())
+    RETURNING id, tenant_id, type
+)
+INSERT INTO webhook_delivery (id, tenant_id, endpoint_id, event_id, type, body, state, tries, next_try_at, created_at)
+SELECT make_uuid7(), tenant_id, %(endpoint)s::uuid, id, type, '', 'pending', 0, now(), now() FROM told
+"""
+
 _TELL = f"""
 WITH told AS (
     INSERT INTO event (id, tenant_id, type, message_id, delivery_id, recipient, data, created_at)

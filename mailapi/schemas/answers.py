@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -107,11 +107,90 @@ class WebhookLine(Answer):
     status: Literal["enabled", "disabled"]
     endpoint: str
     events: list[str] = Field(description="Empty: all but the opt-in ones.")
+    disabled_reason: str = Field(description="Why it is off; empty while it is on.")
+    failing_since: str | None = Field(description="The first failure since the last 2xx.")
 
 
 class Webhook(WebhookLine):
     object: Literal["webhook"]
     signing_secret: str
+
+
+class WebhookChanged(Answer):
+    object: Literal["webhook"]
+    id: str
+
+
+class WebhookTested(Answer):
+    object: Literal["webhook_event"]
+    id: str = Field(description="The event's id; it is told to this endpoint alone.")
+
+
+class WebhookReplayed(Answer):
+    object: Literal["webhook_replay"]
+    replayed: int = Field(description="Events that are due now; those that waited already are not counted.")
+    has_more: bool = Field(description="A replay is bounded: ask again, for a window from `next_from` on.")
+    next_from: str | None
+
+
+WebhookEventStatus = Literal["pending", "attempting", "success", "failed"]
+
+
+class WebhookEventLine(Answer):
+    """One event of one endpoint. `attempting`: it failed and is tried again."""
+
+    id: str
+    type: str
+    created_at: str
+    status: WebhookEventStatus
+    tries: int = Field(description="Since it was first told, or last replayed.")
+    next_attempt_at: str | None
+
+
+class WebhookEvent(WebhookEventLine):
+    object: Literal["webhook_event"]
+    payload: dict[str, Any] = Field(description="The body, as it is signed.")
+
+
+class WebhookEventList(Answer):
+    object: Literal["list"]
+    has_more: bool
+    data: list[WebhookEventLine]
+
+
+class WebhookAttempt(Answer):
+    """One POST and what came back."""
+
+    id: str
+    http_status_code: int | None = Field(description="Null where no complete answer came; `error` says why.")
+    response: str = Field(description="The first 2 KB of the answer's body.")
+    sent_at: str
+    elapsed_ms: int
+    error: str
+    endpoint: str = Field(description="Where it went.")
+    address: str = Field(description="The IP address that the URL was pinned to.")
+
+
+class WebhookAttemptList(Answer):
+    object: Literal["list"]
+    has_more: bool
+    data: list[WebhookAttempt]
+
+
+class EventTold(Answer):
+    """The body of a webhook, and the event's id (`msg_` and this is the `webhook-id` header)."""
+
+    id: str
+    type: str
+    created_at: str
+    data: dict[str, Any]
+
+
+class EventPage(Answer):
+    object: Literal["list"]
+    has_more: bool
+    next: str | None = Field(description="The cursor: `after` of the next request, also when `data` is empty.")
+    data: list[EventTold]
 
 
 class WebhookDeleted(Answer):

@@ -17,7 +17,7 @@ from pydantic.json_schema import model_json_schema
 from mailapi.schemas import answers
 from mailapi.schemas.emails import MAX_BATCH, SendEmail
 from mailapi.schemas.suppressions import AddSuppression, AddSuppressions, RemoveSuppressions
-from mailapi.schemas.webhooks import CreateWebhook
+from mailapi.schemas.webhooks import KNOWN, CreateWebhook, ReplayWebhook, RotateSecret, UpdateWebhook
 
 
 class Shapes(PydanticExtension):
@@ -128,9 +128,79 @@ describe_webhook = extend_schema_view(
         operation_id="getWebhook", summary="A webhook", tags=["webhooks"], request=None, parameters=[_WEBHOOK_ID],
         responses=_answers(answers.Webhook, 404),
     ),
+    patch=extend_schema(
+        operation_id="updateWebhook", summary="Change a webhook, or switch it off or on", tags=["webhooks"],
+        request=UpdateWebhook, parameters=[_WEBHOOK_ID],
+        responses=_answers(answers.WebhookChanged, 400, 404, 413, 422),
+    ),
     delete=extend_schema(
         operation_id="deleteWebhook", summary="Remove a webhook", tags=["webhooks"], request=None,
         parameters=[_WEBHOOK_ID], responses=_answers(answers.WebhookDeleted, 404),
+    ),
+)  # fmt: skip
+_EVENT_ID = OpenApiParameter("event_id", OpenApiTypes.UUID, OpenApiParameter.PATH)
+
+
+def _webhook_verb(name: str, summary: str, shape: Any, request: Any = None, path: Any = (), **more: Any) -> Any:
+    return extend_schema_view(
+        post=extend_schema(
+            operation_id=name, summary=summary, tags=["webhooks"], request=request, parameters=[_WEBHOOK_ID, *path],
+            responses=_answers(shape, 400, 404, 413, 422), **more,
+        )
+    )  # fmt: skip
+
+
+describe_webhook_rotate = _webhook_verb(
+    "rotateSigningSecret", "A new signing secret; the one before signs too for a while", answers.WebhookCreated,
+    RotateSecret,
+)  # fmt: skip
+describe_webhook_test = _webhook_verb("testWebhook", "Tell this webhook alone a webhook.test", answers.WebhookTested)
+describe_webhook_replay = _webhook_verb(
+    "replayWebhook", "Tell one event, a window or all that failed again", answers.WebhookReplayed, ReplayWebhook,
+    description="At most 10,000 events at a time, with their first ids and bodies.",
+)  # fmt: skip
+describe_webhook_event_replay = _webhook_verb(
+    "replayWebhookEvent", "Tell one event again", answers.WebhookTested, path=[_EVENT_ID]
+)
+describe_webhook_events = extend_schema_view(
+    get=extend_schema(
+        operation_id="listWebhookEvents", summary="What this webhook was told, newest first", tags=["webhooks"],
+        request=None, parameters=[_WEBHOOK_ID, *_PAGE], responses=_answers(answers.WebhookEventList, 404, 422),
+    ),
+)  # fmt: skip
+describe_webhook_event = extend_schema_view(
+    get=extend_schema(
+        operation_id="getWebhookEvent", summary="One of these events, with its body", tags=["webhooks"], request=None,
+        parameters=[_WEBHOOK_ID, _EVENT_ID], responses=_answers(answers.WebhookEvent, 404),
+    ),
+)  # fmt: skip
+describe_webhook_attempts = extend_schema_view(
+    get=extend_schema(
+        operation_id="listWebhookAttempts", summary="Every POST of an event, newest first", tags=["webhooks"],
+        request=None, parameters=[_WEBHOOK_ID, _EVENT_ID, *_PAGE],
+        responses=_answers(answers.WebhookAttemptList, 404, 422),
+    ),
+)  # fmt: skip
+describe_events = extend_schema_view(
+    get=extend_schema(
+        operation_id="listEvents", summary="Events in order, oldest first, by cursor", tags=["events"], request=None,
+        parameters=[
+            _PAGE[0],
+            OpenApiParameter("after", OpenApiTypes.UUID, description="`next` of the page before."),
+            OpenApiParameter(
+                "types", {"type": "array", "items": {"type": "string", "enum": KNOWN}}, explode=False,
+                description="With commas between; without it all but the opt-in ones.",
+            ),
+        ],
+        responses=_answers(answers.EventPage, 422),
+        description="For those who cannot take webhooks. An event is here some two seconds after it happened, in an "
+        "order that no later one disturbs: a cursor passes nothing over.",
+    ),
+)  # fmt: skip
+describe_event = extend_schema_view(
+    get=extend_schema(
+        operation_id="getEvent", summary="An event", tags=["events"], request=None, parameters=[_EVENT_ID],
+        responses=_answers(answers.EventTold, 404),
     ),
 )  # fmt: skip
 describe_domains = extend_schema_view(get=_list("domains", "listDomains", answers.DomainList, "domains"))

@@ -1,17 +1,35 @@
-"""Endpoints that hear what became of the mail."""
+"""Endpoints that hear what became of the mail: made, changed, tested; what they were told, and told again."""
 
 from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+from uuid import UUID
 
 from django.http import HttpResponse, JsonResponse
 from rest_framework.request import Request
 
 from deliveries import endpoints
+from deliveries.notify import ask, log
 from deliveries.read import account as read
+from deliveries.read.emails import iso
+from mailapi.schemas import webhooks as shapes
 from mailapi.schemas.body import json_body
-from mailapi.schemas.faults import read_shape
-from mailapi.schemas.openapi import describe_webhook, describe_webhooks
-from mailapi.schemas.webhooks import CreateWebhook, across_fields
+from mailapi.schemas.faults import Shape, read_shape
+from mailapi.schemas.openapi import (
+    describe_webhook,
+    describe_webhook_attempts,
+    describe_webhook_event,
+    describe_webhook_event_replay,
+    describe_webhook_events,
+    describe_webhook_replay,
+    describe_webhook_rotate,
+    describe_webhook_test,
+    describe_webhooks,
+)
 from mailapi.views.base import View, found, listed, page_of, path_id
+
+S = TypeVar("S", bound=Shape)
 
 
 @describe_webhooks
@@ -21,7 +39,7 @@ class Webhooks(View):
 
     def post(self, request: Request) -> HttpResponse:
         with json_body(request._request) as body:
-            asked = read_shape(body, CreateWebhook, across_fields)
+            asked = read_shape(body, shapes.CreateWebhook, shapes.across_fields)
         caller = self.caller()
         url = asked.endpoint or asked.url or ""
         endpoint, secret = endpoints.create(caller.tenant_id, url, asked.events, f"key:{caller.key_id}")
@@ -33,7 +51,113 @@ class Webhook(View):
     def get(self, request: Request, webhook_id: str) -> HttpResponse:
         return found(read.webhook(self.caller().tenant_id, path_id(webhook_id)))
 
+    def patch(self, request: Request, webhook_id: str) -> HttpResponse:
+        caller, endpoint_id = self.caller(), path_id(webhook_id)
+        with json_body(request._request) as body:
+            # the SDK repeats the path's id in the body
+            if isinstance(body.value, dict):
+                body.value.pop("webhook_id", None)
+            asked = read_shape(body, shapes.UpdateWebhook, shapes.one_url)
+        known = endpoints.update(
+            caller.tenant_id,
+            endpoint_id,
+            f"key:{caller.key_id}",
+            url=asked.endpoint or asked.url,
+            events=asked.events,
+            enabled=None if asked.status is None else asked.status == "enabled",
+        )
+        return found({"object": "webhook", "id": str(endpoint_id)} if known else None)
+
     def delete(self, request: Request, webhook_id: str) -> HttpResponse:
         caller, endpoint_id = self.caller(), path_id(webhook_id)
         gone = endpoints.remove(caller.tenant_id, endpoint_id, f"key:{caller.key_id}")
         return found({"object": "webhook", "id": str(endpoint_id), "deleted": True} if gone else None)
+
+
+@describe_webhook_rotate
+class Rotate(View):
+    def post(self, request: Request, webhook_id: str) -> HttpResponse:
+        caller, endpoint_id = self.caller(), path_id(webhook_id)
+        overlap = timedelta(hours=_asked(request, shapes.RotateSecret).overlap_hours)
+        secret = endpoints.rotate(caller.tenant_id, endpoint_id, f"key:{caller.key_id}", overlap)
+        return found(secret and {"object": "webhook", "id": str(endpoint_id), "signing_secret": secret})
+
+
+@describe_webhook_test
+class Test(View):
+    def post(self, request: Request, webhook_id: str) -> HttpResponse:
+        caller, endpoint_id = self.caller(), path_id(webhook_id)
+        _asked(request, Shape)
+        event_id = ask.test(caller.tenant_id, endpoint_id, f"key:{caller.key_id}")
+        return found(event_id and _event(event_id))
+
+
+@describe_webhook_replay
+class Replay(View):
+    def post(self, request: Request, webhook_id: str) -> HttpResponse:
+        caller, endpoint_id = self.caller(), path_id(webhook_id)
+        with json_body(request._request) as body:
+            asked = read_shape(body, shapes.ReplayWebhook, shapes.one_kind)
+        whose, actor = (caller.tenant_id, endpoint_id), f"key:{caller.key_id}"
+        done: ask.Replayed | None
+        if asked.event_id:
+            one = ask.replay_event(*whose, asked.event_id, actor)
+            done = None if one is None else ask.Replayed(int(one))
+        elif asked.from_:
+            done = ask.replay_window(*whose, asked.from_, asked.to or datetime.now(UTC), actor)
+        else:
+            done = ask.replay_failed(*whose, actor)
+        return found(
+            done
+            and {
+                "object": "webhook_replay",
+                "replayed": done.count,
+                "has_more": done.more,
+                "next_from": iso(done.next_from),
+            }
+        )
+
+
+@describe_webhook_events
+class Events(View):
+    def get(self, request: Request, webhook_id: str) -> HttpResponse:
+        return _page(log.events(self.caller().tenant_id, path_id(webhook_id), *page_of(request)))
+
+
+@describe_webhook_event
+class Event(View):
+    def get(self, request: Request, webhook_id: str, event_id: str) -> HttpResponse:
+        return found(log.event(self.caller().tenant_id, path_id(webhook_id), path_id(event_id)))
+
+
+@describe_webhook_attempts
+class Attempts(View):
+    def get(self, request: Request, webhook_id: str, event_id: str) -> HttpResponse:
+        whose = self.caller().tenant_id, path_id(webhook_id), path_id(event_id)
+        return _page(log.attempts(*whose, *page_of(request)))
+
+
+@describe_webhook_event_replay
+class EventReplay(View):
+    def post(self, request: Request, webhook_id: str, event_id: str) -> HttpResponse:
+        caller, event = self.caller(), path_id(event_id)
+        _asked(request, Shape)
+        known = ask.replay_event(caller.tenant_id, path_id(webhook_id), event, f"key:{caller.key_id}")
+        return found(None if known is None else _event(event))
+
+
+def _event(event_id: UUID) -> dict[str, Any]:
+    return {"object": "webhook_event", "id": str(event_id)}
+
+
+def _page(page: tuple[list[dict[str, Any]], bool] | None) -> HttpResponse:
+    return found(None) if page is None else listed(*page)
+
+
+def _asked(request: Request, shape: type[S]) -> S:
+    """A body that may be missing (neither Content-Length nor Transfer-Encoding) or `{}`, as the SDKs send it."""
+    meta = request.META
+    if (meta.get("CONTENT_LENGTH") or "0") == "0" and "HTTP_TRANSFER_ENCODING" not in meta:
+        return shape()
+    with json_body(request._request) as body:
+        return read_shape(body, shape)

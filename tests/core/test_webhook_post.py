@@ -19,7 +19,7 @@ SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 def telling(tries: int = 0, secrets: str = SECRET) -> Telling:
-    return Telling(uuid4(), uuid4(), uuid4(), "https://example.com/", secrets, '{"type":"email.sent"}', tries)
+    return Telling(uuid4(), uuid4(), uuid4(), uuid4(), "https://example.com/", secrets, '{"type":"email.sent"}', tries)
 
 
 def posted(tries: int, status: int | None, retry_after_s: float = 0.0) -> Posted:

@@ -109,6 +109,17 @@ def test_the_sdk_makes_shows_lists_and_removes_a_webhook(account):
     assert made["object"] == "webhook" and made["signing_secret"].startswith("whsec_")
     assert resend.Webhooks.get(made["id"])["endpoint"] == "https://app.example.com/hook"
     assert [w["id"] for w in resend.Webhooks.list()["data"]] == [made["id"]]
+    changed = {"webhook_id": made["id"], "events": ["email.sent"], "status": "disabled"}
+    assert resend.Webhooks.update(changed)["id"] == made["id"]
+    assert resend.Webhooks.get(made["id"])["status"] == "disabled"
+    resend.Webhooks.update({"webhook_id": made["id"], "status": "enabled"})
+    turned = resend.Webhooks.rotate_signing_secret(made["id"])
+    assert turned["signing_secret"] not in ("", made["signing_secret"])
+    resend.Emails.send({"from": f"a@{account.domain}", "to": ["delivered@simulator.test"], "subject": "x", "text": "y"})
+    (event,) = resend.Webhooks.list_events(made["id"])["data"]
+    assert resend.Webhooks.get_event(made["id"], event["id"])["payload"]["type"] == event["type"] == "email.sent"
+    assert resend.Webhooks.replay_event(made["id"], event["id"])["id"] == event["id"]
+    assert resend.Webhooks.list_event_attempts(made["id"], event["id"], {"limit": 1})["object"] == "list"
     assert resend.Webhooks.remove(made["id"])["deleted"] is True
 
 

@@ -45,6 +45,12 @@ class Client:
     def get(self, path):
         return self.http.get(path, HTTP_AUTHORIZATION=f"Bearer {self.secret}")
 
+    def patch(self, path, body=None):
+        octets = json.dumps(body or {}).encode()
+        return self.http.patch(
+            path, octets, content_type="application/json", HTTP_AUTHORIZATION=f"Bearer {self.secret}"
+        )
+
     def delete(self, path):
         return self.http.delete(path, HTTP_AUTHORIZATION=f"Bearer {self.secret}")
 

@@ -2,12 +2,14 @@
 
 import re
 from datetime import UTC, datetime
+from functools import partial
+from itertools import product
 
 import pytest
 from django.core import checks as django_checks
 from django.db import connection
 
-from deliveries.models import AuditEntry, SendingDomain, Suppression, WebhookEndpoint
+from deliveries.models import AuditEntry, Event, SendingDomain, Suppression, WebhookEndpoint
 from mailapi import checks
 from mailapi.schemas import answers
 from mailapi.schemas.openapi import document
@@ -120,29 +122,31 @@ def test_no_endpoint_shows_anything_of_another_tenant(api):
     """Every path of the description, with every id of the other tenant, and every list."""
     other = Client(make_tenant())
     at = datetime.now(UTC)
-    ids = {
-        "email_id": other.send().json()["id"],
-        "webhook_id": other.post("/webhooks", {"endpoint": "https://app.example.com/"}).json()["id"],
-    }
+    hook = other.post("/webhooks", {"endpoint": "https://app.example.com/"}).json()
+    ids = {"email_id": other.send().json()["id"], "webhook_id": hook["id"]}
+    ids["event_id"] = str(Event.objects.filter(tenant_id=other.tenant.id).latest("id").id)
     Suppression.objects.create(tenant=other.tenant, address="secret@x.example", reason="bounce", created_at=at)
     asked = 0
     for path, methods in document()["paths"].items():
         if path.startswith("/health"):
             continue
-        for method in set(methods) & {"get", "delete", "put", "patch"}:
+        names = re.findall(r"{(\w+)}", path)
+        for method in set(methods) & ({"get", "delete", "put", "patch"} | ({"post"} if names else set())):
             call = getattr(api, method)
-            if "{" in path:
-                name = re.findall(r"{(\w+)}", path)[0]
-                for value in ids.values():  # also ids of other kinds of objects
-                    answer = call(path.replace("{" + name + "}", value))
-                    assert answer.status_code == 404, (method, path, answer.content)
+            if method == "post":
+                call = partial(api.post, body={"failed": True} if path.endswith("{webhook_id}/replay") else {})
+            if names:
+                for values in product(ids.values(), repeat=len(names)):  # also ids of other kinds of objects
+                    filled = re.sub(r"{\w+}", "{}", path).format(*values)
+                    answer = call(filled)
+                    assert answer.status_code == 404, (method, filled, answer.content)
                 asked += 1
             else:
                 body = call(path).content.decode()
                 assert not any(value in body for value in [*ids.values(), other.domain, "secret@x.example"])
                 asked += 1
-    assert asked >= 7
-    assert other.get(f"/webhooks/{ids['webhook_id']}").status_code == 200
+    assert asked >= 20
+    assert other.get(f"/webhooks/{hook['id']}").json()["signing_secret"] == hook["signing_secret"]
 
 
 # --- health -------------------------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def test_an_accepted_mail_is_told_once_signed_under_both_header_names() -> None:
     renamed = {k.replace("svix-", "webhook-"): v for k, v in came.headers.items() if not k.startswith("webhook-")}
     assert Webhook(secret).verify(came.body, renamed) == told
     (row,) = rows(endpoint)
-    assert came.headers["webhook-id"] == f"msg_{row.id}"
+    assert came.headers["webhook-id"] == f"msg_{row.event_id}"
     assert (row.state, row.tries, row.body.encode()) == ("delivered", 1, came.body)
     assert told["type"] == "email.sent" and told["created_at"].endswith("Z")
     data = told["data"]
