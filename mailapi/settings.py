@@ -305,6 +305,7 @@ UNFOLD = {
                     _menu("Messages", "mail", "message"),
                     _menu("Suppressions", "block", "suppression"),
                     _menu("Inbound", "inbox", "inboundmessage"),
+                    _menu("Brakes", "front_hand", "brake", _OPERATOR),
                     _menu("Sites", "speed", "site", _OPERATOR),
                     _menu("Destinations", "dns", "destination", _OPERATOR),
                     {

@@ -6,10 +6,10 @@ Importing this package registers them. Read `access` (who), `tenant` (what that 
 
 from django.contrib import admin
 
-from deliveries.admin import accounts, incoming, lists, messages, received, webhooks
+from deliveries.admin import accounts, brakes, incoming, lists, messages, received, suppressions, webhooks
 
 admin.site.index_template = "panel/home.html"
 admin.site.extra_urls = received.urls  # type: ignore[attr-defined]
 admin.site.enable_nav_sidebar = True
 
-__all__ = ["accounts", "incoming", "lists", "messages", "received", "webhooks"]
+__all__ = ["accounts", "brakes", "incoming", "lists", "messages", "received", "suppressions", "webhooks"]

@@ -13,6 +13,7 @@ from django.db.models import Prefetch, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.html import format_html
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import display
@@ -25,6 +26,7 @@ from deliveries.admin.keyset import Rows
 from deliveries.admin.operate import actor
 from deliveries.admin.tenant import OperatorAdmin, TenantAdmin
 from deliveries.models import ApiKey, DkimKey, Membership, SendingDomain, Tenant, User
+from deliveries.record import brakes
 
 admin.site.unregister(Group)  # roles are memberships; Django's groups would be a second, idle system
 
@@ -212,6 +214,7 @@ class TenantsAdmin(OperatorAdmin):
     list_display = ("name", "created_at", "suspended_at", "suspended_reason")
     search_fields = ("name__istartswith",)
     fields = ("name", "suspended_at", "suspended_reason")
+    actions = ("suspend", "release")
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return access(request).operator
@@ -221,8 +224,25 @@ class TenantsAdmin(OperatorAdmin):
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: Any) -> None:
         super().save_model(request, obj, form, change)
+        if change and "suspended_at" in form.changed_data and obj.suspended_at is None:
+            self._release(request, obj)
         what = ", ".join(form.changed_data) or "nothing"
         self.audit(request, "tenant.changed" if change else "tenant.created", f"{obj.name}: {what}", obj.pk)
+
+    @admin.action(description="Suspend", permissions=["act"])
+    def suspend(self, request: HttpRequest, queryset: QuerySet[Tenant]) -> None:
+        for tenant in queryset:
+            brakes.hold_tenant(tenant.pk, f"Suspended by {actor(request)}.", actor(request), timezone.now())
+        messages.success(request, "Suspended: nothing of theirs is accepted or sent until they are released.")
+
+    @admin.action(description="Release", permissions=["act"])
+    def release(self, request: HttpRequest, queryset: QuerySet[Tenant]) -> None:
+        for tenant in queryset:
+            self._release(request, tenant)
+
+    def _release(self, request: HttpRequest, tenant: Tenant) -> None:
+        count = brakes.release_tenant(tenant.pk, actor(request))
+        messages.success(request, f"{tenant} is released; {count} held mails are due now.")
 
 
 class MembershipInline(TabularInline):

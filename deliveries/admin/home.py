@@ -10,6 +10,7 @@ from django.urls import reverse
 
 from deliveries.admin.access import access
 from deliveries.admin.messages import TONE
+from deliveries.models import Brake
 from deliveries.read.panel import COUNT_LIMIT, last_day
 from deliveries.states import Status
 
@@ -47,5 +48,8 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         if status in _ALWAYS or counts.get(status)
     ]
     context["messages_url"] = link
+    if access(request).operator:
+        context["brakes"] = list(Brake.objects.filter(state=Brake.State.OPEN).select_related("tenant")[:20])
+        context["brakes_url"] = reverse("admin:deliveries_brake_changelist")
     context["title"] = "The last 24 hours"
     return context

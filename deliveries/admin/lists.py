@@ -1,10 +1,9 @@
-"""Suppressions, inbound mail, destinations, the audit log."""
+"""Inbound mail, destinations, sites, the audit log."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from django import forms
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.db.models.functions import Length
@@ -16,70 +15,14 @@ from unfold.decorators import display
 from deliveries.admin.keyset import Rows
 from deliveries.admin.operate import actor
 from deliveries.admin.tenant import OperatorAdmin, TenantAdmin
-from deliveries.models import AuditEntry, Destination, InboundMessage, Site, Suppression
+from deliveries.models import AuditEntry, Destination, InboundMessage, Site
 from deliveries.models.queue import NEVER
-from deliveries.record import sites, suppressions
+from deliveries.record import sites
 
 #: octets of an inbound mail's source shown on its page
 MAX_SOURCE = 256 * 1024
 #: sites and destinations on their one page
 MAX_SITES = 200
-
-
-class ReasonFilter(admin.SimpleListFilter):
-    title = parameter_name = "reason"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(r, r) for r in ("bounce", "complaint", "unsubscribe", "manual", "import")]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.filter(reason=self.value()) if self.value() else queryset
-
-
-class SuppressionForm(forms.ModelForm):
-    class Meta:
-        model = Suppression
-        fields = ("tenant", "address", "detail")
-
-    def clean_address(self) -> str:
-        address: str = self.cleaned_data["address"].strip().lower()
-        if address.count("@") < 1 or any(c.isspace() for c in address):
-            raise forms.ValidationError("An address looks like name@example.com.")
-        return address
-
-
-@admin.register(Suppression)
-class SuppressionAdmin(TenantAdmin):
-    list_display = ("address", "reason", "stream", "short_detail", "created_at", "expires_at")
-    list_filter = (ReasonFilter,)
-    search_fields = ("address__startswith",)
-    search_help_text = "Address, or its beginning"
-    form = SuppressionForm
-    actions = ("remove",)
-
-    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        if obj is None:
-            return ("tenant", "address", "detail")
-        return ("address", "tenant", "stream", "reason", "detail", "created_at", "expires_at")
-
-    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
-        return super().get_search_results(request, queryset, search_term.strip().lower())
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return self.has_act_permission(request)
-
-    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: Any) -> None:
-        obj.pk = suppressions.add(obj.tenant, obj.address, "manual", obj.detail, actor(request)).pk
-
-    @display(description="Detail")
-    def short_detail(self, row: Suppression) -> str:
-        return row.detail if len(row.detail) <= 100 else row.detail[:99] + "…"
-
-    @admin.action(description="Remove from the list", permissions=["act"])
-    def remove(self, request: HttpRequest, queryset: QuerySet[Suppression]) -> None:
-        ids = list(self.acting(request, queryset).values_list("id", flat=True))
-        count = suppressions.remove(ids, actor(request))
-        messages.success(request, f"{count} removed. Mail to them is accepted again.")
 
 
 class InboundFilter(admin.SimpleListFilter):

@@ -13,6 +13,7 @@ from deliveries.admin.tenant import OperatorAdmin, TenantAdmin
 from deliveries.models import (
     ApiKey,
     AuditEntry,
+    Brake,
     Destination,
     Event,
     InboundMessage,
@@ -29,7 +30,7 @@ from tests.fakes import mail
 pytestmark = pytest.mark.django_db
 
 #: what belongs to the installation; every other model admin is a TenantAdmin
-OPERATORS = {Tenant, User, Destination, Site}
+OPERATORS = {Tenant, User, Destination, Site, Brake}
 TENANTS = [m for m in admin.site._registry if m not in OPERATORS]
 
 
@@ -125,6 +126,8 @@ def values(row) -> list:
 def test_what_belongs_to_the_installation_is_closed_to_members(three, model):
     mail.destination()
     mail.site(suspended_until=datetime.now(UTC) + timedelta(hours=1), reason="asked us to slow down", last_reply="421")
+    at = datetime.now(UTC)
+    Brake.objects.create(site="x.test", reason="x.test refused all", refused=60, since=at, at=at)
     client = login(mail.person("olga", three["red"][0], role="owner"))
     row = model._default_manager.first()
     for name, args in (("changelist", ()), ("change", (row.pk,)), ("delete", (row.pk,))):

@@ -1,0 +1,56 @@
+"""Brakes: what was held because too much of it was refused, and what the operator decides."""
+
+from __future__ import annotations
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from unfold.decorators import display
+
+from deliveries.admin.operate import actor
+from deliveries.admin.tenant import OperatorAdmin
+from deliveries.models import Brake, Suppression
+from deliveries.record import brakes
+
+
+@admin.register(Brake)
+class BrakeAdmin(OperatorAdmin):
+    """Open ones are decided by the actions: undo (the refusals were false) or confirm (they were true)."""
+
+    list_display = ("at", "word", "site", "tenant", "reason", "provisional", "until", "decided_by")
+    list_display_links = ("at",)
+    list_select_related = ("tenant",)
+    fields = (
+        "word", "site", "tenant", "category", "reason", "refused", "provisional", "since", "at", "until", "decided_at",
+        "decided_by",
+    )  # fmt: skip
+    readonly_fields = fields
+    actions = ("undo", "confirm")
+
+    @display(description="State", label={"open": "danger", "ended": "warning", "undone": "success"})
+    def word(self, brake: Brake) -> str:
+        return brake.state
+
+    @display(description="Provisional suppressions")
+    def provisional(self, brake: Brake) -> int:
+        return Suppression.objects.filter(brake_id=brake.pk).count() if brake.site else 0
+
+    @admin.action(description="Undo: the refusals were false", permissions=["act"])
+    def undo(self, request: HttpRequest, queryset: QuerySet[Brake]) -> None:
+        for brake in queryset:
+            if brake.tenant_id is not None:
+                count = brakes.release_tenant(brake.tenant_id, actor(request))
+                messages.success(request, f"{brake.tenant} is released; {count} held mails are due now.")
+                continue
+            done = brakes.undo(brake.pk, actor(request))
+            messages.success(
+                request,
+                f"{brake.site}: {done.removed} suppressions removed, mail goes on. {done.refused} or more mails "
+                "bounced meanwhile and are not sent again.",
+            )
+
+    @admin.action(description="Confirm: the refusals were true", permissions=["act"])
+    def confirm(self, request: HttpRequest, queryset: QuerySet[Brake]) -> None:
+        for brake in queryset.exclude(site=""):
+            count = brakes.confirm(brake.pk, actor(request))
+            messages.success(request, f"{brake.site}: {count} suppressions stand, mail goes on.")

@@ -1,0 +1,138 @@
+"""The suppression list in the panel: import with a preview, export, undo in bulk; brakes that the operator decides."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from deliveries.models import Brake, Site, Suppression, Tenant
+from deliveries.record import brakes
+from deliveries.states import Category
+from tests.fakes import mail
+
+pytestmark = pytest.mark.django_db
+
+LIST = "/admin/deliveries/suppression/"
+
+
+def login(user) -> Client:
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def path(name: str) -> str:
+    return reverse(f"admin:deliveries_suppression_{name}")
+
+
+@pytest.fixture
+def shop():
+    return mail.tenant("shop")
+
+
+def file(text: str) -> SimpleUploadedFile:
+    return SimpleUploadedFile("list.csv", text.encode())
+
+
+def test_a_file_is_shown_before_it_is_imported(shop):
+    client = login(mail.person("dev", shop, role="developer"))
+    asked = {"tenant": str(shop.pk), "form": "csv", "reason": ""}
+    text = "email,reason\ngone@a.example,bounce\n<b>x</b>,bounce\nann@a.example,\n"
+    page = client.post(path("import_list"), {**asked, "file": file(text)})
+    html = page.content.decode()
+    assert "<strong>2</strong> addresses" in html and "gone@a.example" in html and "line 3" in html
+    assert "<b>x</b>" not in html
+    assert not Suppression.objects.filter(tenant=shop).exists()
+    done = client.post(path("import_list"), {"confirmed": page.context["signed"]}, follow=True)
+    assert "2 new" in done.content.decode()
+    found = dict(Suppression.objects.filter(tenant=shop).values_list("address", "reason"))
+    assert found == {"gone@a.example": "bounce", "ann@a.example": "import"}
+
+
+def test_a_preview_of_another_person_or_changed_by_hand_imports_nothing(shop):
+    dev, other = (login(mail.person(n, shop, role="developer")) for n in ("dev", "other"))
+    asked = {"tenant": str(shop.pk), "form": "csv", "reason": "", "file": file("a@a.example\n")}
+    signed = dev.post(path("import_list"), asked).context["signed"]
+    other.post(path("import_list"), {"confirmed": signed})
+    dev.post(path("import_list"), {"confirmed": signed + "x"})
+    assert not Suppression.objects.exists()
+
+
+def test_a_viewer_imports_and_undoes_nothing_and_nobody_imports_into_a_foreign_tenant(shop):
+    viewer = login(mail.person("vera", shop))
+    for name in ("import_list", "undo_many"):
+        assert viewer.get(path(name)).status_code == 403
+    blue = mail.tenant("blue")
+    dev = login(mail.person("dev", shop, role="developer"))
+    asked = {"tenant": str(blue.pk), "form": "csv", "reason": "", "file": file("a@a.example\n")}
+    page = dev.post(path("import_list"), asked)
+    assert "signed" not in page.context
+
+
+def test_a_file_that_is_no_list_is_refused_beside_its_field(shop):
+    dev = login(mail.person("dev", shop, role="developer"))
+    asked = {"tenant": str(shop.pk), "form": "ses", "reason": "", "file": file("{}")}
+    assert "holds no list" in dev.post(path("import_list"), asked).content.decode()
+
+
+def test_an_undo_shows_its_count_first_and_stays_within_the_own_tenants(shop):
+    blue, now = mail.tenant("blue"), timezone.now()
+    for tenant in (shop, blue):
+        for i, rule in enumerate(("wrong", "wrong", "right")):
+            Suppression.objects.create(
+                tenant=tenant, address=f"u{i}@x.test", reason="bounce", rule=rule, site="x.test", created_at=now
+            )
+    dev = login(mail.person("dev", shop, role="developer"))
+    asked = {
+        "rule": "wrong", "site": "x.test", "since": f"{now - timedelta(hours=1):%Y-%m-%d %H:%M}",
+        "until": f"{now + timedelta(hours=1):%Y-%m-%d %H:%M}",
+    }  # fmt: skip
+    page = dev.post(path("undo_many"), asked)
+    assert page.context["count"] == 2 and Suppression.objects.filter(tenant=shop).count() == 3
+    assert "2 removed" in dev.post(path("undo_many"), {**asked, "confirmed": "1"}, follow=True).content.decode()
+    assert Suppression.objects.filter(tenant=shop).count() == 1 and Suppression.objects.filter(tenant=blue).count() == 3
+    page = dev.post(path("undo_many"), {**asked, "rule": "", "site": ""})
+    assert page.context["count"] is None
+
+
+def test_an_export_holds_the_own_tenants_rows_alone(shop):
+    blue, now = mail.tenant("blue"), timezone.now()
+    for tenant, address in ((shop, "mine@x.test"), (blue, "theirs@x.test")):
+        Suppression.objects.create(tenant=tenant, address=address, reason="bounce", created_at=now)
+    answer = login(mail.person("vera", shop)).get(path("export_list"))
+    text = b"".join(answer.streaming_content).decode()
+    assert "mine@x.test,bounce" in text and "theirs" not in text
+
+
+def test_the_operator_sees_a_brake_on_the_first_page_and_undoes_it_with_one_action(shop):
+    now = timezone.now()
+    Suppression.objects.create(
+        tenant=shop, address="a@x.test", reason="bounce", site="x.test", category="bad_mailbox", created_at=now
+    )
+    brake = brakes.pull("x.test", Category.BAD_MAILBOX, 60, "x.test refused <60>.", now - timedelta(minutes=9), now)
+    client = login(mail.person("root", operator=True))
+    assert "x.test refused &lt;60&gt;." in client.get("/admin/").content.decode()
+    url = reverse("admin:deliveries_brake_changelist")
+    assert "x.test" in client.get(url).content.decode()
+    assert client.get(reverse("admin:deliveries_brake_change", args=[brake.pk])).status_code == 200
+    done = client.post(url, {"action": "undo", "_selected_action": [str(brake.pk)]}, follow=True)
+    assert "1 suppressions removed" in done.content.decode()
+    assert not Suppression.objects.filter(tenant=shop).exists()
+    assert Site.objects.get(name="x.test").suspended_until is None
+    assert login(mail.person("dev", shop, role="owner")).get(url).status_code == 403
+
+
+def test_the_operator_suspends_and_releases_a_tenant(shop):
+    client = login(mail.person("root", operator=True))
+    url = reverse("admin:deliveries_tenant_changelist")
+    client.post(url, {"action": "suspend", "_selected_action": [str(shop.pk)]})
+    assert Tenant.objects.get(pk=shop.pk).suspended_reason == "Suspended by root."
+    assert Brake.objects.get(tenant=shop).state == "open"
+    client.post(url, {"action": "release", "_selected_action": [str(shop.pk)]})
+    assert Tenant.objects.get(pk=shop.pk).suspended_at is None
+    assert Brake.objects.get(tenant=shop).state == "undone"
