@@ -12,6 +12,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from uuid import UUID, uuid4
 
 import uvloop
@@ -75,7 +76,7 @@ class Crowd:
 class _Running:
     job: Job
     since: float
-    task: asyncio.Task[None] | None = None
+    task: asyncio.Task[Ended] | None = None
     started: bool = False  # the ledger has it: from then on its end may be unknown
 
 
@@ -225,36 +226,36 @@ class Engine:
     def _begin(self, begun: list[_Running]) -> None:
         for running in begun:
             running.task = self._loop.create_task(self._run(running))
+            running.task.add_done_callback(partial(self._done, running.job))
+
+    def _done(self, job: Job, task: asyncio.Task[Ended]) -> None:
+        # a task that is canceled before its first step never enters `_run`, so its end is taken from here
+        self._ended.put((job, Released(job.delivery_id, job.lease_id) if task.cancelled() else task.result()))
 
     def _cancel(self, started_too: bool) -> None:
         for running in list(self._running.values()):
             if running.task is not None and (started_too or not running.started):
                 running.task.cancel()
 
-    async def _run(self, running: _Running) -> None:
+    async def _run(self, running: _Running) -> Ended:
         job = running.job
-        ended: Ended
         try:
-            ended = await self._deliver(running)
+            return await self._deliver(running)
         except (LeaseLost, asyncio.CancelledError):
-            ended = (
-                self._lost(job, "The worker was stopped")
-                if running.started
-                else Released(job.delivery_id, job.lease_id)
-            )
+            if running.started:
+                return self._lost(job, "The worker was stopped")
+            return Released(job.delivery_id, job.lease_id)
         except ComposeError as e:
-            ended = self._result(
+            return self._result(
                 job, Verdict(Status.FAILED, "compose", Category.PROTOCOL, text=f"It cannot be put on the wire: {e}")
             )
         except Exception:
             # our bug is never a soft bounce: parked for a person, or unknown where the dot may be out
             log.exception("delivery %s broke the engine", job.delivery_id)
             if running.started:
-                ended = self._lost(job, "An internal error came up")
-            else:
-                text = "An internal error came up; held for the operator, see the worker's log."
-                ended = self._result(job, Verdict(Status.HELD, "internal-error", text=text))
-        self._ended.put((job, ended))
+                return self._lost(job, "An internal error came up")
+            text = "An internal error came up; held for the operator, see the worker's log."
+            return self._result(job, Verdict(Status.HELD, "internal-error", text=text))
 
     async def _deliver(self, running: _Running) -> Result | Moved:
         """The road of one delivery: route, finish, converse, classify."""

@@ -180,6 +180,22 @@ def test_stopping_gives_back_what_has_not_begun_and_waits_for_what_has(lab: Lab,
     assert sum(status(d) == "delivered" for d in slow) == lab.accepted
 
 
+def test_what_is_stopped_before_its_first_step_is_given_back_too(lab: Lab) -> None:
+    house = build()
+    deliveries = [house.send("delivered@simulator.test")[0] for _ in range(20)]
+    engine = deliver.engine()
+    rows = queue.claim(engine.lease_id, 20, 1 << 26, {}).rows
+    loaded, _ = jobs.load(rows, engine.lease_id)
+    engine._loop.call_soon_threadsafe(time.sleep, 0.2)  # begin and cancel come in one turn of the loop
+    engine.submit(loaded)
+    engine.cancel_unstarted()
+    ended = []
+    while len(ended) < len(rows):
+        ended += engine.collect(100, 5, 0.1) or pytest.fail(f"{len(rows) - len(ended)} never ended")
+    assert engine.in_flight == 0 and not lab.messages
+    assert {e.delivery_id for e in ended} == {d.id for d in deliveries}
+
+
 def test_a_drain_that_runs_out_ends_as_unknown_and_never_as_a_silent_retry(lab: Lab, settings) -> None:
     settings.DRAIN_S = 0.2
     (delivery,) = build().send("slow@simulator.test")  # two seconds before each answer, the last one too
