@@ -25,7 +25,8 @@ from deliveries.admin.search import HELP, parse
 from deliveries.admin.tenant import MAX_CHOICES, TenantAdmin, as_uuid
 from deliveries.models import Attachment, Delivery, Message, SendingDomain
 from deliveries.read import panel
-from deliveries.read.story import story
+from deliveries.read.story import Story, story
+from deliveries.record import corrections
 from deliveries.states import Category, Status
 
 #: the colour of a status; its word is always beside it
@@ -197,6 +198,7 @@ class MessageAdmin(TenantAdmin):
             "narrowed": narrowed,
             "may_act": access(request).may(Role.DEVELOPER, message.tenant_id),
             "verbs": operate.LABELS,
+            "categories": list(Category) if access(request).operator and _bounced(told) else [],
             "offered": {v for r in told.recipients for v in r.verbs},
             "any_attempt": any(r.attempts for r in told.recipients),
             "has_view_permission": True,
@@ -246,8 +248,20 @@ class MessageAdmin(TenantAdmin):
         asked = set(request.POST.getlist("delivery"))
         rows = Delivery.objects.filter(message_id=message.id, tenant_id=message.tenant_id)
         ids = [d for d in rows.values_list("id", flat=True) if str(d) in asked]
-        operate.run(request, request.POST.get("verb", ""), ids, message.tenant_id)
+        if request.POST.get("verb") == "correct":
+            self._correct(request, ids)
+        else:
+            operate.run(request, request.POST.get("verb", ""), ids, message.tenant_id)
         return here
+
+    def _correct(self, request: HttpRequest, ids: list[UUID]) -> None:
+        """What a bounce meant, said by the operator: rules are the installation's, not a tenant's."""
+        if not access(request).operator or request.POST.get("category") not in set(Category):
+            messages.error(request, "Only the operator corrects what a bounce meant, to one of the categories.")
+            return
+        category = Category(request.POST["category"])
+        count = sum(corrections.correct(i, category, operate.actor(request)) for i in ids)
+        messages.success(request, f"{count} of {len(ids)} corrected to {category}.")
 
     # --- actions of the list ---------------------------------------------------------------------------------
 
@@ -271,6 +285,10 @@ class MessageAdmin(TenantAdmin):
     @admin.action(description="Cancel", permissions=["act"])
     def cancel(self, request: HttpRequest, queryset: QuerySet[Message]) -> None:
         self._act(request, queryset, "cancel")
+
+
+def _bounced(told: Story) -> bool:
+    return any(r.row.status == Status.BOUNCED for r in told.recipients)
 
 
 def _note(summary: panel.Summary) -> str:
