@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django import forms
@@ -19,7 +20,7 @@ from deliveries.admin.operate import actor
 from deliveries.admin.tenant import TenantAdmin, as_uuid
 from deliveries.errors import BadInput
 from deliveries.models import WebhookDelivery, WebhookEndpoint, WebhookTry
-from deliveries.notify import replay
+from deliveries.notify import ask, replay
 from deliveries.states import EventType
 
 #: posts shown on the page of an endpoint, with their last tries
@@ -43,7 +44,7 @@ class EndpointForm(forms.ModelForm):
 class WebhookEndpointAdmin(TenantAdmin):
     list_display = ("url", "state", "failing_since", "created_at")
     change_form_outer_after_template = "panel/endpoint_posts.html"
-    actions = ("remove",)
+    actions = ("send_test", "send_failed", "switch_on", "switch_off", "rotate", "remove")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).defer("secret", "previous_secret")
@@ -51,7 +52,8 @@ class WebhookEndpointAdmin(TenantAdmin):
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         if obj is None:
             return ("tenant", "url", "events")
-        return ("url", "tenant", "state", "told_of", "disabled_reason", "failing_since", "created_at")
+        about = ("disabled_reason", "failing_since", "previous_until", "created_at")
+        return ("url", "tenant", "state", "told_of", *about)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         return (*self.get_fields(request, obj), "tenant_name") if obj else ()
@@ -101,6 +103,64 @@ class WebhookEndpointAdmin(TenantAdmin):
         if not endpoint.enabled:
             return "off"
         return "failing" if endpoint.failing_since else "on"
+
+    @admin.action(description="Send a test", permissions=["act"])
+    def send_test(self, request: HttpRequest, queryset: QuerySet[WebhookEndpoint]) -> None:
+        self._each(request, queryset, lambda e: bool(ask.test(e.tenant_id, e.pk, actor(request))), "will hear a test")
+
+    @admin.action(description="Send again all that failed", permissions=["act"])
+    def send_failed(self, request: HttpRequest, queryset: QuerySet[WebhookEndpoint]) -> None:
+        def again(endpoint: WebhookEndpoint) -> bool:
+            done = ask.replay_failed(endpoint.tenant_id, endpoint.pk, actor(request))
+            if done is None:
+                return False
+            more = " There are more: choose this again once they are told." if done.more else ""
+            messages.info(request, f"{endpoint.url}: {done.count} will be sent again, with the same ids.{more}")
+            return True
+
+        self._each(request, queryset, again, "looked through for what failed")
+
+    @admin.action(description="Switch on", permissions=["act"])
+    def switch_on(self, request: HttpRequest, queryset: QuerySet[WebhookEndpoint]) -> None:
+        self._switch(request, queryset, True)
+
+    @admin.action(description="Switch off", permissions=["act"])
+    def switch_off(self, request: HttpRequest, queryset: QuerySet[WebhookEndpoint]) -> None:
+        self._switch(request, queryset, False)
+
+    @admin.action(description="New signing secret", permissions=["act"])
+    def rotate(self, request: HttpRequest, queryset: QuerySet[WebhookEndpoint]) -> HttpResponse | None:
+        rows = list(self.acting(request, queryset)[:2])
+        if len(rows) != 1:
+            messages.warning(request, "Choose one: its new secret is shown on the next page, once.")
+            return None
+        secret = endpoints.rotate(rows[0].tenant_id, rows[0].pk, actor(request))
+        if secret is None:  # removed meanwhile
+            return None
+        back = reverse("admin:deliveries_webhookendpoint_change", args=(rows[0].pk,))
+        return secret_page(request, self.admin_site, "New signing secret", rows[0].url, secret, back)
+
+    def _switch(self, request: HttpRequest, queryset: QuerySet[WebhookEndpoint], on: bool) -> None:
+        def change(endpoint: WebhookEndpoint) -> bool:
+            return endpoints.update(endpoint.tenant_id, endpoint.pk, actor(request), enabled=on)
+
+        self._each(request, queryset, change, f"switched {'on' if on else 'off'}")
+
+    def _each(
+        self,
+        request: HttpRequest,
+        queryset: QuerySet[WebhookEndpoint],
+        verb: Callable[[WebhookEndpoint], bool],
+        done: str,
+    ) -> None:
+        count = 0
+        for endpoint in self.acting(request, queryset):
+            try:
+                count += verb(endpoint)
+            except BadInput as refused:
+                messages.error(request, f"{endpoint.url}: {refused.faults[0].message}")
+        if count:
+            messages.success(request, f"{count} {done}.")
 
     @admin.action(description="Remove", permissions=["act"])
     def remove(self, request: HttpRequest, queryset: QuerySet[WebhookEndpoint]) -> None:

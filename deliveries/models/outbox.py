@@ -19,7 +19,7 @@ class WebhookEndpoint(models.Model):
     events = ArrayField(models.CharField(max_length=40), default=list, blank=True)
     secret = EncryptedField(help_text="`whsec_` and base64, as the verifiers of Standard Webhooks take it.")
     previous_secret = EncryptedField(null=True, help_text="Signs beside the new one until previous_until.")
-    previous_until = models.DateTimeField(null=True, blank=True)
+    previous_until = models.DateTimeField("the secret before signs until", null=True, blank=True)
     enabled = models.BooleanField(default=True)
     disabled_reason = models.CharField(max_length=300, blank=True)
     failing_since = models.DateTimeField(null=True, blank=True, help_text="The first failure since the last 2xx.")
