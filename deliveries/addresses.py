@@ -1,4 +1,4 @@
-"""Addresses at which tenants receive mail: which route takes a forward-path (asked at RCPT, and again when it is stored).
+"""Addresses at which tenants receive mail: which route takes a forward-path (asked at RCPT, and when it is stored).
 
 An exact address goes before the same one without its detail (`name+anything`, RFC 5233), and `*` comes last. Where two
 tenants have verified one domain, the first of them receives.

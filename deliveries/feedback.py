@@ -19,11 +19,15 @@ from uuid import UUID
 from django.conf import settings
 from django.db import DatabaseError
 
+from deliveries.addresses import find
+from deliveries.bounces.letter import read_letter
 from deliveries.bounces.report import Kind, Recipient, Report, ReportKind, read_report
 from deliveries.errors import TokenError
 from deliveries.mime import verp
-from deliveries.models import InboundMessage
+from deliveries.models import InboundMessage, InboundRoute
 from deliveries.models.sql import execute
+from deliveries.read.receiving import facts
+from deliveries.record.receptions import received
 from deliveries.record.reports import Reading, Refused, bounced, complained, put_aside
 from deliveries.states import Category
 
@@ -41,6 +45,8 @@ _NO_COMPLAINT = frozenset({"not-spam", "auth-failure", "dmarc"})
 ROLES = frozenset({"postmaster", "abuse"})
 #: the address is dead. bad_domain needs a second sight, which record.reports looks for
 _DEAD = frozenset({Category.BAD_MAILBOX, Category.INACTIVE})
+#: reports that act also where they came to an address of a tenant: some servers send them to From
+_ABOUT_US = frozenset({ReportKind.BOUNCE, ReportKind.COMPLAINT})
 #: of pg_try_advisory_lock: any constant that nobody else in this database uses
 _LOCK = 0x6D61696C66656564
 
@@ -91,6 +97,8 @@ def _act(row: dict[str, Any], report: Report) -> None:
     if report.kind is ReportKind.UNREADABLE:
         return put_aside(reading, State.UNREADABLE)
     delivery_id, why = _named(row["forward_path"], report, row["received_at"])
+    if row["received_for"] and (delivery_id is None or report.kind not in _ABOUT_US):
+        return _received(row, reading)
     if delivery_id is None:
         # PROTOCOL 27: without a token of ours nothing acts, whatever the report says
         state = State.KEPT if is_role(row["forward_path"]) else State.UNMATCHED
@@ -103,6 +111,14 @@ def _act(row: dict[str, Any], report: Report) -> None:
         case _:  # delayed, delivered, auto-reply, ordinary: told to whoever looks, of no effect
             put_aside(reading, State.READ, delivery_id)
     return None
+
+
+def _received(row: dict[str, Any], reading: Reading) -> None:
+    """It came to an address of a tenant, and is no report with a token of ours: told, kept, handed on."""
+    letter = facts(read_letter(bytes(row["octets"])), row["id"])
+    found = [(find(path), path) for path in row["received_for"]]
+    hand_on = [(f.route_id, path) for f, path in found if f.route_id and f.forward != InboundRoute.Forward.NONE]
+    received(reading, row["tenant_id"], row["received_for"], letter, hand_on)
 
 
 def _named(forward_path: str, report: Report, received_at: datetime) -> tuple[UUID | None, str]:
@@ -155,5 +171,5 @@ def _one(statement: str, params: dict[str, Any]) -> dict[str, Any]:
 _CLAIM = f"""
 UPDATE inbound_message SET tries = tries + 1
  WHERE id = (SELECT id FROM inbound_message WHERE state = '{State.WAITING}' ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED)
-RETURNING id, forward_path, octets, tries, received_at
+RETURNING id, forward_path, octets, tries, received_at, received_for, tenant_id
 """

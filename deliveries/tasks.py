@@ -11,6 +11,7 @@ from django.db import close_old_connections
 from deliveries import brakes as braking
 from deliveries import deliver as delivering
 from deliveries import feedback as feeding
+from deliveries import forward as forwarding
 from deliveries import mailboxes as polling
 from deliveries import metrics, prune
 from deliveries import notify as notifying
@@ -59,6 +60,12 @@ def brakes() -> None:
 def watch() -> None:
     """Tenants whose mail nobody wants."""
     _fresh(braking.watch)
+
+
+@shared_task(name="deliveries.forward", soft_time_limit=170, time_limit=180)
+def forward() -> None:
+    """Received mail that is handed on."""
+    _fresh(forwarding.run)
 
 
 @shared_task(name="deliveries.housekeeping", soft_time_limit=550, time_limit=600)

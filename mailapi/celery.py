@@ -36,6 +36,7 @@ app.conf.update(
         "mailboxes": {"task": "deliveries.mailboxes", "schedule": 10.0, "options": {"expires": 10}},
         "brakes": {"task": "deliveries.brakes", "schedule": 10.0, "options": {"expires": 10}},
         "watch": {"task": "deliveries.watch", "schedule": 60.0, "options": {"expires": 60}},
+        "forward": {"task": "deliveries.forward", "schedule": 2.0, "options": {"expires": 2}},
         "housekeeping": {"task": "deliveries.housekeeping", "schedule": 3600.0, "options": {"expires": 600}},
     },
 )

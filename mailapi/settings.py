@@ -321,6 +321,8 @@ UNFOLD = {
                 "separator": True,
                 "items": [
                     _menu("Domains", "language", "sendingdomain"),
+                    _menu("Receiving addresses", "move_to_inbox", "inboundroute"),
+                    _menu("Handed on", "forward_to_inbox", "handover"),
                     _menu("Bounce mailboxes", "mark_email_unread", "bouncemailbox"),
                     _menu("API keys", "key", "apikey"),
                     _menu("Webhook endpoints", "webhook", "webhookendpoint"),

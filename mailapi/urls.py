@@ -5,12 +5,17 @@ from __future__ import annotations
 from django.contrib import admin
 from django.urls import path
 
-from mailapi.views import account, docs, emails, events, health, suppressions, webhooks
+from mailapi.views import account, docs, emails, events, health, receiving, suppressions, webhooks
 
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("emails", emails.Emails.as_view()),
     path("emails/batch", emails.Batch.as_view()),
+    path("emails/receiving", receiving.Receiving.as_view()),
+    path("emails/receiving/<str:email_id>", receiving.Received.as_view()),
+    path("emails/receiving/<str:email_id>/attachments", receiving.Attachments.as_view()),
+    path("emails/receiving/<str:email_id>/attachments/<str:attachment_id>", receiving.Attachment.as_view()),
+    path("emails/receiving/<str:email_id>/files/<str:file_id>", receiving.Download.as_view()),
     path("emails/<str:email_id>", emails.Email.as_view()),
     path("webhooks", webhooks.Webhooks.as_view()),
     path("webhooks/<str:webhook_id>", webhooks.Webhook.as_view()),

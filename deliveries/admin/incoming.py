@@ -12,10 +12,12 @@ from django.http import HttpRequest
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminPasswordWidget
 
-from deliveries import mailboxes
+from deliveries import addresses, forward, mailboxes
 from deliveries.admin.access import access
+from deliveries.admin.operate import actor
 from deliveries.admin.tenant import TenantAdmin
-from deliveries.models import BounceMailbox
+from deliveries.feedback import ROLES
+from deliveries.models import BounceMailbox, Handover, InboundRoute
 
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?|[0-9A-Fa-f:.]+")
 
@@ -135,3 +137,101 @@ class BounceMailboxAdmin(TenantAdmin):
             self.audit(request, "mailbox.removed", str(box), box.tenant_id)
         BounceMailbox.objects.filter(id__in=[box.pk for box in rows]).delete()
         messages.success(request, f"{len(rows)} removed. Mail that lies in them stays there.")
+
+
+class RouteForm(forms.ModelForm):
+    class Meta:
+        model = InboundRoute
+        fields = ("domain", "address", "forward", "host", "port")
+
+    def clean_address(self) -> str:
+        address: str = self.cleaned_data["address"].strip().lower().partition("@")[0]
+        if address != addresses.ANY and not re.fullmatch(r"[^\s\"<>(),:;@\[\]\\*]{1,64}", address):
+            raise forms.ValidationError("What stands before the @, such as support, or * for all.")
+        if address in ROLES:
+            raise forms.ValidationError(f"{address}@ of every domain goes to the operator (RFC 2142).")
+        return address
+
+    def clean(self) -> dict[str, Any] | None:
+        data = super().clean() or self.cleaned_data
+        if data.get("forward", InboundRoute.Forward.NONE) != InboundRoute.Forward.NONE:
+            try:
+                data["host"] = clean_host(data.get("host") or "")
+                clean_port(data.get("port") or 0)
+            except forms.ValidationError as e:
+                self.add_error("host", e)
+        return data
+
+
+@admin.register(InboundRoute)
+class InboundRouteAdmin(TenantAdmin):
+    """Which addresses receive. Where mail is handed on to is the operator's affair: those servers stand inside."""
+
+    list_display = ("address", "domain", "verified", "forward", "host", "port")
+    list_select_related = ("domain",)
+    form = RouteForm
+    actions = ("remove",)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        asked = ["domain", "address"]
+        if access(request).operator:
+            asked += ["forward", "host", "port"]
+        return [(None, {"fields": asked})]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return ("domain", "address") if obj else ()
+
+    def get_list_select_related(self, request: HttpRequest) -> Any:
+        return ("domain", "tenant")
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return self.has_act_permission(request)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return access(request).operator
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: Any) -> None:
+        obj.tenant_id = obj.domain.tenant_id
+        super().save_model(request, obj, form, change)
+        what = "" if obj.forward == InboundRoute.Forward.NONE else f", on to {obj.forward}://{obj.host}:{obj.port}"
+        self.audit(request, "address.changed" if change else "address.added", f"{obj}{what}", obj.tenant_id)
+
+    @display(description="Domain verified", boolean=True)
+    def verified(self, route: InboundRoute) -> bool:
+        return route.domain.verified_at is not None
+
+    @admin.action(description="Remove", permissions=["act"])
+    def remove(self, request: HttpRequest, queryset: QuerySet[InboundRoute]) -> None:
+        count = addresses.remove(self.acting(request, queryset).values_list("id", flat=True), actor(request))
+        messages.success(request, f"{count} removed. Mail to them is refused from now on.")
+
+
+class HandoverFilter(admin.SimpleListFilter):
+    title = parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(s.value, s.value) for s in Handover.State]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(state=self.value()) if self.value() else queryset
+
+
+@admin.register(Handover)
+class HandoverAdmin(TenantAdmin):
+    list_display = ("created_at", "forward_path", "state_word", "tries", "reply")
+    list_filter = (HandoverFilter,)
+    fields = ("forward_path", "state_word", "tries", "due_at", "reply", "created_at", "inbound_id")
+    readonly_fields = fields
+    actions = ("send_again",)
+
+    @display(description="State", label={"done": "success", "pending": "info", "failed": "danger"})
+    def state_word(self, order: Handover) -> str:
+        return order.state
+
+    @admin.action(description="Hand on again", permissions=["act"])
+    def send_again(self, request: HttpRequest, queryset: QuerySet[Handover]) -> None:
+        rows = list(self.acting(request, queryset))
+        count = forward.again([row.pk for row in rows])
+        for row in rows:
+            self.audit(request, "handover.again", row.forward_path, row.tenant_id)
+        messages.success(request, f"{count} will be handed on again.")

@@ -96,11 +96,11 @@ class Mail:
         return [part for part in self.parts if part.type in types]
 
 
-def read_mail(octets: bytes) -> Mail:
+def read_mail(octets: bytes, max_octets: int = MAX_OCTETS) -> Mail:
     """The mail's header and leaves. Never raises; an unreadable mail has no header fields."""
     notes = []
-    if len(octets) > MAX_OCTETS:
-        octets = octets[:MAX_OCTETS]
+    if len(octets) > max_octets:
+        octets = octets[:max_octets]
         notes.append("cut at the size cap")
     octets = octets.replace(b"\r\n", b"\n").replace(b"\r", b"\n").lstrip(b"\n")
     head, body = split_head(octets)
@@ -211,8 +211,9 @@ def _untransfer(raw: bytes, encoding: str) -> bytes:
     encoding = encoding.strip().lower()
     if encoding == "base64":
         packed = re.sub(rb"[^A-Za-z0-9+/]", b"", raw)
+        packed = packed[: len(packed) - (len(packed) % 4 == 1)]  # six bits are no octet
         try:
-            return base64.b64decode(packed[: len(packed) // 4 * 4] + packed[len(packed) // 4 * 4 :].ljust(4, b"A"))
+            return base64.b64decode(packed + b"=" * (-len(packed) % 4))
         except (binascii.Error, ValueError):
             return raw
     if encoding == "quoted-printable":

@@ -158,7 +158,8 @@ SELECT l.id, l.tenant_id, l.status, l.complained_at, EXISTS (SELECT FROM queue) 
 
 _READ = f"""
 UPDATE inbound_message SET state = %(state)s, kind = %(kind)s, note = %(note)s, delivery_id = %(delivery)s,
-       tenant_id = %(tenant)s
+       -- what came to a tenant's own mailbox or address stays with it, whatever it turned out to be
+       tenant_id = coalesce(%(tenant)s, tenant_id)
  WHERE id = %(id)s AND state = '{State.WAITING}'
 """
 

@@ -19,7 +19,9 @@ from deliveries.models import (
     Delivery,
     Destination,
     Event,
+    Handover,
     InboundMessage,
+    InboundRoute,
     Membership,
     Message,
     MessageContent,
@@ -221,6 +223,17 @@ def everything(owner: Tenant, mark: str) -> dict[type, Any]:
             state="acted",
         ),
         AuditEntry: AuditEntry.objects.create(tenant=owner, actor=mark, action="key.created", subject=mark),
+        InboundRoute: InboundRoute.objects.create(tenant=owner, domain=own_domain, address=mark, host="mda.example"),
+        Handover: Handover.objects.create(
+            tenant=owner,
+            inbound_id=own_domain.id,
+            route_id=own_domain.id,
+            forward_path=f"{mark}@example.net",
+            state="failed",
+            reply=mark,
+            due_at=now,
+            created_at=now,
+        ),
         BounceMailbox: BounceMailbox.objects.create(
             tenant=owner, host="imap.example.com", username=f"{mark}@example.com", password=b"never shown"
         ),

@@ -1,8 +1,8 @@
 """manage.py smtpd: the door for mail that comes back (SMTPD_INBOUND).
 
-Taken are bounce addresses with a token of ours, postmaster@ and abuse@; all else is refused in the session, so that no
-mail of ours ever has to say so afterwards (RFC 5321 §6.2). A mail is answered 250 once its row is committed, and 451
-while Postgres is away: the client keeps it. Health is the port itself.
+Taken are bounce addresses with a token of ours, postmaster@ and abuse@, and the addresses at which tenants receive; all
+else is refused in the session, so that no mail of ours ever has to say so afterwards (RFC 5321 §6.2). A mail is
+answered 250 once its row is committed, and 451 while Postgres is away: the client keeps it. Health is the port itself.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, TypeVar
+from uuid import UUID
 
 import celery
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, OperationalError, connection, transaction
 
+from deliveries import addresses
 from deliveries.errors import TokenError
 from deliveries.feedback import COMPLAINT_GRACE, is_role
 from deliveries.mime import verp
@@ -93,8 +95,10 @@ class Door:
                 log.warning("cannot tell whether %s is a domain of ours: %s", domain, e)
                 return _NOT_NOW
             return None if ours else RELAY_DENIED
+        if domain not in self._own:
+            return await self._of_a_tenant(forward_path)
         if domain != self._bounce_domain:
-            return NO_SUCH_USER if domain in self._own else RELAY_DENIED
+            return NO_SUCH_USER
         token = verp.token_of(forward_path)
         if token is None:
             return NO_SUCH_USER
@@ -105,9 +109,22 @@ class Door:
             return NO_SUCH_USER  # never which of the reasons: a forger would learn from it
         return None
 
+    async def _of_a_tenant(self, forward_path: str) -> Refusal | None:
+        try:
+            found = await self._in_thread(lambda: addresses.find(forward_path))
+        except DatabaseError as e:
+            log.warning("cannot tell who receives at %s: %s", forward_path, e)
+            return _NOT_NOW
+        if found.route_id is not None:
+            return None
+        return NO_SUCH_USER if found.receives else RELAY_DENIED
+
     async def store(self, mail: Received) -> None:
         """Returns after the commit; whatever it raises becomes 451."""
-        rows = [_row(mail, path) for path in mail.forward_paths]
+        ours = [path for path in mail.forward_paths if is_role(path) or _domain(path) in self._own]
+        rows = [_row(mail, path) for path in ours]
+        if claimed := [path for path in mail.forward_paths if path not in ours]:
+            rows += await self._in_thread(lambda: _received(mail, claimed))
         await self._in_thread(lambda: _commit(rows))
         if any(row.state == State.WAITING for row in rows):
             self._bell.ring()
@@ -127,6 +144,24 @@ class Door:
 
 def _sends(domain: str) -> bool:
     return SendingDomain.objects.filter(name=domain, verified_at__isnull=False).exists()
+
+
+def _domain(forward_path: str) -> str:
+    return forward_path.rpartition("@")[2].lower()
+
+
+def _received(mail: Received, forward_paths: list[str]) -> list[InboundMessage]:
+    """One row per tenant, whatever the number of its addresses: it is one mail to them."""
+    by_tenant: dict[UUID | None, list[str]] = {}
+    for path in forward_paths:
+        by_tenant.setdefault(addresses.find(path).tenant_id, []).append(clean(path))
+    rows = []
+    for tenant_id, paths in by_tenant.items():
+        row = _row(mail, paths[0])
+        if tenant_id is not None:  # else the address was given up since RCPT: kept as unmatched
+            row.tenant_id, row.received_for = tenant_id, paths
+        rows.append(row)
+    return rows
 
 
 def _row(mail: Received, forward_path: str) -> InboundMessage:
