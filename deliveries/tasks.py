@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from celery import shared_task
-from celery.signals import worker_shutting_down
+from celery.signals import task_received, worker_shutting_down
 from django.db import close_old_connections
 
 from deliveries import brakes as braking
@@ -81,6 +81,13 @@ def _fresh(verb: Any) -> None:
         verb()
     finally:
         close_old_connections()
+
+
+@task_received.connect
+def _look(request: Any = None, **_: Any) -> None:
+    """A bell that comes while the pump runs waits for the pump's end; what it tells of need not."""
+    if request is not None and request.name == deliver.name:
+        delivering.look()
 
 
 @worker_shutting_down.connect

@@ -28,9 +28,10 @@ from deliveries.record.settle import Result
 
 log = logging.getLogger(__name__)
 
-#: results of one commit, at most; and how long the first of them waits for company
+#: results of one commit, at most; and how long the first of them waits for company, where more than so few can come
 BATCH = 200
 BATCH_S = 0.02
+FEW = 8
 #: how often due mail is looked for while something is in flight
 POLL_S = 0.02
 #: Postgres is away: how often it is asked whether it is back
@@ -60,6 +61,12 @@ def engine() -> Engine:
     if _engine is None or not _engine.alive:
         _engine = Engine()
     return _engine
+
+
+def look() -> None:
+    """The bell rang: where this process pumps, it looks for due mail at once."""
+    if _engine is not None and _lock.locked():
+        _engine.wake()
 
 
 def stop() -> None:
@@ -141,7 +148,9 @@ class Pump:
         self.engine.submit(loaded)
 
     def _collect(self) -> None:
-        for ended in self.engine.collect(BATCH, POLL_S if self.engine.in_flight else 0, BATCH_S):
+        under_way = self.engine.in_flight
+        company_s = BATCH_S if under_way > FEW else 0
+        for ended in self.engine.collect(BATCH, POLL_S if under_way else 0, company_s):
             if isinstance(ended, Released):
                 self._releases.append((ended.delivery_id, ended.lease_id))
             elif isinstance(ended, Moved):

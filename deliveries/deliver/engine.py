@@ -91,7 +91,7 @@ class Engine:
         self._destinations: Counter[str] = Counter()
         self._octets = 0
         self._moved: OrderedDict[UUID, None] = OrderedDict()
-        self._ended: stdlib_queue.SimpleQueue[tuple[Job | None, Ended]] = stdlib_queue.SimpleQueue()
+        self._ended: stdlib_queue.SimpleQueue[tuple[Job | None, Ended | None]] = stdlib_queue.SimpleQueue()
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="event-loop", daemon=True)
         self._thread.start()
@@ -181,7 +181,7 @@ class Engine:
             self._loop.call_soon_threadsafe(self._begin, begun)
 
     def collect(self, most: int, wait_s: float, company_s: float) -> list[Ended]:
-        """What ended: waits up to `wait_s` for the first one, then up to `company_s` for more."""
+        """What ended: waits up to `wait_s` for the first one, then up to `company_s` for more; `wake` ends both."""
         ended: list[Ended] = []
         until = time.monotonic() + wait_s
         while len(ended) < most:
@@ -190,12 +190,18 @@ class Engine:
                 job, one = self._ended.get(timeout=left) if left > 0 else self._ended.get_nowait()
             except stdlib_queue.Empty:
                 break
+            if one is None:  # woken
+                break
             if not ended:
                 until = min(until, time.monotonic() + company_s)
             ended.append(one)
             if job is not None:
                 self._forget(job)
         return ended
+
+    def wake(self) -> None:
+        """End the wait in `collect`, from any thread."""
+        self._ended.put((None, None))
 
     def _forget(self, job: Job) -> None:
         del self._running[job.delivery_id]

@@ -222,3 +222,15 @@ def test_the_sweeper_gives_back_the_unstarted_and_tells_the_started_as_unknown(s
     assert "may have arrived" in Delivery.objects.get(id=started.id).reason
     assert queue.claim(uuid4(), 10, 1 << 26, {}).rows[0].delivery_id == unstarted.id
     assert not Queued.objects.filter(lease_id=lease).exists()
+
+
+def test_a_ring_ends_the_wait_for_results(lab: Lab) -> None:
+    engine = deliver.engine()
+    engine.wake()
+    assert engine.collect(10, wait_s=3600, company_s=3600) == []
+
+
+def test_a_bell_that_nobody_pumps_for_leaves_nothing_behind(lab: Lab) -> None:
+    engine = deliver.engine()
+    deliver.look()
+    assert engine._ended.empty()
