@@ -1,4 +1,4 @@
-"""What the benchmark starts beside the service, under mailapi/up/guard.py: nothing survives the run, however it ends."""
+"""What runs beside the service, under mailapi/up/guard.py: nothing survives the run, whatever ends it."""
 
 from __future__ import annotations
 

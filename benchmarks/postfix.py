@@ -85,7 +85,7 @@ Selector bench
 KeyFile {key}
 RequireSafeKeys no
 InternalHosts 127.0.0.0/8
-Socket local:{home}/opendkim.sock
+Socket local:{home}/milter/opendkim.sock
 UMask 000
 UserID opendkim
 PidFile {home}/opendkim.pid
@@ -102,7 +102,7 @@ class Postfix:
         home.chmod(0o755)
         self._lay_out(sink_port)
         self.opendkim = Guarded([program("opendkim"), "-f", "-x", home / "opendkim.conf"], home / "opendkim.log")
-        until((home / "opendkim.sock").exists, "opendkim")
+        until((home / "milter" / "opendkim.sock").exists, "opendkim")
         self.master = Guarded([MASTER, "-c", home / "etc", "-d"], home / "master.log")
         until(lambda: all(answers("127.0.0.1", p) for p in self.doors), "postfix")
 
@@ -143,6 +143,7 @@ class Postfix:
             ("etc", None, None, 0o755),
             ("log", owner, None, 0o755),
             ("data", owner, None, 0o700),
+            ("milter", "opendkim", None, 0o755),
             ("queue", None, None, 0o755),
             ("queue/pid", None, None, 0o755),
             ("queue/public", owner, "postdrop", 0o710),
@@ -154,7 +155,7 @@ class Postfix:
             if user:
                 shutil.chown(home / name, user, group)
         (home / "etc" / "main.cf").write_text(_MAIN.format(home=home, bulk=BULK, wire=WIRE, port=sink_port))
-        sign = ["  -o", f"smtpd_milters=unix:{home}/opendkim.sock"]
+        sign = ["  -o", f"smtpd_milters=unix:{home}/milter/opendkim.sock"]
         hold = ["  -o", "smtpd_sender_restrictions=static:HOLD"]
         doors = [(self.plain, []), (self.signed, [sign]), (self.plain_held, [hold]), (self.signed_held, [sign, hold])]
         lines = [
