@@ -52,7 +52,7 @@ def test_mail_survives_the_death_of_every_part(town: Town) -> None:
         elif blow == "postgres":
             town.crash_postgres()
             time.sleep(1)
-            town.start("postgres")
+            town.revive_postgres()
         else:
             town.restart(blow)
     feeder.join(300)

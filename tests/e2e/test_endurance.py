@@ -101,8 +101,7 @@ def test_a_crashing_postgres_loses_nothing(town: Town) -> None:
         time.sleep(rng.uniform(0.3, 1.5))
         town.crash_postgres()
         time.sleep(rng.uniform(0.0, 1.0))
-        town.start("postgres")
-        town.until(town._sql_answers, "postgres is back", 60)
+        town.revive_postgres()
     judge(town, ids)
 
 

@@ -168,6 +168,17 @@ class Town:
         os.kill(int(part), signal.SIGQUIT)
         guard.wait(20)
 
+    def revive_postgres(self) -> None:
+        """Start it until it answers: meanwhile its port may serve somebody as the near end of a connection."""
+        self.start("postgres")
+
+        def back() -> bool:
+            if self.procs["postgres"].poll() is not None:
+                self.start("postgres")
+            return self._sql_answers()
+
+        self.until(back, "postgres is back")
+
     def restart(self, name: str) -> None:
         self.kill9(name)
         self.start(name)
