@@ -76,7 +76,8 @@ def _data(row: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
         "headers": [{"name": name, "value": value} for name, value in _json(row["headers"])],
         "recipient": row["recipient"],
         "delivery_id": str(row["delivery_id"]) if row["delivery_id"] else None,
-        "attempt": row["attempts"] or 0,
+        # of an outcome its own, so that a body made later says the same
+        "attempt": told.get("attempt", row["attempts"] or 0),
         "sequence": row["sequence"],
     }
     if cc := _json(row["cc"]):

@@ -47,6 +47,8 @@ class Events:
 
 def page(tenant_id: UUID, limit: int, after: UUID | None = None, types: Sequence[str] = ()) -> Events:
     """Up to `limit` events after the event `after`, oldest first; without types all but the opt-in ones."""
+    # without types nearly all that is looked at is shown
+    look = LOOK_AT if types else min(4 * limit, LOOK_AT)
     horizon = execute(_HORIZON, {"settle": SETTLE_S, "readers": READERS_S}).fetchone()
     assert horizon is not None
     rows = execute(
@@ -59,7 +61,7 @@ def page(tenant_id: UUID, limit: int, after: UUID | None = None, types: Sequence
             "horizon": horizon["at"],
             "types": list(types),
             "opt_in": [e.value for e in OPT_IN],
-            "look": LOOK_AT,
+            "look": look,
             "limit": limit,
         },
     ).fetchall()
@@ -70,7 +72,7 @@ def page(tenant_id: UUID, limit: int, after: UUID | None = None, types: Sequence
     end = shown[-1] if full else rows[-1]["id"] if rows else after
     made = bodies(shown)
     data = [{"id": str(i), **json.loads(made[i])} for i in shown if i in made]
-    return Events(data, full or (bool(rows) and rows[-1]["place"] == LOOK_AT), end)
+    return Events(data, full or (bool(rows) and rows[-1]["place"] == look), end)
 
 
 def one(tenant_id: UUID, event_id: UUID) -> dict[str, Any] | None:

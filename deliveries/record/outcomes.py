@@ -173,16 +173,16 @@ def _write_changes(changes: Sequence[_Changed], parked: bool) -> None:
         columns["due"].append(change.next_attempt_at or NEVER)
         columns["event"].append(uuid7() if change.event else None)
         columns["event_type"].append(change.event.value if change.event else None)
-        columns["event_data"].append(json.dumps(event_data(verdict, reply, result.host)))
+        columns["event_data"].append(json.dumps(event_data(verdict, reply, result.host, change.attempts)))
         columns["suppress"].append(change.suppress)
         columns["kept"].append(change.kept)
         columns["site"].append(result.tries[-1].attempted.hop.site if result.tries else "")
     execute(_CHANGES, columns)
 
 
-def event_data(verdict: Verdict, reply: str, host: str) -> dict[str, Any]:
+def event_data(verdict: Verdict, reply: str, host: str, attempt: int) -> dict[str, Any]:
     """What an event keeps of an outcome; the webhook's body is made from it."""
-    data: dict[str, Any] = {"rule": verdict.rule, "host": host, "reply": reply}
+    data: dict[str, Any] = {"rule": verdict.rule, "host": host, "reply": reply, "attempt": attempt}
     if verdict.category:
         data["category"] = verdict.category.value
     if verdict.enhanced:

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+import resend
 from django.db import connection, transaction
 from django.utils import timezone
 from standardwebhooks import Webhook
@@ -75,6 +76,10 @@ def test_while_a_secret_is_changed_both_verify_and_afterwards_only_the_new_one(a
     tell_n(api, 1)
     notify.run()
     assert verifies(old, web.came[0]) and verifies(new, web.came[0])
+    svix = {name: web.came[0].headers[f"svix-{name}"] for name in ("id", "timestamp", "signature")}
+    for secret in (old, new):
+        asked = {"payload": web.came[0].body.decode(), "headers": svix, "webhook_secret": secret}
+        assert resend.Webhooks.verify(asked)["type"] == "domain.updated"
     signatures = web.came[0].headers["webhook-signature"].split(" ")
     assert len(signatures) == 2 and web.came[0].headers["svix-signature"].split(" ") == signatures
     row = WebhookEndpoint.objects.get(id=made["id"])

@@ -15,11 +15,11 @@ from standardwebhooks import Webhook
 from deliveries import endpoints, notify
 from deliveries.errors import BadInput
 from deliveries.models import Event, WebhookDelivery, WebhookEndpoint, WebhookTry
-from deliveries.notify import courier, outbox, post
+from deliveries.notify import ask, courier, outbox, post
 from deliveries.notify.body import bodies
 from deliveries.record import operator
 from deliveries.record.notices import Notice, tell
-from deliveries.states import EventType
+from deliveries.states import OPT_IN, EventType
 from tests.fakes.house import House, build
 from tests.fakes.receiver import Came, receiver
 
@@ -269,6 +269,70 @@ def test_five_days_of_only_failures_switch_an_endpoint_off_with_an_event_for_tho
     (told,) = [json.loads(c.body) for c in good.came]
     assert told["type"] == "webhook.disabled" and told["data"]["endpoint_id"] == str(failing.id)
     assert Event.objects.filter(tenant_id=house.tenant.id, type="webhook.disabled").count() == 1
+
+
+def test_dead_receivers_of_every_kind_delay_nobody_and_hear_all_of_it_once_they_are_back(monkeypatch, settings) -> None:
+    monkeypatch.setattr(post, "WAITS_S", (0.01, 0.01))  # three tries
+    real = post.post
+    monkeypatch.setattr(courier, "post", lambda telling, private: real(telling, private, timeout_s=0.5))
+    house = build()
+    with receiver() as away:
+        away_url = away.url()
+    with receiver() as web, receiver() as tripwire:
+        answers: dict[str, Callable[[Came], tuple[int, dict[str, str]]]] = {
+            "/500": lambda came: (500, {}),
+            "/hangs": web.hang,
+            "/redirects": lambda came: (307, {"location": tripwire.url()}),
+            "/gone": lambda came: (410, {}),
+        }
+        web.answer = lambda came: answers.get(came.path, lambda _: (200, {}))(came)
+        dead = {path: endpoint_of(house, web.url(path))[0] for path in answers}
+        dead["away"] = endpoint_of(house, away_url)[0]
+        good, _ = endpoint_of(house, web.url("/good"), ["email.sent", "email.queued", "webhook.disabled"])
+        working = threading.Thread(target=lambda: (notify.run(), connection.close()))
+        house.send("first@one.test")
+        working.start()
+        # mail flows on: accepted and moved on while the courier waits for those that hang
+        deliveries = [house.send(f"a{n}@one.test")[0] for n in range(3)]
+        assert operator.hold([d.id for d in deliveries], "test") == 3
+        assert operator.release([d.id for d in deliveries], "test") == 3
+        working.join()
+        while WebhookDelivery.objects.filter(tenant_id=house.tenant.id, state="pending").exists():
+            notify.run()
+        assert {r.state for r in rows(good)} == {"delivered"} and tripwire.came == []
+        for path, endpoint in dead.items():
+            assert {r.state for r in rows(endpoint)} == {"failed"}, path
+            assert {r.tries for r in rows(endpoint)} <= {0, 1, 3}, path
+        WebhookEndpoint.objects.filter(tenant=house.tenant, failing_since__isnull=False).update(
+            failing_since=timezone.now() - timedelta(days=5, hours=1)
+        )
+        house.send("last@one.test")
+        while notify.run():
+            pass
+        off = WebhookEndpoint.objects.filter(tenant=house.tenant, enabled=False)
+        assert {e.id for e in off} == {e.id for e in dead.values()}
+        told = [json.loads(c.body) for c in web.came if c.path == "/good"]
+        assert {t["data"]["endpoint_id"] for t in told if t["type"] == "webhook.disabled"} == {str(e.id) for e in off}
+        kept = Event.objects.filter(tenant_id=house.tenant.id, type="email.sent").count()
+        assert kept == 5
+        # all are mended
+        answers.clear()
+        web.let_go.set()
+        web.came.clear()
+        settings.WEBHOOK_ALLOW_PRIVATE = True
+        for path, endpoint in dead.items():
+            url = web.url("/away") if path == "away" else None
+            assert endpoints.update(house.tenant.id, endpoint.id, "test", url=url, enabled=True)
+            began = house.tenant.created_at - timedelta(minutes=1)
+            ask.replay_window(house.tenant.id, endpoint.id, began, timezone.now() + timedelta(minutes=1), "test")
+        while notify.run():
+            pass
+        heard = {
+            path: [c.headers["webhook-id"] for c in web.came if c.path == path] for path in (*list(dead)[:4], "/away")
+        }
+        sent = Event.objects.filter(tenant_id=house.tenant.id).exclude(type__in=[e.value for e in OPT_IN])
+        for path, ids in heard.items():
+            assert len(ids) == len(set(ids)) and set(ids) == {f"msg_{e.id}" for e in sent}, path
 
 
 def test_410_gone_switches_the_endpoint_off_at_once() -> None:
