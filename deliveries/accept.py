@@ -135,8 +135,8 @@ def _domain_faults(drafts: Sequence[Draft], refused: set[str]) -> list[Fault]:
         Fault(
             "from",
             "domain_not_verified",
-            f"The domain {draft.sender.domain} is not verified for this account; add it, publish its DNS records "
-            "and verify it, or send from a verified domain.",
+            f"The domain {draft.sender.domain} is not verified for this account, or is suspended; add it, publish its "
+            "DNS records and verify it, or send from a verified domain.",
             index if len(drafts) > 1 else None,
         )
         for index, draft in enumerate(drafts)
@@ -239,7 +239,7 @@ STATEMENT = f"""
 WITH api AS (
     SELECT k.id, k.tenant_id, t.suspended_at
       FROM api_key k JOIN tenant t ON t.id = k.tenant_id
-     WHERE k.secret_hash = %(secret_hash)s AND k.revoked_at IS NULL
+     WHERE k.secret_hash = %(secret_hash)s AND k.revoked_at IS NULL AND k.suspended_at IS NULL
 ), asked AS (
     SELECT * FROM unnest(
         %(m_id)s::uuid[], %(m_domain)s::text[], %(m_message_id)s::text[], %(m_from)s::text[], %(m_to)s::text[],
@@ -251,7 +251,8 @@ WITH api AS (
            scheduled_at, deliver_before, html, text, headers)
 ), owned AS (
     SELECT d.id, d.name FROM sending_domain d, api
-     WHERE d.tenant_id = api.tenant_id AND d.verified_at IS NOT NULL AND d.name = ANY (%(m_domain)s::text[])
+     WHERE d.tenant_id = api.tenant_id AND d.verified_at IS NOT NULL AND d.suspended_at IS NULL
+       AND d.name = ANY (%(m_domain)s::text[])
 ), checked AS (
     SELECT api.* FROM api WHERE suspended_at IS NULL AND NOT EXISTS (SELECT FROM asked WHERE domain NOT IN (SELECT name FROM owned))
 ), idem AS (

@@ -46,9 +46,9 @@ def create(tenant: Tenant, name: str, scope: str = ApiKey.Scope.FULL, secret: st
 
 
 def find(secret: str) -> Caller | None:
-    """The caller behind `secret`; None when it is unknown or revoked."""
+    """The caller behind `secret`; None when it is unknown, revoked or suspended."""
     row = (
-        ApiKey.objects.filter(secret_hash=hash_of(secret), revoked_at=None)
+        ApiKey.objects.filter(secret_hash=hash_of(secret), revoked_at=None, suspended_at=None)
         .values_list("id", "tenant_id", "scope")
         .first()
     )

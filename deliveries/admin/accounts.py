@@ -57,15 +57,34 @@ class _FilterByUse(admin.SimpleListFilter):
         return queryset.exclude(revoked_at=None) if self.value() == "revoked" else queryset
 
 
+class Suspendable(TenantAdmin):
+    """Suspended and released by the operator alone: a tenant must not lift what was done to it."""
+
+    actions: Any = ("suspend", "release")
+
+    def has_operate_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return access(request).operator
+
+    @admin.action(description="Suspend", permissions=["operate"])
+    def suspend(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        count = brakes.suspend(queryset, actor(request))
+        messages.success(request, f"{count} suspended: nothing is accepted by them, and what is queued is held.")
+
+    @admin.action(description="Release", permissions=["operate"])
+    def release(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        count = brakes.release(queryset, actor(request))
+        messages.success(request, f"Released; {count} held mails are due now.")
+
+
 @admin.register(ApiKey)
-class ApiKeyAdmin(TenantAdmin):
+class ApiKeyAdmin(Suspendable):
     list_display = ("name", "prefix", "scope", "state", "created_at", "last_used_at")
     list_filter = (_FilterByUse,)
     fields = ("tenant", "name", "scope")
-    actions = ("revoke",)
+    actions = ("revoke", "suspend", "release")
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        shown = ("tenant", "name", "prefix", "scope", "created_at", "last_used_at", "revoked_at")
+        shown = ("tenant", "name", "prefix", "scope", "created_at", "last_used_at", "suspended_at", "revoked_at")
         return shown if obj else self.fields
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -82,9 +101,9 @@ class ApiKeyAdmin(TenantAdmin):
         secret = request._secret  # type: ignore[attr-defined]
         return secret_page(request, self.admin_site, "API key", obj.name, secret, back)
 
-    @display(description="State", label={"active": "success", "revoked": "danger"})
+    @display(description="State", label={"active": "success", "suspended": "danger", "revoked": "danger"})
     def state(self, key: ApiKey) -> str:
-        return "revoked" if key.revoked_at else "active"
+        return "revoked" if key.revoked_at else "suspended" if key.suspended_at else "active"
 
     @admin.action(description="Revoke", permissions=["act"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
@@ -94,7 +113,7 @@ class ApiKeyAdmin(TenantAdmin):
 
 
 @admin.register(SendingDomain)
-class SendingDomainAdmin(TenantAdmin):
+class SendingDomainAdmin(Suspendable):
     list_display = ("name", "state", "verified_at", "created_at")
     search_fields = ("name__startswith",)
     search_help_text = "Beginning of the domain"
@@ -106,8 +125,10 @@ class SendingDomainAdmin(TenantAdmin):
         public = DkimKey.objects.defer("private_key").order_by("selector")
         return super().get_queryset(request).prefetch_related(Prefetch("dkim_keys", queryset=public))
 
-    @display(description="State", label={"verified": "success", "not verified": "warning"})
+    @display(description="State", label={"verified": "success", "suspended": "danger", "not verified": "warning"})
     def state(self, domain: SendingDomain) -> str:
+        if domain.suspended_at:
+            return "suspended"
         return "verified" if domain.verified_at else "not verified"
 
     @display(description="DKIM records to publish")

@@ -99,18 +99,27 @@ def _refusal(row: dict[str, Any]) -> Verdict | None:
     if row["suppressed"]:
         text = f"The address is on the suppression list ({row['suppressed']})."
         return Verdict(Status.SUPPRESSED, "suppression", text=text)
-    if row["tenant_suspended"]:
-        return Verdict(Status.HELD, "tenant-suspended", text="The account is suspended; held until it is released.")
+    for what, words in _SUSPENDED.items():
+        if row[f"{what}_suspended"]:
+            return Verdict(
+                Status.HELD, f"{what}-suspended", text=f"The {words} is suspended; held until it is released."
+            )
     return None
 
 
+#: what may be suspended, as rules name it → in words; record.brakes releases by these rules
+_SUSPENDED = {"tenant": "account", "domain": "sender domain", "key": "API key"}
+
 _DELIVERIES = """
 SELECT d.id, d.recipient, d.message_id, d.expires_at, d.reply, m.domain_id, d.expires_at <= now() AS expired,
-       t.suspended_at IS NOT NULL AS tenant_suspended,
+       t.suspended_at IS NOT NULL AS tenant_suspended, o.suspended_at IS NOT NULL AS domain_suspended,
+       k.suspended_at IS NOT NULL AS key_suspended,
        (SELECT s.reason FROM suppression s
          WHERE s.tenant_id = d.tenant_id AND s.address = lower(d.recipient) AND s.stream IN ('*', m.stream)
            AND (s.expires_at IS NULL OR s.expires_at > now()) AND s.brake_id IS NULL LIMIT 1) AS suppressed
   FROM delivery d JOIN message m ON m.id = d.message_id JOIN tenant t ON t.id = d.tenant_id
+  LEFT JOIN sending_domain o ON o.id = m.domain_id
+  LEFT JOIN api_key k ON k.id = m.api_key_id
  WHERE d.id = ANY (%(ids)s::uuid[])
 """
 

@@ -83,6 +83,7 @@ class SendingDomain(models.Model):
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="domains")
     name = models.CharField(max_length=253, help_text="A-label, lower case, no trailing dot.")
     verified_at = models.DateTimeField(null=True, blank=True)
+    suspended_at = models.DateTimeField(null=True, blank=True, help_text="No mail of it is accepted or sent.")
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -131,6 +132,7 @@ class ApiKey(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
+    suspended_at = models.DateTimeField(null=True, blank=True, help_text="Refused, and its mail held, until released.")
 
     class Meta:
         db_table = "api_key"

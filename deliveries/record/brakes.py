@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
-from deliveries.models import AuditEntry, Brake, Delivery, Site, Suppression, Tenant
+from deliveries.models import ApiKey, AuditEntry, Brake, Delivery, SendingDomain, Site, Suppression, Tenant
 from deliveries.record import operator, sites, suppressions, tally
 from deliveries.record.notices import Notice, tell
 from deliveries.states import Category, EventType, Status
@@ -155,9 +157,37 @@ def release_tenant(tenant_id: UUID, actor: str) -> int:
     return release_held(tenant_id, actor)
 
 
-def release_held(tenant_id: UUID, actor: str) -> int:
-    """Those that a claim held because the tenant was suspended; what a person held stays held."""
-    held = Delivery.objects.filter(tenant_id=tenant_id, status=Status.HELD, rule="tenant-suspended").order_by("-id")
+def suspend(rows: QuerySet[Any], actor: str) -> int:
+    """Domains or keys: nothing of theirs is accepted, and what is queued is held; how many were not so before."""
+    with transaction.atomic():
+        free = list(rows.filter(suspended_at=None).select_for_update().order_by("pk"))
+        rows.model._default_manager.filter(pk__in=[r.pk for r in free]).update(suspended_at=timezone.now())
+        for row in free:
+            audit(actor, f"{_word(row)}.suspended", str(row), row.tenant_id)
+    return len(free)
+
+
+def release(rows: QuerySet[Any], actor: str) -> int:
+    """Domains or keys serve again; how many held deliveries are due now."""
+    with transaction.atomic():
+        held = list(rows.exclude(suspended_at=None).select_for_update().order_by("pk"))
+        rows.model._default_manager.filter(pk__in=[r.pk for r in held]).update(suspended_at=None)
+        for row in held:
+            audit(actor, f"{_word(row)}.released", str(row), row.tenant_id)
+    released = 0
+    for row in held:
+        of = {"message__domain_id": row.pk} if isinstance(row, SendingDomain) else {"message__api_key_id": row.pk}
+        released += release_held(row.tenant_id, actor, f"{_word(row)}-suspended", **of)
+    return released
+
+
+def _word(row: SendingDomain | ApiKey) -> str:
+    return "domain" if isinstance(row, SendingDomain) else "key"
+
+
+def release_held(tenant_id: UUID, actor: str, rule: str = "tenant-suspended", **of: UUID) -> int:
+    """Those that a claim held for that suspension; what a person held stays held."""
+    held = Delivery.objects.filter(tenant_id=tenant_id, status=Status.HELD, rule=rule, **of).order_by("-id")
     released = 0
     while ids := list(held.values_list("id", flat=True)[:_BATCH]):
         done = operator.release(ids, actor, tenant_id)

@@ -238,3 +238,31 @@ def test_a_tenant_with_complaints_is_held_and_one_whose_provider_is_braked_is_no
     assert other.tenant.id not in brakes.watch()
     record_brakes.undo(Brake.objects.get(site=broken).id, "eve")
     assert other.tenant.id not in brakes.watch()
+
+
+@pytest.mark.parametrize("what", ["domain", "key"])
+def test_a_suspended_domain_or_key_sends_nothing_and_its_release_frees_what_was_held(what) -> None:
+    from deliveries import keys
+    from deliveries.deliver.jobs import load
+    from deliveries.errors import BadInput, KeyRefused
+    from deliveries.models import ApiKey, SendingDomain
+
+    house, where = build(), site()
+    model, row = (SendingDomain, house.domain) if what == "domain" else (ApiKey, house.key)
+    waiting = house.send(f"waits@{where}")
+    assert record_brakes.suspend(model.objects.filter(pk=row.pk), "eve") == 1
+    assert record_brakes.suspend(model.objects.filter(pk=row.pk), "eve") == 0
+    with pytest.raises((BadInput, KeyRefused)):
+        house.send(f"more@{where}")
+    assert (keys.find(house.secret) is None) is (what == "key")
+    lease = uuid4()
+    rows = [r for r in queue.claim(lease, 1000, 1 << 30, {}).rows if r.delivery_id == waiting[0].id]
+    _, refused = load(rows, lease)
+    record(refused)
+    held = Delivery.objects.get(id=waiting[0].id)
+    assert (held.status, held.rule) == ("held", f"{what}-suspended")
+    assert record_brakes.release(model.objects.filter(pk=row.pk), "eve") == 1
+    assert Delivery.objects.get(id=waiting[0].id).status == "queued"
+    assert house.send(f"more@{where}")[0].status == "queued"
+    actions = AuditEntry.objects.filter(tenant=house.tenant, actor="eve").values_list("action", flat=True)
+    assert {f"{what}.suspended", f"{what}.released"} <= set(actions)
