@@ -1,7 +1,7 @@
 """pip's own wheel, pinned by hash, for Pythons without ensurepip (Debian without python3-venv).
 
 It is looked for where pip itself would look: PIP_INDEX_URL, PIP_EXTRA_INDEX_URL and PIP_FIND_LINKS, pip's
-configuration files, else Python's public index. What comes is used only when its hash is the pinned one.
+configuration files. What comes is used only when its hash is the pinned one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from .words import Refusal
 
 WHEEL = "pip-25.3-py3-none-any.whl"
 SHA256 = "9655943313a94722b7774661c21049070f6bbb0a1516bf02f7c8d5d9201514cd"
-PUBLIC_INDEX = "https://pypi.org/simple"
 TIMEOUT_S = 30
 
 
@@ -54,7 +53,7 @@ def candidates(settings: dict[str, str]) -> list[str]:
     pages = []
     for link in settings.get("find-links", "").split():
         pages.append(link if "://" in link else Path(link).resolve().as_uri() + "/")
-    for index in [settings.get("index-url") or PUBLIC_INDEX, *settings.get("extra-index-url", "").split()]:
+    for index in f"{settings.get('index-url', '')} {settings.get('extra-index-url', '')}".split():
         pages.append(index.rstrip("/") + "/pip/")
     return pages
 
@@ -91,7 +90,7 @@ def fetch(folder: Path) -> Path:
     """The wheel in `folder`. Raises Refusal when no configured index has it with the pinned hash."""
     settings = configured()
     context = ssl.create_default_context(cafile=settings.get("cert"))
-    why = "no index names it"
+    why = "no index is configured" if not candidates(settings) else "no index names it"
     for page_url in candidates(settings):
         try:
             link = link_to_wheel(read(page_url, context).decode(errors="replace"), page_url)
@@ -103,5 +102,6 @@ def fetch(folder: Path) -> Path:
             (folder / WHEEL).write_bytes(content)
             return folder / WHEEL
     raise Refusal(
-        f"this Python has no ensurepip and pip could not be fetched ({why}); install python3-venv and start again"
+        f"this Python has no ensurepip and pip could not be fetched ({why}); install python3-venv, or set "
+        "PIP_INDEX_URL to a package index, and start again"
     )
