@@ -1,9 +1,9 @@
 """Received mail handed on: to an MDA by LMTP, or to a mail server by SMTP, as the address's route says.
 
 The mail goes as it came, with its own reverse-path, and once more until the other server took it: twice is better than
-never here. What is refused, or not taken within MAX_AGE, is marked as failed and shown; no mail is written about it, so that
-nothing of ours answers a forged sender (RFC 5321 §6.1 asks for a notification; but the mail is still here to be read, and
-the tenant was told of it). A mail that has passed MAX_RECEIVED servers goes in circles and is not handed on.
+never here. What is refused, or not taken within MAX_AGE, is marked as failed and shown; no mail is written about it, so
+that nothing of ours answers a forged sender (RFC 5321 §6.1 asks for a notification; but the mail is still here to be
+read, and the tenant was told of it). A mail that has passed MAX_RECEIVED servers goes in circles, and stays.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from deliveries.states import Status
 log = logging.getLogger(__name__)
 
 #: mails of one claim: their octets are in memory together
-AT_A_TIME = 10
+AT_A_TIME = 5
 #: no new mail is begun after it; the task's own limit lies above
 MAX_RUN_S = 45.0
 #: of pg_try_advisory_lock, beside feedback's

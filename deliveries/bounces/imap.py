@@ -27,6 +27,8 @@ from deliveries.smtp.reply import clean
 
 #: sequence numbers in one SEARCH, so that its answer stays one short line
 _WINDOW = 5_000
+#: octets that each line of an answer counts for at least: a million short lines would take longer than one long one
+_LINE_COST = 500
 #: the mark of mails that were read and stay: a person who opens one in a mail program does not hide it from us
 TAKEN = "$MailapiTaken"
 
@@ -49,7 +51,7 @@ class _Wire(imaplib.IMAP4):
 
     def readline(self) -> bytes:
         line = super().readline()
-        self.budget.spend(len(line))
+        self.budget.spend(max(len(line), _LINE_COST))
         return line
 
 
@@ -129,9 +131,9 @@ class Imap:
             # what else changed in the folder may stand in the same answer
             if isinstance(part, tuple) and (named := _FETCH_UID.search(part[0])) and int(named[1]) == _uid(key):
                 return bytes(part[1])
-        octets = [bytes(part[1]) for part in data if isinstance(part, tuple)]
-        if len(octets) == 1:  # RFC 3501 §7.4.2: items in any order, the UID after the literal too
-            return octets[0]
+        unnamed = [bytes(part[1]) for part in data if isinstance(part, tuple) and not _FETCH_UID.search(part[0])]
+        if len(unnamed) == 1:  # RFC 3501 §7.4.2: items in any order, the UID after the literal too
+            return unnamed[0]
         raise MailNotFetched("The server gives no content for it")
 
     def acknowledge(self, key: str) -> None:

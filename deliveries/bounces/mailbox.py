@@ -71,14 +71,17 @@ def open_mailbox(account: Account) -> Iterator[Mailbox]:
     watch.start()
     try:
         yield _opened(account, wires)
-    except BREAKAGE as e:
-        why = f"The session took longer than {SESSION_S:g} s" if ended.is_set() else said(e)
-        raise MailboxFailed(why) from e
+    except (MailboxFailed, *BREAKAGE) as e:
+        if ended.is_set():
+            raise MailboxFailed(f"The session took longer than {SESSION_S:g} s") from e
+        if isinstance(e, MailboxFailed):
+            raise
+        raise MailboxFailed(said(e)) from e
     finally:
         watch.cancel()
+        cut()  # closing alone would wait for the libraries' own file objects
         for wire in wires:
-            with contextlib.suppress(OSError):
-                wire.close()
+            wire.close()
 
 
 def _opened(account: Account, wires: list[socket.socket]) -> Mailbox:

@@ -24,6 +24,8 @@ from deliveries.errors import MailboxFailed, MailNotFetched
 MAX_KEY_CHARS = 255
 #: a mail's line in POP3; mails that break the 998 rule come every day
 _MAX_LINE_OCTETS = 65_536
+#: octets that each line counts for at least, which is about what it costs in memory
+_LINE_COST = 32
 
 
 class _Wire(poplib.POP3):
@@ -40,7 +42,7 @@ class _Wire(poplib.POP3):
 
     def _getline(self) -> tuple[bytes, int]:
         line = self.file.readline(_MAX_LINE_OCTETS + 1)
-        self.budget.spend(len(line))
+        self.budget.spend(max(len(line), _LINE_COST))
         if not line.endswith(b"\n"):
             raise MailboxFailed("A line has no end" if line else "The server hung up")
         return line.removesuffix(b"\n").removesuffix(b"\r"), len(line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from django.test import Client
 
-from deliveries.models import AuditEntry, BounceMailbox, FetchedMail
+from deliveries.models import AuditEntry, BounceMailbox, FetchedMail, InboundRoute
 from tests.fakes import mail
 
 pytestmark = pytest.mark.django_db
@@ -82,3 +82,41 @@ def test_check_now_asks_at_once_and_gives_a_mail_that_was_given_up_another_chanc
     client.post(LIST, {"action": "check_now", "_selected_action": [str(box.pk)]})
     box.refresh_from_db()
     assert box.next_poll_at.year < 2099 and FetchedMail.objects.get().tries == 0
+
+
+# --- addresses that receive -----------------------------------------------------------------------------------------
+
+ROUTES = "/admin/deliveries/inboundroute/"
+
+
+def test_a_developer_claims_an_address_and_only_the_operator_says_where_its_mail_goes() -> None:
+    red = mail.tenant("red")
+    domain = mail.domain(red, "red.example")
+    client = login(mail.person("dora", red, role="developer"))
+    form = {
+        "domain": str(domain.pk),
+        "address": "Support@red.example",
+        "forward": "lmtp",
+        "host": "10.0.0.1",
+        "port": "24",
+    }
+    assert client.post(ROUTES + "add/", form).status_code == 302
+    route = InboundRoute.objects.get()
+    assert (route.tenant, route.address, route.forward, route.host) == (red, "support", "none", "")
+    assert client.post(f"{ROUTES}{route.pk}/change/", form).status_code == 403
+    operator = login(mail.person("root", operator=True))
+    assert operator.post(f"{ROUTES}{route.pk}/change/", form).status_code == 302
+    route.refresh_from_db()
+    assert (route.forward, route.host, route.port) == ("lmtp", "10.0.0.1", 24)
+    client.post(ROUTES, {"action": "remove", "_selected_action": [str(route.pk)]})
+    assert not InboundRoute.objects.exists()
+
+
+def test_an_address_of_another_tenants_domain_and_a_role_address_cannot_be_claimed() -> None:
+    red = mail.tenant("red")
+    own, foreign = mail.domain(red, "red.example"), mail.domain(mail.tenant("blue"), "blue.example")
+    client = login(mail.person("dora", red, role="owner"))
+    for domain, address in ((foreign, "support"), (own, "postmaster"), (own, "a b"), (own, ""), (own, "*x")):
+        form = {"domain": str(domain.pk), "address": address, "forward": "none", "port": "24"}
+        assert client.post(ROUTES + "add/", form).status_code == 200, address
+    assert not InboundRoute.objects.exists()
