@@ -10,7 +10,7 @@ import resource
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from uuid import UUID, uuid4
@@ -29,6 +29,7 @@ from deliveries.record.homes import Moved
 from deliveries.record.settle import Result, Tried
 from deliveries.routing import static
 from deliveries.routing.mta_sts import MtaSts
+from deliveries.routing.rdns import fcrdns
 from deliveries.routing.resolver import Resolver
 from deliveries.routing.route import Router, Unroutable
 from deliveries.shaping import Shaping
@@ -117,6 +118,7 @@ class Engine:
             own_names=frozenset({settings.HELO_NAME, settings.BOUNCE_DOMAIN}),
             own_addresses=frozenset(settings.SOURCE_IPS),
             source_ips=settings.SOURCE_IPS,
+            ipv6_ok=await _confirmed(resolver, [ip for ip in settings.SOURCE_IPS if ":" in ip]),
             mta_sts=MtaSts(
                 resolver,
                 self._policies,
@@ -320,6 +322,14 @@ def _raise_open_files() -> int:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return soft if soft != resource.RLIM_INFINITY else 1 << 20
+
+
+async def _confirmed(resolver: Resolver, addresses: Sequence[str]) -> bool:
+    """Whether every IPv6 address of ours leads to a name and back; receivers refuse mail from one without it."""
+    answers = await asyncio.gather(*(fcrdns(resolver, address) for address in addresses))
+    for answer in answers:
+        log.info("IPv6: %s", answer.text)
+    return bool(answers) and all(answer.names for answer in answers)
 
 
 def _unroutable_verdict(answer: Unroutable) -> Verdict:
