@@ -8,16 +8,19 @@ mail that says the same finds the delivery bounced already, and changes nothing 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.utils import timezone
 
 from deliveries import queue
 from deliveries.models import InboundMessage
 from deliveries.models.fields import uuid7
 from deliveries.models.sql import execute
+from deliveries.record import tally
 from deliveries.record.again import again
 from deliveries.record.suppressions import SECOND_SIGHT, SUPPRESS_FROM
 from deliveries.smtp.reply import clean
@@ -76,7 +79,7 @@ def _bounced(reading: Reading, delivery_id: UUID, said: Refused) -> bool:
         if said.enhanced:
             data["enhanced"] = said.enhanced
         data |= {"late": True, "report": str(reading.inbound_id)}
-        execute(
+        row = execute(
             _BOUNCED,
             {
                 "id": delivery_id,
@@ -90,7 +93,11 @@ def _bounced(reading: Reading, delivery_id: UUID, said: Refused) -> bool:
                 "suppress": said.suppress,
                 "second_sight": said.second_sight,
             },
-        )
+        ).fetchone()
+        assert row is not None
+        # a provider may accept all and return all: its refusals count like those of a session
+        counts = Counter({(row["site"], said.category.value): 1, (row["site"], ""): 1})
+        tally.add(counts, timezone.now().replace(second=0, microsecond=0))
         _read(reading, State.ACTED, reading.note, at)
     return True
 
@@ -202,7 +209,7 @@ WITH changed AS (
     RETURNING id, tenant_id, type
 ), outbox AS ({queue.OUTBOX_FROM.format(events="told")}
 )
-SELECT 1
+SELECT {_SITE} AS site FROM changed c
 """
 
 _COMPLAINED = f"""

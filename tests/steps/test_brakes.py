@@ -10,10 +10,22 @@ import pytest
 from django.utils import timezone
 
 from deliveries import brakes, queue, suppress
-from deliveries.models import AuditEntry, Brake, Delivery, Event, Queued, Refusals, Site, Suppression, Tenant
+from deliveries.models import (
+    AuditEntry,
+    Brake,
+    Delivery,
+    Event,
+    InboundMessage,
+    Queued,
+    Refusals,
+    Site,
+    Suppression,
+    Tenant,
+)
 from deliveries.record import brakes as record_brakes
 from deliveries.record import sites, tally
 from deliveries.record.outcomes import record
+from deliveries.record.reports import Reading, Refused, bounced
 from deliveries.record.settle import Result, Tried
 from deliveries.smtp.hop import Hop
 from deliveries.smtp.outcome import Attempted, Replied, Stage, Verdict
@@ -91,6 +103,16 @@ def test_an_outage_holds_the_providers_mail_makes_suppressions_provisional_and_o
     assert {d.id for d in waiting} <= got
     assert [b for b in brakes.run() if b.site == where] == []
     assert record_brakes.undo(brake.id, "eve").removed == 0
+
+
+def test_an_outage_that_comes_back_by_reports_pulls_the_brake_too() -> None:
+    house, where = build(), site()
+    for delivery in answered(house, where, 50, TAKEN):
+        mail = InboundMessage.objects.create(received_at=timezone.now(), peer="", forward_path="b", octets=b"")
+        said = Refused(Category.BAD_MAILBOX, "user-unknown", True, "550 5.1.1 no such user", "5.1.1")
+        assert bounced(Reading(mail.id, "bounce"), delivery.id, said)
+    (brake,) = [b for b in brakes.run() if b.site == where]
+    assert Suppression.objects.filter(tenant=house.tenant, brake_id=brake.id).count() == 50
 
 
 def test_mail_that_was_in_flight_when_the_brake_was_pulled_is_in_doubt_too() -> None:
