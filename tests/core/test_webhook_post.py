@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
+import itertools
 import random
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -11,8 +14,9 @@ import pytest
 from standardwebhooks import Webhook
 
 from deliveries.notify.body import BOUNCE_TYPES, bounce
-from deliveries.notify.post import WAITS_S, Posted, Telling, headers, retry_after, wait_after
+from deliveries.notify.post import WAITS_S, Posted, Telling, headers, post, retry_after, wait_after
 from deliveries.states import SUPPRESSING, Category
+from tests.core.test_fetch import REFUSED_FORMS, reply, server
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -76,3 +80,29 @@ def test_every_category_has_a_bounce_type_and_only_dead_addresses_are_permanent(
         "diagnosticCode": ["smtp; 550 5.1.1 gone"],
     }
     assert bounce({})["type"] == "Undetermined"
+
+
+def test_500_posts_that_are_sent_inside_or_redirected_there_never_reach_a_tripwire() -> None:
+    """Refused by the form of the URL, or answered by a redirect to such a form: neither is gone to."""
+
+    async def tell(url: str, allow_private: bool) -> Posted:
+        return await post(dataclasses.replace(telling(), url=url), allow_private, timeout_s=5)
+
+    made = 0
+    with server(reply("HTTP/1.1 200 OK\nContent-Length: 0")) as (tripwire, came):
+        inside = [f.replace("{port}", str(tripwire)) for f in REFUSED_FORMS]
+        inside += [f"http://127.0.0.1:{tripwire}/", f"//127.0.0.1:{tripwire}/", f"http://localhost:{tripwire}/"]
+        for form in inside:
+            refused = asyncio.run(tell(form, allow_private=False))
+            assert refused.status is None and refused.error
+            made += 1
+        locations = [form for form in inside if form.isascii() and form.isprintable()]
+        for status, location in itertools.cycle(itertools.product((301, 302, 303, 307, 308), locations)):
+            if made == 500:
+                break
+            head = f"HTTP/1.1 {status} Moved\nLocation: {location}\nContent-Length: 0"
+            with server(reply(head)) as (port, _):
+                answer = asyncio.run(tell(f"http://127.0.0.1:{port}/", allow_private=True))
+            assert (answer.status, answer.ok) == (status, False) and "is not followed" in answer.error
+            made += 1
+    assert came == []
