@@ -101,3 +101,23 @@ def test_no_suppression_of_another_tenant_is_shown_or_removed(api):
         assert api.get(f"/suppressions/{key}").status_code == api.delete(f"/suppressions/{key}").status_code == 404
     assert api.post("/suppressions/batch/remove", {"ids": [made]}).json() == {"data": []}
     assert other.get(f"/suppressions/{made}").status_code == 200
+
+
+@pytest.mark.django_db(transaction=True)
+def test_resends_own_sdk_manages_the_list(live_server, monkeypatch):
+    import resend
+
+    from mailapi import auth
+
+    auth.forget()
+    tenant = Client(make_tenant())
+    monkeypatch.setattr(resend, "api_url", live_server.url)
+    monkeypatch.setattr(resend, "api_key", tenant.secret)
+    made = resend.Suppressions.add({"email": "Ann@one.example"})
+    assert resend.Suppressions.get("ann@one.example")["id"] == made["id"]
+    assert resend.Suppressions.list({"origin": "manual", "limit": 10})["data"][0]["email"] == "ann@one.example"
+    added = resend.Suppressions.Batch.add({"emails": ["b@one.example", "c@one.example"]})
+    gone = resend.Suppressions.Batch.remove({"ids": [row["id"] for row in added["data"]]})
+    assert [row["deleted"] for row in gone["data"]] == [True, True]
+    assert resend.Suppressions.remove(made["id"])["deleted"] is True
+    assert resend.Suppressions.list()["data"] == []
