@@ -254,7 +254,8 @@ WITH api AS (
      WHERE d.tenant_id = api.tenant_id AND d.verified_at IS NOT NULL AND d.suspended_at IS NULL
        AND d.name = ANY (%(m_domain)s::text[])
 ), checked AS (
-    SELECT api.* FROM api WHERE suspended_at IS NULL AND NOT EXISTS (SELECT FROM asked WHERE domain NOT IN (SELECT name FROM owned))
+    SELECT api.* FROM api
+     WHERE suspended_at IS NULL AND NOT EXISTS (SELECT FROM asked WHERE domain NOT IN (SELECT name FROM owned))
 ), idem AS (
     -- waits for a concurrent request with the same key, at most lock_timeout
     INSERT INTO idempotency_key (id, tenant_id, endpoint, key, body_hash, answer, created_at)

@@ -276,6 +276,7 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": None, "persistAuthorization": False},
 }
 
+
 # --- the panel ----------------------------------------------------------------------------------------------
 def _menu(title: str, icon: str, model: str, permission: str = "deliveries.admin.menu.member") -> dict[str, object]:
     return {

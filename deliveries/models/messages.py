@@ -70,6 +70,9 @@ class MessageContent(models.Model):
     class Meta:
         db_table = "message_content"
 
+    def __str__(self) -> str:
+        return str(self.id)
+
 
 class Attachment(models.Model):
     """A file that goes along; octets as decoded at accept."""
@@ -84,6 +87,9 @@ class Attachment(models.Model):
 
     class Meta:
         db_table = "attachment"
+
+    def __str__(self) -> str:
+        return self.filename
 
 
 class Delivery(models.Model):
@@ -163,6 +169,9 @@ class Attempt(models.Model):
         # the story of one delivery
         indexes = [models.Index(fields=("delivery", "id"), name="attempt_delivery")]
 
+    def __str__(self) -> str:
+        return f"{self.host} [{self.address}]: {self.status}"
+
 
 class Event(models.Model):
     """A fact that was told or may be told; append-only, partitioned by id."""
@@ -184,6 +193,9 @@ class Event(models.Model):
             # GET /events and replays: in the order of the clock that all transactions share
             models.Index(fields=("tenant_id", "created_at", "id"), name="event_feed"),
         ]
+
+    def __str__(self) -> str:
+        return f"{self.type} {self.recipient}".strip()
 
 
 class Suppression(models.Model):
@@ -232,6 +244,9 @@ class IdempotencyKey(models.Model):
     class Meta:
         db_table = "idempotency_key"
         constraints = [models.UniqueConstraint(fields=("tenant_id", "endpoint", "key"), name="idempotency_key_once")]
+
+    def __str__(self) -> str:
+        return f"{self.endpoint} {self.key}"
 
 
 class InboundMessage(models.Model):

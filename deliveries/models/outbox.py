@@ -69,6 +69,9 @@ class WebhookDelivery(models.Model):
             models.Index(fields=("endpoint", "id"), condition=Q(state="failed"), name="webhook_failed"),
         ]
 
+    def __str__(self) -> str:
+        return f"{self.type}: {self.state}"
+
 
 class WebhookTry(models.Model):
     """One POST and what came back; partitioned by id."""
@@ -86,3 +89,6 @@ class WebhookTry(models.Model):
     class Meta:
         db_table = "webhook_try"
         verbose_name_plural = "webhook tries"
+
+    def __str__(self) -> str:
+        return f"{self.status_code or self.error} at {self.at:%Y-%m-%d %H:%M:%S}"

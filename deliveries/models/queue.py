@@ -42,6 +42,9 @@ class Queued(models.Model):
             models.Index(fields=("lease_id",), condition=Q(lease_id__isnull=False), name="queued_leased"),
         ]
 
+    def __str__(self) -> str:
+        return f"{self.delivery_id} to {self.destination}"
+
 
 class Destination(models.Model):
     """Lane × site (or recipient domain whose site is not known yet): when its next mail is due.

@@ -128,4 +128,5 @@ def test_a_bounce_that_a_report_told_stands_when_the_250_of_its_round_is_recorde
 
 
 def test_a_bounce_of_a_round_still_gives_way_to_a_2xx() -> None:
-    assert change(replace(AT, status=Status.BOUNCED, queued=False, leased_by=None), DELIVERED).status is Status.DELIVERED
+    at = replace(AT, status=Status.BOUNCED, queued=False, leased_by=None)
+    assert change(at, DELIVERED).status is Status.DELIVERED
