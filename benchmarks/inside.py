@@ -45,8 +45,8 @@ SELECT gen_random_uuid(), 1, 'claim-' || (n %% {_DESTINATIONS}) || '.bench.test'
   FROM generate_series(1, %s) AS n
 """
 _KNOWN = f"""
-INSERT INTO destination (lane, name, next_due, places, suspended_reason, last_reply)
-SELECT 1, 'claim-' || n || '.bench.test', now(), 20, '', '' FROM generate_series(0, {_DESTINATIONS - 1}) AS n
+INSERT INTO destination (lane, name, next_due, proven)
+SELECT 1, 'claim-' || n || '.bench.test', now(), true FROM generate_series(0, {_DESTINATIONS - 1}) AS n
 ON CONFLICT DO NOTHING
 """
 
