@@ -96,9 +96,10 @@ class Mail:
         return [part for part in self.parts if part.type in types]
 
 
-def read_mail(octets: bytes, max_octets: int = MAX_OCTETS) -> Mail:
+def read_mail(octets: bytes, max_octets: int | None = None) -> Mail:
     """The mail's header and leaves. Never raises; an unreadable mail has no header fields."""
     notes = []
+    max_octets = MAX_OCTETS if max_octets is None else max_octets
     if len(octets) > max_octets:
         octets = octets[:max_octets]
         notes.append("cut at the size cap")

@@ -76,7 +76,7 @@ class Policies:
 
 
 def _read(domain: str) -> Stored | None:
-    row = execute("SELECT * FROM mta_sts_policy WHERE domain = %(domain)s", {"domain": domain}).fetchone()
+    row = execute(_GET, {"domain": domain}).fetchone()
     if row is None:
         return None
     policy = Policy(Mode(row["mode"]), tuple(row["mx"]), row["max_age_s"])
@@ -96,6 +96,8 @@ def _write(domain: str, stored: Stored) -> None:
         },
     )
 
+
+_GET = "SELECT policy_id, mode, mx, max_age_s, fetched_at FROM mta_sts_policy WHERE domain = %(domain)s"
 
 _PUT = """
 INSERT INTO mta_sts_policy (domain, policy_id, mode, mx, max_age_s, fetched_at)
