@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.contrib import admin
 from django.urls import path
+from django.views.generic import RedirectView
 
 from mailapi.views import account, docs, emails, events, health, receiving, suppressions, webhooks
 
@@ -38,6 +39,10 @@ urlpatterns = [
     path("health/ready", health.Ready.as_view()),
     path("openapi.json", docs.openapi, name="openapi"),
     path("docs", docs.Docs.as_view(), name="docs"),
+    # what people type, and what `up` prints; the API's own paths stay exact
+    path("docs/", RedirectView.as_view(url="/docs")),
+    path("admin", RedirectView.as_view(url="/admin/")),
+    path("", RedirectView.as_view(url="/docs")),
 ]
 
 handler400 = "mailapi.errors.bad_request"

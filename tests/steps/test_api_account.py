@@ -225,6 +225,12 @@ def test_the_docs_load_nothing_from_elsewhere_and_no_inline_script(client):
         assert client.get(source.replace("&amp;", "&")).status_code == 200, source
 
 
+@pytest.mark.parametrize(("typed", "meant"), [("/", "/docs"), ("/docs/", "/docs"), ("/admin", "/admin/")])
+def test_what_people_type_into_a_browser_leads_to_the_page_that_is_meant(client, typed, meant):
+    answer = client.get(typed)
+    assert (answer.status_code, answer.headers["Location"]) == (302, meant)
+
+
 # --- what must be right before the start --------------------------------------------------------------------
 
 
