@@ -192,10 +192,14 @@ def beat(plan: Plan) -> Child:
 
 
 def lab(plan: Plan) -> Child:
+    env = plan.environ("command")
     return Child(
         name="lab",
-        argv=_python("-m", "deliveries.sandbox", "--listen", str(plan.lab), "--bounce-to", str(plan.inbound)),
-        env=plan.environ("command"),
+        argv=_python(
+            *("-m", "deliveries.sandbox", "--listen", str(plan.lab), "--bounce-to", str(plan.inbound)),
+            *("--spool", env["SANDBOX_SPOOL"]),  # where the panel looks for what was accepted
+        ),
+        env=env,
         cwd=ROOT,
         stage=LAB,
         ready=listens(plan.lab.host, plan.lab.port),

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from mailapi.up import addresses, bootstrap, discover, files, main, pip_wheel, postgres
+from mailapi.up import addresses, bootstrap, discover, files, main, pip_wheel, postgres, stack
 from mailapi.up.stack import PORTS, Address, Plan
 from mailapi.up.words import Refusal
 
@@ -180,3 +180,9 @@ def test_a_wheel_with_another_hash_is_never_used(tmp_path, monkeypatch):
     with pytest.raises(Refusal, match="no ensurepip"):
         pip_wheel.fetch(tmp_path)
     assert not (tmp_path / pip_wheel.WHEEL).exists()
+
+
+def test_the_lab_keeps_what_it_accepted_where_the_panel_looks_for_it(var, monkeypatch):
+    monkeypatch.delenv("SANDBOX_SPOOL", raising=False)
+    child = stack.lab(plan(var))
+    assert child.argv[child.argv.index("--spool") + 1] == child.env["SANDBOX_SPOOL"] == str(var / "sandbox")
