@@ -37,9 +37,13 @@ def schedule(waits: str, max_age_s: float, unknown_wait_s: float, otherwise: Sch
     """
     made = otherwise
     if waits:
-        made = replace(made, waits_s=tuple(float(w) for w in waits.split(",")))
-        if min(made.waits_s) <= 0:
+        try:
+            waits_s = tuple(float(w) for w in waits.split(","))
+        except ValueError:
+            waits_s = (0.0,)
+        if not all(0 < wait <= 1e9 for wait in waits_s):  # NaN is neither
             raise ValueError(f"RETRY_SCHEDULE={waits!r}: every wait is a number of seconds above 0")
+        made = replace(made, waits_s=waits_s)
     if max_age_s:
         made = replace(made, max_age_s=max_age_s)
     if unknown_wait_s:

@@ -14,6 +14,20 @@ from django.templatetags.static import static
 from django.urls import reverse_lazy
 
 from deliveries import retry
+from mailapi.environment import (
+    authorities,
+    flag,
+    host_name,
+    host_port,
+    ip,
+    ip_port,
+    log_level,
+    number,
+    port,
+    text,
+    url,
+    words,
+)
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR = Path(os.environ.get("MAILAPI_VAR") or BASE_DIR / "var")
@@ -25,64 +39,9 @@ if not os.environ.get("DATABASE_URL"):
         os.environ.setdefault(_name, _value)
 
 
-def text(name: str, default: str | None = None) -> str:
-    """The variable, or the content of the file that NAME_FILE names; without a default it must be set."""
-    value = os.environ.get(name)
-    if value is None and (path := os.environ.get(f"{name}_FILE")):
-        try:
-            value = Path(path).read_text().strip()
-        except OSError as e:
-            raise ImproperlyConfigured(f"{name}_FILE: cannot read {path}: {e.strerror}") from None
-    if value is None:
-        if default is None:
-            raise ImproperlyConfigured(f"{name} is not set; `python3 manage.py up` sets it, or see docs/operations.md")
-        value = default
-    return value
-
-
-def number(name: str, default: float, least: float = 0) -> float:
-    raw = text(name, str(default))
-    try:
-        value = float(raw)
-    except ValueError:
-        raise ImproperlyConfigured(f"{name}={raw!r} is not a number") from None
-    if value < least:
-        raise ImproperlyConfigured(f"{name}={raw} is below {least:g}")
-    return value
-
-
-def flag(name: str, default: bool = False) -> bool:
-    raw = text(name, "1" if default else "0").lower()
-    if raw not in ("0", "1", "true", "false", "yes", "no", "on", "off"):
-        raise ImproperlyConfigured(f"{name}={raw!r} is neither on nor off")
-    return raw in ("1", "true", "yes", "on")
-
-
-def words(name: str, default: str = "") -> tuple[str, ...]:
-    return tuple(w.strip() for w in text(name, default).split(",") if w.strip())
-
-
-def host_port(name: str) -> tuple[str, int] | None:
-    """`host:port`, `[::1]:port`; None when the variable is empty or unset."""
-    raw = text(name, "")
-    return _host_port(name, raw) if raw else None
-
-
-def _host_port(name: str, raw: str) -> tuple[str, int]:
-    try:
-        parts = urlsplit(f"//{raw}")
-        if parts.hostname and parts.port:
-            return parts.hostname, parts.port
-    except ValueError:
-        pass
-    raise ImproperlyConfigured(f"{name}={raw!r} is not host:port")
-
-
-def database(url: str) -> dict[str, object]:
+def database(address: str) -> dict[str, object]:
     """DATABASE_URL (postgres://user:password@host:port/name?sslmode=…) as Django takes it."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("postgres", "postgresql"):
-        raise ImproperlyConfigured("DATABASE_URL must begin with postgres:// or postgresql://")
+    parts = urlsplit(address)
     options: dict[str, object] = {k: v for k, _, v in (p.partition("=") for p in parts.query.split("&")) if v}
     options.setdefault("connect_timeout", 5)
     # Django's default, None, switches preparing off even where a statement asks for it (models/sql.py)
@@ -116,9 +75,9 @@ WEB_THREADS = int(number("WEB_THREADS", 8, 1))
 POOL_SIZE = {"web": WEB_THREADS, "deliver": 3, "jobs": 2, "smtpd": 2, "beat": 1, "command": 4}[ROLE]
 
 # --- parts --------------------------------------------------------------------------------------------------
-DATABASES = {"default": database(text("DATABASE_URL"))}
-BROKER_URL = text("BROKER_URL")
-REDIS_URL = text("REDIS_URL", BROKER_URL if BROKER_URL.startswith("redis") else "")
+DATABASES = {"default": database(url("DATABASE_URL", ("postgres", "postgresql")))}
+BROKER_URL = url("BROKER_URL", ("redis", "rediss", "amqp", "amqps"))
+REDIS_URL = url("REDIS_URL", ("redis", "rediss"), BROKER_URL if BROKER_URL.startswith("redis") else "")
 
 # --- secrets ------------------------------------------------------------------------------------------------
 SECRET_KEY = text("SECRET_KEY")
@@ -131,27 +90,30 @@ if MAIL_ROUTE not in ("sandbox", "mx"):
     raise ImproperlyConfigured(f"MAIL_ROUTE={MAIL_ROUTE!r} is neither sandbox nor mx")
 SANDBOX = MAIL_ROUTE == "sandbox"
 SANDBOX_SMTP = host_port("SANDBOX_SMTP")
-SANDBOX_DOMAIN = text("SANDBOX_DOMAIN", "simulator.test")
+SANDBOX_DOMAIN = host_name("SANDBOX_DOMAIN", "simulator.test")
 SANDBOX_SPOOL = text("SANDBOX_SPOOL", "")
 MAIL_ROUTES = text("MAIL_ROUTES", "")
-DNS_NAMESERVERS = tuple(_host_port("DNS_NAMESERVERS", w) for w in words("DNS_NAMESERVERS"))
+DNS_NAMESERVERS = tuple(ip_port("DNS_NAMESERVERS", w) for w in words("DNS_NAMESERVERS"))
 DNS_TRUST_AD = flag("DNS_TRUST_AD")
-SMTP_PORT = int(number("SMTP_PORT", 25, 1))
-SMTP_CA_FILE = text("SMTP_CA_FILE", "")
-MTA_STS_PORT = int(number("MTA_STS_PORT", 443, 1))
+SMTP_PORT = port("SMTP_PORT", 25)
+SMTP_CA_FILE = authorities("SMTP_CA_FILE")
+MTA_STS_PORT = port("MTA_STS_PORT", 443)
 MX_ALLOW_PRIVATE = flag("MX_ALLOW_PRIVATE")
-HELO_NAME = text("HELO_NAME", "mail.localhost.localdomain")
-SOURCE_IPS = words("SOURCE_IPS")
-BOUNCE_DOMAIN = text("BOUNCE_DOMAIN", "bounce.localhost.localdomain")
+HELO_NAME = host_name("HELO_NAME", "mail.localhost.localdomain")
+SOURCE_IPS = tuple(ip("SOURCE_IPS", w) for w in words("SOURCE_IPS"))
+BOUNCE_DOMAIN = host_name("BOUNCE_DOMAIN", "bounce.localhost.localdomain")
 SMTPD_INBOUND = host_port("SMTPD_INBOUND")
 
 # --- how it goes --------------------------------------------------------------------------------------------
-RETRY = retry.schedule(
-    text("RETRY_SCHEDULE", ""),
-    number("MAX_AGE", 0),
-    number("UNKNOWN_WAIT_S", 0),
-    retry.SANDBOX if SANDBOX else retry.DEFAULT,
-)
+try:
+    RETRY = retry.schedule(
+        text("RETRY_SCHEDULE", ""),
+        number("MAX_AGE", 0),
+        number("UNKNOWN_WAIT_S", 0),
+        retry.SANDBOX if SANDBOX else retry.DEFAULT,
+    )
+except ValueError as _error:
+    raise ImproperlyConfigured(str(_error)) from None
 UNKNOWN_POLICY = text("UNKNOWN_POLICY", "retry")
 if UNKNOWN_POLICY not in ("retry", "hold"):
     raise ImproperlyConfigured(f"UNKNOWN_POLICY={UNKNOWN_POLICY!r} is neither retry nor hold")
@@ -164,7 +126,9 @@ WEBHOOK_ALLOW_PRIVATE = flag("WEBHOOK_ALLOW_PRIVATE", SANDBOX) and SANDBOX
 
 # --- Django -------------------------------------------------------------------------------------------------
 DEBUG = False
-BASE_URL = text("BASE_URL", "http://127.0.0.1:8000").rstrip("/")
+BASE_URL = url("BASE_URL", ("http", "https"), "http://127.0.0.1:8000").rstrip("/")
+if not urlsplit(BASE_URL).hostname:
+    raise ImproperlyConfigured(f"BASE_URL={BASE_URL!r} names no host")
 _behind_https = BASE_URL.startswith("https://")
 ALLOWED_HOSTS = list(words("ALLOWED_HOSTS")) or [urlsplit(BASE_URL).hostname or "localhost", "127.0.0.1", "localhost"]
 CSRF_TRUSTED_ORIGINS = [BASE_URL]
@@ -350,6 +314,6 @@ LOGGING = {
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": text("LOG_LEVEL", "INFO").upper()},
+    "root": {"handlers": ["stderr"], "level": log_level("LOG_LEVEL", "INFO")},
     "loggers": {"django.request": {"level": "ERROR"}, "mail.log": {"level": "CRITICAL"}},
 }
