@@ -7,6 +7,7 @@ pattern is a row of literals (`*` = a short gap), so the work is linear in the (
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -204,10 +205,15 @@ def rules() -> tuple[Rule, ...]:
         return parse_rules(tomllib.load(file))
 
 
+#: the name in an address that a reply repeats: `<database@example.org>` says nothing about a database
+_REPEATED_NAME = re.compile(r"<[^<>@\s]{1,64}@")
+
+
 def normalise(text: str) -> str:
-    """Lower case, single spaces, straight quotes, capped: the form that patterns are written in."""
+    """Lower case, single spaces, straight quotes, capped, without repeated names: the form that patterns are written in."""
     if len(text) > HEAD_CHARS + TAIL_CHARS:
         text = f"{text[:HEAD_CHARS]} {text[-TAIL_CHARS:]}"
+    text = _REPEATED_NAME.sub("<@", text)
     return " ".join(text.replace("\u2019", "'").lower().split())
 
 

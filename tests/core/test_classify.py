@@ -251,3 +251,9 @@ def test_patterns_are_literals_with_short_gaps() -> None:
     assert Pattern("^user unknown").found("550 5.1.1 user unknown") and not Pattern("^user unknown").found(
         "no: user unknown"
     )
+
+
+@pytest.mark.parametrize("name", ["database", "scripts", "spam", "resources", "out.of"])
+def test_the_name_in_an_address_that_a_reply_repeats_decides_nothing(name: str) -> None:
+    said = classify_text(f"550 5.1.1 <{name}@example.org>: Recipient address rejected")
+    assert (said.category, said.suppress) == (Category.BAD_MAILBOX, True)
