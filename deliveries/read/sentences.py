@@ -88,6 +88,12 @@ def _who(s: Standing) -> str:
     return s.host or s.recipient.rpartition("@")[2] or "The receiver"
 
 
+def _did(s: Standing) -> str | None:
+    if s.category == Category.NETWORK and s.reply[:3].isdigit():  # who answers was reached
+        return "had trouble of its own"
+    return _SAID.get(s.category)
+
+
 def _quote(text: str) -> str:
     text = " ".join(text.split())
     if len(text) > _QUOTE:
@@ -114,7 +120,7 @@ def _deferred(s: Standing, now: datetime) -> str:
 
 
 def _said(s: Standing) -> str:
-    said = _SAID.get(s.category) or "did not take it"
+    said = _did(s) or "did not take it"
     quote = _quote(s.reply or s.reason)
     return f"{_who(s)} {said}{':' + quote if quote else ''}"
 
@@ -140,7 +146,7 @@ def _tls(words: str) -> str:
 
 
 def _bounced(s: Standing, now: datetime) -> str:
-    said = _SAID.get(s.category) or "refused it"
+    said = _did(s) or "refused it"
     quote = _quote(s.reply or s.reason)
     if s.late:
         return (
@@ -173,7 +179,7 @@ def _held(s: Standing, now: datetime) -> str:
 
 
 def _unknown(s: Standing, now: datetime) -> str:
-    lost = f"The connection to {_who(s)} was lost after the whole mail was sent: it may have arrived."
+    lost = f"{_who(s)} gave no usable answer after the whole mail was sent: it may have arrived."
     if s.next_attempt_at is None:
         return f"{lost} It is not sent again, so that it does not arrive twice."
     return f"{lost} It is sent once more {when(s.next_attempt_at, now)}, with the same Message-ID."

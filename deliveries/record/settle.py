@@ -181,10 +181,10 @@ def words(result: Result) -> str:
         case Status.BOUNCED, _:
             return f"{who} refused it{said}"
         case Status.UNKNOWN, _:
-            return f"{who} gave no answer after the whole mail was sent; it may have arrived."
+            return f"{who} gave no usable answer after the whole mail was sent; it may have arrived."
         case Status.DEFERRED, Category.GREYLISTED:
             return f"{who} asked to come back later (greylisting){said}"
-        case Status.DEFERRED, Category.NETWORK | Category.TLS | Category.DNS_ERROR:
+        case Status.DEFERRED, Category.NETWORK | Category.TLS | Category.DNS_ERROR if verdict.code is None:
             return f"{who} could not be reached{said}"
         case Status.DEFERRED, _:
             return f"{who} did not take it yet{said}"

@@ -210,7 +210,7 @@ _REPEATED_NAME = re.compile(r"<[^<>@\s]{1,64}@")
 
 
 def normalise(text: str) -> str:
-    """Lower case, single spaces, straight quotes, capped, without repeated names: the form that patterns are written in."""
+    """Lower case, single spaces, straight quotes, capped, no repeated names: the form that patterns are written in."""
     if len(text) > HEAD_CHARS + TAIL_CHARS:
         text = f"{text[:HEAD_CHARS]} {text[-TAIL_CHARS:]}"
     text = _REPEATED_NAME.sub("<@", text)

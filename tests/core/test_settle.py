@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from deliveries.record.settle import Result, Row, Standing, Tried, settle
+from deliveries.record.settle import Result, Row, Standing, Tried, settle, words
 from deliveries.retry import Schedule
 from deliveries.smtp.hop import Hop
 from deliveries.smtp.outcome import Attempted, Replied, Stage, Verdict
@@ -130,3 +130,10 @@ def test_a_bounce_that_a_report_told_stands_when_the_250_of_its_round_is_recorde
 def test_a_bounce_of_a_round_still_gives_way_to_a_2xx() -> None:
     at = replace(AT, status=Status.BOUNCED, queued=False, leased_by=None)
     assert change(at, DELIVERED).status is Status.DELIVERED
+
+
+def test_a_receiver_that_answered_is_not_called_out_of_reach() -> None:
+    busy = Verdict(Status.DEFERRED, "server-busy", Category.NETWORK, code=421, text="421 4.3.2 Service shutting down")
+    assert words(result(busy)) == "mx.b.test did not take it yet: 421 4.3.2 Service shutting down"
+    silent = Verdict(Status.DEFERRED, "broken-network", Category.NETWORK, text="connection refused")
+    assert words(result(silent)) == "mx.b.test could not be reached: connection refused"

@@ -34,6 +34,15 @@ BASE = Standing(
             "at 10:40.",
         ),
         (
+            {"status": Status.BOUNCED, "category": Category.NETWORK, "reply": "554 5.3.0 local error"},
+            "mx.gmail.com had trouble of its own, at 10:02:07: “554 5.3.0 local error”.",
+        ),
+        (
+            {"status": Status.BOUNCED, "category": Category.NETWORK, "reply": "connection closed by the server"},
+            "mx.gmail.com could not be reached, or the connection broke, at 10:02:07: “connection closed by the "
+            "server”.",
+        ),
+        (
             {"status": Status.BOUNCED, "category": Category.BAD_MAILBOX, "reply": "550 5.1.1 no such user"},
             "mx.gmail.com says that there is no such mailbox, at 10:02:07: “550 5.1.1 no such user”.",
         ),
@@ -43,12 +52,12 @@ BASE = Standing(
         ),
         (
             {"status": Status.UNKNOWN, "next_attempt_at": NOW + timedelta(minutes=15)},
-            "The connection to mx.gmail.com was lost after the whole mail was sent: it may have arrived. It is sent "
+            "mx.gmail.com gave no usable answer after the whole mail was sent: it may have arrived. It is sent "
             "once more at 10:55:00, with the same Message-ID.",
         ),
         (
             {"status": Status.UNKNOWN},
-            "The connection to mx.gmail.com was lost after the whole mail was sent: it may have arrived. It is not "
+            "mx.gmail.com gave no usable answer after the whole mail was sent: it may have arrived. It is not "
             "sent again, so that it does not arrive twice.",
         ),
         ({"status": Status.QUEUED, "in_flight": True}, "Is being sent right now."),
