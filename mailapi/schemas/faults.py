@@ -80,6 +80,8 @@ def _unknown(name: str, shape: type[Shape]) -> tuple[str, str]:
     near = difflib.get_close_matches(name[:100], known, n=1)
     if near:
         return "unknown_field", f"There is no such field; did you mean `{near[0]}`?"
+    if not known:
+        return "unknown_field", "No fields are known here; send an empty object or nothing."
     return "unknown_field", f"There is no such field; known are {', '.join(known)}."
 
 

@@ -195,6 +195,12 @@ def test_one_event_is_told_again_with_its_id_and_body(api, web) -> None:
     assert WebhookDelivery.objects.filter(endpoint_id=made["id"]).count() == 3
 
 
+def test_a_replay_of_one_event_has_no_fields_and_says_so(api, web) -> None:
+    said = api.post(f"/webhooks/{uuid4()}/events/{uuid4()}/replay", {"failed": True})
+    assert said.status_code == 422
+    assert said.json()["errors"][0]["message"] == "No fields are known here; send an empty object or nothing."
+
+
 def test_all_that_failed_and_a_window_are_told_again_in_bounded_steps(api, web, monkeypatch) -> None:
     monkeypatch.setattr(ask, "MOST", 2)
     made = hook(api, web, "domain.updated")
