@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from .addresses import greets, http_get, listens
 from .supervisor import Child
+from .words import Refusal
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,6 +25,7 @@ PORTS = ("postgres", "valkey", "smtpd_inbound", "lab")
 WEB_WORKERS = 2
 WEB_THREADS = 8
 DRAIN_S = 10
+MOST_DELIVER = 64
 KILL_AFTER_S = 5  # granian ends a worker that does not stop by itself
 
 
@@ -146,7 +148,10 @@ def smtpd(plan: Plan) -> Child:
 
 def deliver(plan: Plan) -> list[Child]:
     """N processes with one thread each: a prefork child never hears SIGTERM, a thread worker does."""
-    count = int(os.environ.get("DELIVER_PROCESSES") or 2)
+    words = os.environ.get("DELIVER_PROCESSES") or "2"
+    if not (words.isascii() and words.isdigit() and 1 <= int(words[:9]) <= MOST_DELIVER):
+        raise Refusal(f"DELIVER_PROCESSES={words!r} is not a number from 1 to {MOST_DELIVER}")
+    count = int(words)
     names = [f"deliver{number}" for number in range(1, count + 1)]
     return [
         Child(

@@ -156,7 +156,7 @@ class Supervisor:
     def run_once(self, command: Child, timeout_s: float) -> str:
         """Runs a command to its end and returns its standard output; its standard error goes to NAME.log.
 
-        Raises Refusal with the command's own last line when it fails; Stopped.
+        Raises Refusal with the command's own last line, or its first failed check, when it fails; Stopped.
         """
         log = self.logs / f"{command.name}.log"
         answer = self.logs / f".{command.name}.out"
@@ -179,7 +179,9 @@ class Supervisor:
             answer.unlink(missing_ok=True)
         if guard.returncode:
             said = last_lines(log, 0) or text.splitlines()[-3:] or [f"exit {guard.returncode}"]
-            raise Refusal(f"{command.name}: {said[-1].removeprefix('manage.py: ')}")
+            # Django's system checks write a hint, and how many they were, below what is wrong
+            wrong = next((line.removeprefix("?: ") for line in said if line.startswith("?: (")), said[-1])
+            raise Refusal(f"{command.name}: {wrong.removeprefix('manage.py: ')}")
         return text
 
     # -- watching and stopping -------------------------------------------------------------------------------

@@ -186,3 +186,10 @@ def test_the_lab_keeps_what_it_accepted_where_the_panel_looks_for_it(var, monkey
     monkeypatch.delenv("SANDBOX_SPOOL", raising=False)
     child = stack.lab(plan(var))
     assert child.argv[child.argv.index("--spool") + 1] == child.env["SANDBOX_SPOOL"] == str(var / "sandbox")
+
+
+@pytest.mark.parametrize("count", ["many", "0", "-1", "65", "1e9", "9" * 5000])
+def test_a_number_of_deliver_processes_that_makes_no_sense_is_refused(var, monkeypatch, count):
+    monkeypatch.setenv("DELIVER_PROCESSES", count)
+    with pytest.raises(Refusal, match=r"^DELIVER_PROCESSES="):
+        stack.deliver(plan(var))

@@ -128,6 +128,9 @@ def test_a_command_answers_with_its_output_and_its_failure_is_its_last_line(tmp_
     assert supervisor.run_once(fine, 60) == "answer\n"
     with pytest.raises(Refusal, match=r"^bad: no such key$"):
         supervisor.run_once(child(tmp_path, "bad", "raise SystemExit('no such key')"), 60)
+    checks = "raise SystemExit('ERRORS:\\n?: (x.E1) KEY is empty.\\n\\tHINT: Make one.\\n\\nOne issue')"
+    with pytest.raises(Refusal, match=r"^bad: \(x\.E1\) KEY is empty\.$"):
+        supervisor.run_once(child(tmp_path, "bad", checks), 60)
 
 
 def test_a_log_is_for_its_owner_only(tmp_path, supervisor):
