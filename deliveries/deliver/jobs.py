@@ -56,8 +56,9 @@ def load(rows: Sequence[Claimed], lease_id: UUID) -> tuple[list[Job], list[Resul
     found = execute(_DELIVERIES, {"ids": list(by_id)}).fetchall()
     ready, refused = [], []
     for row in found:
-        if verdict := _refusal(row):
-            refused.append(Result(row["id"], lease_id, verdict, reason=verdict.text))
+        if refusal := _refusal(row):
+            verdict, reason = refusal
+            refused.append(Result(row["id"], lease_id, verdict, host=row["host"], reason=reason))
         else:
             ready.append(row)
     messages = _messages({row["message_id"] for row in ready})
@@ -92,17 +93,22 @@ def verp_keys(text: str) -> verp.Keys:
     return verp.Keys.parse(text)
 
 
-def _refusal(row: dict[str, Any]) -> Verdict | None:
+def _refusal(row: dict[str, Any]) -> tuple[Verdict, str] | None:
+    """A verdict that keeps the peer's last words as they were, and the reason in ours; None where it may go."""
+    last = {"text": row["reply"], "enhanced": row["enhanced"]}
     if row["expired"]:
-        text = "It could not be delivered in time" + (f"; the last answer was: {row['reply']}" if row["reply"] else ".")
-        return Verdict(Status.EXPIRED, "age", Category.EXPIRED, text=text)
+        reason = "It could not be delivered in time" + (
+            f"; the last answer was: {row['reply']}" if row["reply"] else "."
+        )
+        return Verdict(Status.EXPIRED, "age", Category.EXPIRED, **last), reason
     if row["suppressed"]:
-        text = f"The address is on the suppression list ({row['suppressed']})."
-        return Verdict(Status.SUPPRESSED, "suppression", text=text)
+        reason = f"The address is on the suppression list ({row['suppressed']})."
+        return Verdict(Status.SUPPRESSED, "suppression", **last), reason
     for what, words in _SUSPENDED.items():
         if row[f"{what}_suspended"]:
-            return Verdict(
-                Status.HELD, f"{what}-suspended", text=f"The {words} is suspended; held until it is released."
+            return (
+                Verdict(Status.HELD, f"{what}-suspended", **last),
+                f"The {words} is suspended; held until it is released.",
             )
     return None
 
@@ -111,7 +117,8 @@ def _refusal(row: dict[str, Any]) -> Verdict | None:
 _SUSPENDED = {"tenant": "account", "domain": "sender domain", "key": "API key"}
 
 _DELIVERIES = """
-SELECT d.id, d.recipient, d.message_id, d.expires_at, d.reply, m.domain_id, d.expires_at <= now() AS expired,
+SELECT d.id, d.recipient, d.message_id, d.expires_at, d.reply, d.enhanced, d.host, m.domain_id,
+       d.expires_at <= now() AS expired,
        t.suspended_at IS NOT NULL AS tenant_suspended, o.suspended_at IS NOT NULL AS domain_suspended,
        k.suspended_at IS NOT NULL AS key_suspended,
        (SELECT s.reason FROM suppression s

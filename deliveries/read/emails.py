@@ -8,8 +8,9 @@ from typing import Any
 from uuid import UUID
 
 from django.db.models import QuerySet
+from django.db.models.functions import Now
 
-from deliveries.models import Delivery, Message, MessageContent
+from deliveries.models import Delivery, Message, MessageContent, Queued
 from deliveries.states import LAST_EVENT, Status, worst
 
 
@@ -19,6 +20,13 @@ def email(tenant_id: UUID, message_id: UUID) -> dict[str, Any] | None:
     if message is None:
         return None
     deliveries = list(Delivery.objects.filter(tenant_id=tenant_id, message_id=message_id).order_by("position"))
+    open_ones = [d.id for d in deliveries if not d.final]
+    # in flight is a live lease that has started, not a status
+    sending = set(
+        Queued.objects.filter(delivery_id__in=open_ones, leased_until__gt=Now(), started_at__isnull=False).values_list(
+            "delivery_id", flat=True
+        )
+    )
     # retention may have dropped the content before the message
     content = MessageContent.objects.filter(id=message_id).values_list("html", "text").first() or (None, None)
     return {
@@ -27,7 +35,7 @@ def email(tenant_id: UUID, message_id: UUID) -> dict[str, Any] | None:
         "html": content[0],
         "text": content[1],
         "tags": message.tags,
-        "deliveries": [_delivery(d) for d in deliveries],
+        "deliveries": [_delivery(d, d.id in sending) for d in deliveries],
     }
 
 
@@ -85,17 +93,17 @@ def _line(message: Message, event: str) -> dict[str, Any]:
     }
 
 
-def _delivery(delivery: Delivery) -> dict[str, Any]:
+def _delivery(delivery: Delivery, sending: bool) -> dict[str, Any]:
     return {
         "id": str(delivery.id),
         "recipient": delivery.recipient,
         "field": delivery.field,
         "status": delivery.status,
-        "reason": delivery.reason,
+        "reason": "It is being sent right now." if sending else delivery.reason,
         "category": delivery.category,
         "reply": delivery.reply,
         "host": delivery.host,
         "attempts": delivery.attempts,
-        "next_attempt_at": iso(delivery.next_attempt_at),
+        "next_attempt_at": None if sending else iso(delivery.next_attempt_at),
         "settled_at": iso(delivery.settled_at),
     }

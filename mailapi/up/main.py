@@ -257,9 +257,6 @@ def up_facts(plan: Plan, seeded: dict[str, Any]) -> dict[str, Any]:
 
 
 def greet(facts: dict[str, Any]) -> None:
-    body = json.dumps(
-        {"from": facts["sender"], "to": "delivered@simulator.test", "subject": "Hello", "text": "It works."},
-    )
     say(
         f"""
 mailapi {facts["version"]} answers at {facts["url"]}
@@ -268,8 +265,20 @@ mailapi {facts["version"]} answers at {facts["url"]}
   API key   {facts["api_key"]}
   docs      {facts["url"]}/docs/
 
-  curl {facts["url"]}/emails -H 'Authorization: Bearer {facts["api_key"]}' \\
-       -H 'Content-Type: application/json' -d '{body}'
+{first_mail(facts)}
 
 Ctrl-C stops everything."""
+    )
+
+
+def first_mail(facts: dict[str, Any]) -> str:
+    """A curl line that works; where no domain is verified yet, what comes first."""
+    if facts["sender"] is None:
+        return "  Mail goes to the recipients' own hosts. Before the first one, a domain of yours must be verified."
+    body = json.dumps(
+        {"from": facts["sender"], "to": "delivered@simulator.test", "subject": "Hello", "text": "It works."},
+    )
+    return (
+        f"  curl {facts['url']}/emails -H 'Authorization: Bearer {facts['api_key']}' \\\n"
+        f"       -H 'Content-Type: application/json' -d '{body}'"
     )

@@ -97,9 +97,13 @@ def test_no_reply_after_the_dot_is_unknown_and_makes_at_most_two_copies(lab: Lab
 
 def test_what_grew_too_old_expires_without_another_attempt(lab: Lab) -> None:
     (delivery,) = build().send("delivered@simulator.test")
-    Delivery.objects.filter(id=delivery.id).update(expires_at=timezone.now() - timedelta(seconds=1))
+    past = timezone.now() - timedelta(seconds=1)
+    Delivery.objects.filter(id=delivery.id).update(expires_at=past, reply="451 4.3.0 later", host="mx.one.test")
     deliver.run()
-    assert status(delivery) == "expired" and not lab.messages
+    delivery.refresh_from_db()
+    assert delivery.status == "expired" and not lab.messages
+    assert (delivery.reply, delivery.host) == ("451 4.3.0 later", "mx.one.test")  # the peer's last words, not ours
+    assert delivery.reason == "It could not be delivered in time; the last answer was: 451 4.3.0 later"
 
 
 def test_an_address_suppressed_after_accept_is_not_sent_to(lab: Lab) -> None:

@@ -45,7 +45,7 @@ class Command(BaseCommand):
             json.dumps(
                 {
                     "api_key": api_key,
-                    "sender": SENDER,
+                    "sender": SENDER if settings.SANDBOX else None,
                     "admin": {"username": ADMIN, "password": password},
                     "sandbox_domain": settings.SANDBOX_DOMAIN,
                 }
