@@ -4,6 +4,9 @@
         exim.port, exim.clear_port, exim.mail(message_id)
 
 `submission_port` takes mail after AUTH only (PLAIN or LOGIN, over TLS), for any recipient; USERNAME and PASSWORD.
+`returns` (domain, port on loopback) adds `late_port`, which takes every recipient and only later finds out: unknown
+ones bounce, those of next.test by the word of the next server, mail for delay.test waits for a server that is away, and
+the reports about all of them go to that domain, at that port.
 """
 
 from __future__ import annotations
@@ -23,20 +26,22 @@ USER = "nobody"
 @dataclass
 class Exim(Receiver):
     submission_port: int = 0
+    #: takes every recipient below .test, and says later who is unknown
+    late_port: int = 0
 
 
 @contextlib.contextmanager
-def running_exim() -> Iterator[Exim]:
+def running_exim(returns: tuple[str, int] | None = None) -> Iterator[Exim]:
     with daemon.home("exim") as home:
         command = daemon.installed(home, {})
         certificates = Certificates.make(home / "tls", daemon.HOST, "smtp.receiver.test")
-        exim = Exim("exim", home, certificates, *(daemon.free_port() for _ in range(4)))
+        exim = Exim("exim", home, certificates, *(daemon.free_port() for _ in range(5)))
         for folder in ("spool", "log", "mail", "tls"):
             (home / folder).mkdir(exist_ok=True)
             shutil.chown(home / folder, USER)
         for key in (certificates.key, certificates.wrong_key):
             shutil.chown(key, USER)
-        ports = (exim.port, exim.clear_port, exim.wrong_port, exim.submission_port)
+        ports = (exim.port, exim.clear_port, exim.wrong_port, exim.submission_port, exim.late_port)
         (home / "exim.conf").write_text(
             _CONFIGURATION.format(
                 home=home,
@@ -50,13 +55,28 @@ def running_exim() -> Iterator[Exim]:
                 clear_port=exim.clear_port,
                 wrong_port=exim.wrong_port,
                 submission_port=exim.submission_port,
+                late_port=exim.late_port,
+                **_returning(exim, returns),
                 **vars(certificates),
             )
         )
         (home / "exim.conf").chmod(0o644)
-        start = [*command, "exim4", "-C", home / "exim.conf", "-bdf", "-q1h"]
+        start = [*command, "exim4", "-C", home / "exim.conf", "-bdf", "-q1s" if returns else "-q1h"]
         with daemon.running("exim", start, home, daemon.greets(*ports)):
             yield exim
+
+
+def _returning(exim: Exim, returns: tuple[str, int] | None) -> dict[str, str]:
+    """With `returns` the least that Exim waits before it tries again, and tells the sender."""
+    if returns is None:
+        return {"delay_warning": "24h", "retry": "1m", "routers": "", "transports": ""}
+    known = " : !".join(daemon.MAILBOXES)
+    return {
+        "delay_warning": "1s",
+        "retry": "1s",
+        "routers": _ROUTERS.format(domain=returns[0], known=known, late_port=exim.late_port),
+        "transports": _TRANSPORTS.format(back=returns[1], next=exim.port, dead=daemon.free_port()),
+    }
 
 
 _CONFIGURATION = """\
@@ -71,7 +91,7 @@ timezone = UTC
 keep_environment =
 host_lookup =
 rfc1413_query_timeout = 0s
-daemon_smtp_ports = {port} : {clear_port} : {wrong_port} : {submission_port}
+daemon_smtp_ports = {port} : {clear_port} : {wrong_port} : {submission_port} : {late_port}
 local_interfaces = <; 127.0.0.1 ; ::1
 smtp_accept_max = 50
 # as large as Postfix takes it
@@ -87,6 +107,7 @@ prdr_enable = false
 domainlist ours = *.test
 # nothing leaves the machine, not even a bounce
 ignore_bounce_errors_after = 0s
+delay_warning = {delay_warning}
 
 begin acl
 recipient:
@@ -96,6 +117,7 @@ recipient:
           message = 5.7.0 Authentication required
   deny    !domains = +ours
           message = 5.7.1 Relaying denied
+  accept  condition = ${{if eq{{$received_port}}{{{late_port}}}}}
   deny    !local_parts = {known}
           message = 5.1.1 Unknown user
   defer   local_parts = grey
@@ -104,7 +126,7 @@ recipient:
   accept
 
 begin routers
-mailbox:
+{routers}mailbox:
   driver = accept
   domains = +ours
   transport = maildir
@@ -114,7 +136,7 @@ refuse:
   data = :fail: this server only receives
 
 begin transports
-maildir:
+{transports}maildir:
   driver = appendfile
   maildir_format
   directory = {home}/mail/all
@@ -126,7 +148,7 @@ maildir:
   return_path_add
 
 begin retry
-* * F,1h,1m
+* * F,1h,{retry}
 
 begin authenticators
 plain:
@@ -141,4 +163,49 @@ login:
   server_prompts = Username:: : Password::
   server_condition = ${{if and{{{{eq{{$auth1}}{{{username}}}}}{{eq{{$auth2}}{{{password}}}}}}}}}
   server_set_id = $auth1
+"""
+
+_ROUTERS = """\
+back:
+  driver = manualroute
+  domains = {domain}
+  route_list = * 127.0.0.1
+  self = send
+  transport = back
+next:
+  driver = manualroute
+  domains = next.test
+  # from there it goes to the mailbox, if anywhere
+  condition = ${{if eq{{$received_port}}{{{late_port}}}}}
+  route_list = * 127.0.0.1
+  self = send
+  transport = next
+delayed:
+  driver = manualroute
+  domains = delay.test
+  route_list = * 127.0.0.1
+  self = send
+  transport = delayed
+unknown:
+  driver = redirect
+  domains = +ours
+  local_parts = !{known}
+  allow_fail
+  data = :fail: Unknown user
+"""
+
+_TRANSPORTS = """\
+back:
+  driver = smtp
+  port = {back}
+  allow_localhost
+next:
+  driver = smtp
+  port = {next}
+  allow_localhost
+# nobody listens there
+delayed:
+  driver = smtp
+  port = {dead}
+  allow_localhost
 """

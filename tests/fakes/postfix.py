@@ -4,6 +4,8 @@
         postfix.port, postfix.clear_port, postfix.mail(message_id)
 
 `sasl` (host, port of Dovecot's auth) adds a submission port that relays for nobody and takes mail after AUTH only.
+`returns` (domain, port on loopback) adds `late_port`, which takes every recipient and only later finds out: unknown
+ones bounce, mail for delay.test waits for a server that is away, and the reports about both go to that domain, there.
 """
 
 from __future__ import annotations
@@ -30,10 +32,12 @@ class Postfix(Receiver):
     submission_port: int = 0
     #: behind postscreen, which makes a stranger wait for its greeting and come a second time
     screened_port: int = 0
+    #: takes every recipient below .test, and says later who is unknown
+    late_port: int = 0
 
 
 @contextlib.contextmanager
-def running_postfix(sasl: tuple[str, int] | None = None) -> Iterator[Postfix]:
+def running_postfix(sasl: tuple[str, int] | None = None, returns: tuple[str, int] | None = None) -> Iterator[Postfix]:
     daemon.need_root()
     daemon.need(MASTER)
     with daemon.home("postfix") as home, _greylist() as policy_port:
@@ -41,17 +45,19 @@ def running_postfix(sasl: tuple[str, int] | None = None) -> Iterator[Postfix]:
             "postfix",
             home,
             Certificates.make(home / "tls", daemon.HOST, "smtp.receiver.test"),
-            *(daemon.free_port() for _ in range(5)),
+            *(daemon.free_port() for _ in range(6)),
         )
-        _lay_out(postfix, policy_port, sasl)
+        _lay_out(postfix, policy_port, sasl, returns)
         ports = [postfix.port, postfix.clear_port, postfix.wrong_port]
         if sasl:
             ports.append(postfix.submission_port)
+        if returns:
+            ports.append(postfix.late_port)
         with daemon.running("postfix", [MASTER, "-c", home / "etc", "-d"], home, daemon.greets(*ports)):
             yield postfix
 
 
-def _lay_out(postfix: Postfix, policy_port: int, sasl: tuple[str, int] | None) -> None:
+def _lay_out(postfix: Postfix, policy_port: int, sasl: tuple[str, int] | None, returns: tuple[str, int] | None) -> None:
     home, owner = postfix.home, "postfix"
     for name, user, group, mode in (
         ("etc", None, None, 0o755),
@@ -85,6 +91,13 @@ def _lay_out(postfix: Postfix, policy_port: int, sasl: tuple[str, int] | None) -
             **vars(postfix.certificates),
         )
     )
+    if returns:
+        (home / "etc" / "transport").write_text(
+            f"/@{re.escape(returns[0])}$/ smtp:[127.0.0.1]:{returns[1]}\n"
+            f"/@delay\\.test$/ smtp:[127.0.0.1]:{daemon.free_port()}\n"  # nobody listens there
+        )
+        with (home / "etc" / "main.cf").open("a") as main:
+            main.write(_RETURNS.format(home=home))
     (home / "etc" / "master.cf").write_text(
         "\n".join(
             [
@@ -102,6 +115,15 @@ def _lay_out(postfix: Postfix, policy_port: int, sasl: tuple[str, int] | None) -
                         smtpd_client_restrictions="permit_sasl_authenticated,reject",
                     )
                     if sasl
+                    else ()
+                ),
+                *(
+                    _listener(
+                        postfix.late_port,
+                        smtpd_reject_unlisted_recipient="no",
+                        smtpd_recipient_restrictions="reject_unauth_destination",
+                    )
+                    if returns
                     else ()
                 ),
                 f"127.0.0.1:{postfix.screened_port} inet n - n - 1 postscreen",
@@ -171,6 +193,15 @@ smtpd_sasl_type = dovecot
 smtpd_sasl_security_options = noanonymous
 """
 
+#: the least that Postfix waits before it tries again, and tells the sender
+_RETURNS = """\
+transport_maps = regexp:{home}/etc/transport
+delay_warning_time = 1s
+queue_run_delay = 1s
+minimal_backoff_time = 1s
+maximal_backoff_time = 1s
+"""
+
 _SERVICES = """\
 pickup    unix  n - n 60 1 pickup
 cleanup   unix  n - n - 0 cleanup
@@ -188,6 +219,7 @@ error     unix  - - n - - error
 retry     unix  - - n - - error
 discard   unix  - - n - - discard
 virtual   unix  - n n - - virtual
+smtp      unix  - - n - - smtp
 anvil     unix  - - n - 1 anvil
 scache    unix  - - n - 1 scache
 smtpd     pass  - - n - - smtpd
