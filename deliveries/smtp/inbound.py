@@ -43,6 +43,8 @@ _UNSPOKEN = ("EXPN", "HELP", "VRFY")
 #: octets of a BDAT chunk follow at once, and would be read as commands
 _CHUNKING = "BDAT"
 _MAX_AUTH_FAILURES = 3
+#: octets that count as getting on; by drops nobody comes to them soon
+_STRIDE_OCTETS = 4_096
 
 
 class Transaction(_Envelope):
@@ -90,6 +92,8 @@ class Conversation(SMTP):
         self._auth_failures = 0
         self._principal: object | None = None
         self._touched = 0.0
+        self._stride_octets = 0
+        self.moved_at = self.loop.time()  #: the last reply of ours or stride of data, seconds of the loop's clock
         self._lifetime: asyncio.TimerHandle | None = None
 
     # --- the connection ---------------------------------------------------------------------------
@@ -109,6 +113,9 @@ class Conversation(SMTP):
         if self._refused:
             return
         super().data_received(data)
+        self._stride_octets += len(data)
+        if self._stride_octets >= _STRIDE_OCTETS:
+            self._move()
         # aiosmtpd counts the time since the last command only: a large mail over a slow line would be cut
         now = self.loop.time()
         if now - self._touched > 1 and self._timeout_handle is not None:
@@ -131,6 +138,22 @@ class Conversation(SMTP):
         if not self._storing and self.transport is not None:
             self._writer.write(b"421 4.3.2 Service shutting down\r\n")
             self.transport.close()
+
+    async def push(self, status: Any) -> None:
+        self._move()
+        await super().push(status)
+
+    def _move(self) -> None:
+        self.moved_at, self._stride_octets = self.loop.time(), 0
+
+    @property
+    def may_give_way(self) -> bool:
+        return not self._storing and self.transport is not None
+
+    def give_way(self) -> None:
+        """Its place is needed: counted out at once, for the end of a connection takes its time."""
+        self._listener.dismiss(self, self._peer)
+        self.abort()
 
     def abort(self) -> None:
         if self.transport is not None:

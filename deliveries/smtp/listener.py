@@ -89,15 +89,27 @@ class Listener:
             conversation.abort()
 
     def admit(self, conversation: Conversation, peer: str) -> bool:
-        """Count a new connection in, unless there are too many of this peer or in all."""
+        """Count a new connection in, unless there are too many of this peer or in all.
+
+        With all places taken, the one that has come no further for the longest time gives way: a crowd of slow
+        clients would hold every place for minutes, and who means it gets on at each round trip.
+        """
         key = _network(peer)
-        if len(self.conversations) >= self.bounds.max_connections:
-            log.warning("connection of %s refused: %s are open", peer, len(self.conversations))
-            return False
         if self._by_peer[key] >= self.bounds.max_connections_per_peer:
+            return False
+        if len(self.conversations) >= self.bounds.max_connections and not self._make_room():
+            log.warning("connection of %s refused: %s are open", peer, len(self.conversations))
             return False
         self._by_peer[key] += 1
         self.conversations.add(conversation)
+        return True
+
+    def _make_room(self) -> bool:
+        """Part with the slowest, unless even that one got on a moment ago."""
+        slowest = min((c for c in self.conversations if c.may_give_way), key=lambda c: c.moved_at, default=None)
+        if slowest is None or asyncio.get_running_loop().time() - slowest.moved_at < self.bounds.slow_s:
+            return False
+        slowest.give_way()
         return True
 
     def dismiss(self, conversation: Conversation, peer: str) -> None:

@@ -49,5 +49,6 @@ class Bounds:
     max_connections_per_peer: int = 20  #: per IPv4 address or IPv6 /64
     max_refused_recipients: int = 20  #: per connection: who guesses more is harvesting
     max_mails: int = 200  #: per connection
+    slow_s: float = 2  #: who got on within it keeps its place also when all are taken
     idle_s: float = 300  #: RFC 5321 §4.5.3.2.7: at least five minutes
     lifetime_s: float = 3600  #: of a connection, however busy: one octet a minute is busy too
