@@ -39,6 +39,12 @@ def make_due() -> None:
     WebhookDelivery.objects.filter(state="pending").update(next_try_at=timezone.now() - timedelta(seconds=1))
 
 
+def tell_all(house: House) -> None:
+    """Until nothing waits, whatever had to be tried again."""
+    while WebhookDelivery.objects.filter(tenant_id=house.tenant.id, state="pending").exists():
+        notify.run()
+
+
 def rows(endpoint: WebhookEndpoint) -> list[WebhookDelivery]:
     return list(WebhookDelivery.objects.filter(endpoint=endpoint).order_by("id"))
 
@@ -297,8 +303,7 @@ def test_dead_receivers_of_every_kind_delay_nobody_and_hear_all_of_it_once_they_
         assert operator.hold([d.id for d in deliveries], "test") == 3
         assert operator.release([d.id for d in deliveries], "test") == 3
         working.join()
-        while WebhookDelivery.objects.filter(tenant_id=house.tenant.id, state="pending").exists():
-            notify.run()
+        tell_all(house)
         assert {r.state for r in rows(good)} == {"delivered"} and tripwire.came == []
         for path, endpoint in dead.items():
             assert {r.state for r in rows(endpoint)} == {"failed"}, path
@@ -307,15 +312,15 @@ def test_dead_receivers_of_every_kind_delay_nobody_and_hear_all_of_it_once_they_
             failing_since=timezone.now() - timedelta(days=5, hours=1)
         )
         house.send("last@one.test")
-        while notify.run():
-            pass
+        tell_all(house)
         off = WebhookEndpoint.objects.filter(tenant=house.tenant, enabled=False)
         assert {e.id for e in off} == {e.id for e in dead.values()}
         told = [json.loads(c.body) for c in web.came if c.path == "/good"]
         assert {t["data"]["endpoint_id"] for t in told if t["type"] == "webhook.disabled"} == {str(e.id) for e in off}
         kept = Event.objects.filter(tenant_id=house.tenant.id, type="email.sent").count()
         assert kept == 5
-        # all are mended
+        # all are mended; nobody hangs any more, so that a busy machine is no failure
+        monkeypatch.setattr(courier, "post", real)
         answers.clear()
         web.let_go.set()
         web.came.clear()
@@ -325,8 +330,7 @@ def test_dead_receivers_of_every_kind_delay_nobody_and_hear_all_of_it_once_they_
             assert endpoints.update(house.tenant.id, endpoint.id, "test", url=url, enabled=True)
             began = house.tenant.created_at - timedelta(minutes=1)
             ask.replay_window(house.tenant.id, endpoint.id, began, timezone.now() + timedelta(minutes=1), "test")
-        while notify.run():
-            pass
+        tell_all(house)
         heard = {
             path: [c.headers["webhook-id"] for c in web.came if c.path == path] for path in (*list(dead)[:4], "/away")
         }
