@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("mailapi", "deliveries")
 #: who may write the tables that hold the truth about a mail
-WRITERS = ("deliveries/record/", "deliveries/accept.py", "deliveries/queue.py", "deliveries/claim.py")
+WRITERS = ("deliveries/record/", "deliveries/accept/", "deliveries/queue.py", "deliveries/claim.py")
 TRUTH = ("delivery", "queued", "event")
 TRUTH_MODELS = {"Delivery", "Queued", "Event"}
 

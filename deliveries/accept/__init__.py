@@ -1,0 +1,107 @@
+"""Accept: one statement, one commit, and only then a 2xx.
+
+The statement checks the key, the sender domains, the idempotency key and the suppressions, and inserts
+messages, contents, attachments, deliveries, queue rows, events and outbox rows for one mail or a batch
+of a hundred. When any check fails it inserts nothing and says which one failed.
+
+    drafts       what may be accepted
+    columns      drafts → arrays
+    statement    arrays → rows
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import psycopg.errors
+from django.db import OperationalError, connection
+
+from deliveries import queue
+from deliveries.accept.columns import columns
+from deliveries.accept.drafts import Accepted as Accepted
+from deliveries.accept.drafts import Draft as Draft
+from deliveries.accept.drafts import Idempotency as Idempotency
+from deliveries.accept.statement import STATEMENT
+from deliveries.errors import BadInput, Conflict, Fault, KeyRefused
+from deliveries.models.fields import uuid7
+from deliveries.models.sql import execute
+
+#: a deadlock between two batches that wake the same destinations: the loser tries again
+_TRIES = 4
+
+
+def accept(secret_hash: bytes, drafts: Sequence[Draft], idempotency: Idempotency | None = None) -> Accepted:
+    """Store `drafts`, all or none, and ring the bell.
+
+    Raises KeyRefused (unknown, revoked or suspended meanwhile), BadInput (a sender domain that is not the tenant's or
+    not verified) and Conflict (idempotency key in use or used for another body); then nothing was stored.
+    """
+    ids = tuple(uuid7() for _ in drafts)
+    params = columns(secret_hash, ids, drafts, idempotency)
+    row = _execute(params)
+    if not row["key_ok"]:
+        raise KeyRefused("invalid_api_key", "This API key is unknown or was revoked.", 403)
+    if row["suspended"]:
+        raise KeyRefused(
+            "account_suspended", "This account is suspended; nothing is accepted until it is released.", 403
+        )
+    if row["refused"]:
+        raise BadInput(_domain_faults(drafts, set(row["refused"])), http_status=403)
+    if not row["stored"]:
+        assert idempotency is not None  # the only check left
+        return _replay(row["tenant_id"], idempotency)
+    queue.wake()
+    return Accepted(ids)
+
+
+def _execute(params: dict[str, Any]) -> dict[str, Any]:
+    for left in reversed(range(_TRIES)):
+        try:
+            row = execute(STATEMENT, params).fetchone()
+            assert row is not None
+            return row
+        except OperationalError as e:
+            if isinstance(e.__cause__, psycopg.errors.LockNotAvailable):
+                raise Conflict(
+                    "concurrent_idempotent_requests",
+                    "A request with this Idempotency-Key is still running; ask again with the same key.",
+                    retry_after_s=2,
+                ) from None
+            if not left or not isinstance(e.__cause__, psycopg.errors.DeadlockDetected):
+                raise
+    raise AssertionError("unreachable")
+
+
+def _replay(tenant_id: UUID, idempotency: Idempotency) -> Accepted:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT body_hash, answer FROM idempotency_key WHERE tenant_id = %s AND endpoint = %s AND key = %s",
+            [tenant_id, idempotency.endpoint, idempotency.key],
+        )
+        found = cursor.fetchone()
+    if found is None:  # expired between the two statements
+        raise Conflict("concurrent_idempotent_requests", "Ask again with the same Idempotency-Key.", retry_after_s=1)
+    if bytes(found[0]) != idempotency.body_hash:
+        raise Conflict(
+            "invalid_idempotent_request",
+            "This Idempotency-Key was used within the last 24 hours for another body; use a new key for a new mail.",
+        )
+    answer = found[1] if isinstance(found[1], dict) else json.loads(found[1])
+    return Accepted(tuple(UUID(i) for i in answer["ids"]), replayed=True)
+
+
+def _domain_faults(drafts: Sequence[Draft], refused: set[str]) -> list[Fault]:
+    return [
+        Fault(
+            "from",
+            "domain_not_verified",
+            f"The domain {draft.sender.domain} is not verified for this account, or is suspended; add it, publish its "
+            "DNS records and verify it, or send from a verified domain.",
+            index if len(drafts) > 1 else None,
+        )
+        for index, draft in enumerate(drafts)
+        if draft.sender.domain in refused
+    ]

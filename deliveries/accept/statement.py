@@ -1,0 +1,107 @@
+"""The one statement of accept: checks and inserts, or inserts nothing and says which check failed."""
+
+from __future__ import annotations
+
+from deliveries import queue
+from deliveries.states import EventType, Status
+
+STATEMENT = f"""
+WITH api AS (
+    SELECT k.id, k.tenant_id, t.suspended_at
+      FROM api_key k JOIN tenant t ON t.id = k.tenant_id
+     WHERE k.secret_hash = %(secret_hash)s AND k.revoked_at IS NULL AND k.suspended_at IS NULL
+), asked AS (
+    SELECT * FROM unnest(
+        %(m_id)s::uuid[], %(m_domain)s::text[], %(m_message_id)s::text[], %(m_from)s::text[], %(m_to)s::text[],
+        %(m_cc)s::text[], %(m_bcc)s::text[], %(m_reply_to)s::text[], %(m_subject)s::text[], %(m_tags)s::text[],
+        %(m_stream)s::text[], %(m_lane)s::int[], %(m_size)s::int[], %(m_files)s::int[],
+        %(m_scheduled)s::timestamptz[], %(m_before)s::timestamptz[], %(m_html)s::text[], %(m_text)s::text[],
+        %(m_headers)s::text[]
+    ) AS m(id, domain, message_id, from_header, "to", cc, bcc, reply_to, subject, tags, stream, lane, size, files,
+           scheduled_at, deliver_before, html, text, headers)
+), owned AS (
+    SELECT d.id, d.name FROM sending_domain d, api
+     WHERE d.tenant_id = api.tenant_id AND d.verified_at IS NOT NULL AND d.suspended_at IS NULL
+       AND d.name = ANY (%(m_domain)s::text[])
+), checked AS (
+    SELECT api.* FROM api
+     WHERE suspended_at IS NULL AND NOT EXISTS (SELECT FROM asked WHERE domain NOT IN (SELECT name FROM owned))
+), idem AS (
+    -- waits for a concurrent request with the same key, at most lock_timeout
+    INSERT INTO idempotency_key (id, tenant_id, endpoint, key, body_hash, answer, created_at)
+    SELECT %(idem_id)s, tenant_id, %(idem_endpoint)s::text, %(idem_key)s::text, %(idem_hash)s::bytea,
+           %(idem_answer)s::jsonb, now()
+      FROM checked WHERE %(idem_key)s::text IS NOT NULL
+    ON CONFLICT (tenant_id, endpoint, key) DO NOTHING
+    RETURNING 1
+), go AS (
+    SELECT * FROM checked WHERE %(idem_key)s::text IS NULL OR EXISTS (SELECT FROM idem)
+), path AS (
+    SELECT p.id, p.message, p.position, p.field, p.recipient, p.event, coalesce(mx.site, p.destination) AS destination,
+           go.tenant_id, m.lane, m.size, greatest(m.scheduled_at, now()) AS due_at,
+           coalesce(m.deliver_before, greatest(m.scheduled_at, now()) + make_interval(secs => %(max_age_s)s))
+               AS expires_at,
+           s.reason AS suppressed,
+           CASE WHEN s.reason IS NOT NULL THEN '{Status.SUPPRESSED}'
+                WHEN m.scheduled_at > now() THEN '{Status.SCHEDULED}'
+                ELSE '{Status.QUEUED}' END AS status
+      FROM unnest(
+               %(d_id)s::uuid[], %(d_message)s::uuid[], %(d_position)s::int[], %(d_field)s::text[],
+               %(d_recipient)s::text[], %(d_address)s::text[], %(d_destination)s::text[], %(d_event)s::uuid[]
+           ) AS p(id, message, position, field, recipient, address, destination, event)
+      JOIN asked m ON m.id = p.message
+     CROSS JOIN go
+      LEFT JOIN mx_site mx ON mx.domain = p.destination
+      LEFT JOIN LATERAL (
+           SELECT s.reason FROM suppression s
+            WHERE s.tenant_id = go.tenant_id AND s.address = p.address AND s.stream IN ('*', m.stream)
+              AND (s.expires_at IS NULL OR s.expires_at > now()) AND s.brake_id IS NULL
+            LIMIT 1) s ON true
+), message_rows AS (
+    INSERT INTO message (id, tenant_id, api_key_id, domain_id, message_id, from_header, "to", cc, bcc, reply_to,
+                         subject, tags, stream, lane, size, attachment_count, created_at, scheduled_at, deliver_before)
+    SELECT m.id, go.tenant_id, go.id, owned.id, m.message_id, m.from_header, m."to"::jsonb, m.cc::jsonb, m.bcc::jsonb,
+           m.reply_to::jsonb, m.subject, m.tags::jsonb, m.stream, m.lane, m.size, m.files, now(), m.scheduled_at,
+           m.deliver_before
+      FROM asked m JOIN owned ON owned.name = m.domain CROSS JOIN go
+), content_rows AS (
+    INSERT INTO message_content (id, html, text, headers)
+    SELECT m.id, m.html, m.text, m.headers::jsonb FROM asked m CROSS JOIN go
+), file_rows AS (
+    INSERT INTO attachment (id, message_id, position, filename, content_type, content_id, content)
+    SELECT a.* FROM unnest(%(a_id)s::uuid[], %(a_message)s::uuid[], %(a_position)s::int[], %(a_name)s::text[],
+                           %(a_type)s::text[], %(a_cid)s::text[], %(a_content)s::bytea[]) AS a CROSS JOIN go
+), delivery_rows AS (
+    INSERT INTO delivery (id, message_id, tenant_id, position, field, recipient, status, reason, category, rule,
+                          enhanced, reply, host, attempts, unknowns, late, duplicate_possible, created_at, expires_at,
+                          next_attempt_at, settled_at, events)
+    SELECT id, message, tenant_id, position, field, recipient, status,
+           CASE WHEN suppressed IS NOT NULL
+                THEN 'The address is on the suppression list (' || suppressed || ').' ELSE '' END,
+           '', '', '', '', '', 0, 0, false, false, now(), expires_at,
+           CASE WHEN suppressed IS NULL THEN due_at END, CASE WHEN suppressed IS NOT NULL THEN now() END, 1
+      FROM path
+), queued_rows AS (
+    INSERT INTO queued (delivery_id, lane, destination, tenant_id, due_at, size)
+    SELECT id, lane, destination, tenant_id, due_at, size FROM path WHERE suppressed IS NULL
+), event_rows AS (
+    INSERT INTO event (id, tenant_id, type, message_id, delivery_id, place, recipient, data, created_at)
+    SELECT event, tenant_id,
+           CASE status WHEN '{Status.SUPPRESSED}' THEN '{EventType.SUPPRESSED}'
+                       WHEN '{Status.SCHEDULED}' THEN '{EventType.SCHEDULED}' ELSE '{EventType.SENT}' END,
+           message, id, 1, recipient,
+           CASE WHEN suppressed IS NULL THEN '{{}}'::jsonb ELSE jsonb_build_object('suppressed', suppressed) END,
+           now()
+      FROM path
+    RETURNING id, tenant_id, type
+), outbox_rows AS ({queue.OUTBOX_FROM.format(events="event_rows")}
+), due AS (
+    SELECT lane, destination AS name, min(due_at) AS due_at FROM path WHERE suppressed IS NULL
+     GROUP BY lane, destination
+), {queue.ANNOUNCE}
+SELECT EXISTS (SELECT FROM api) AS key_ok,
+       (SELECT tenant_id FROM api) AS tenant_id,
+       EXISTS (SELECT FROM api WHERE suspended_at IS NOT NULL) AS suspended,
+       ARRAY(SELECT DISTINCT domain FROM asked, api WHERE domain NOT IN (SELECT name FROM owned)) AS refused,
+       EXISTS (SELECT FROM go) AS stored
+"""
