@@ -77,12 +77,16 @@ def _unknown(name: str, shape: type[Shape]) -> tuple[str, str]:
     if name in shape.not_here:
         return "not_available", shape.not_here[name]
     known = sorted(field.alias or key for key, field in shape.model_fields.items())
-    near = difflib.get_close_matches(name[:100], known, n=1)
-    if near:
-        return "unknown_field", f"There is no such field; did you mean `{near[0]}`?"
     if not known:
         return "unknown_field", "No fields are known here; send an empty object or nothing."
-    return "unknown_field", f"There is no such field; known are {', '.join(known)}."
+    return "unknown_field", no_such("field", name, known)
+
+
+def no_such(kind: str, name: str, known: Sequence[str]) -> str:
+    """That there is no `kind` (field, parameter) of this name, and which one may have been meant."""
+    if near := difflib.get_close_matches(name[:100], known, n=1):
+        return f"There is no such {kind}; did you mean `{near[0]}`?"
+    return f"There is no such {kind}; known are {', '.join(known)}."
 
 
 def _shape_at(shape: type[Shape], path: Sequence[str | int]) -> type[Shape]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +16,7 @@ from rest_framework.views import APIView
 
 from deliveries.errors import BadInput, Fault
 from deliveries.keys import Caller
+from mailapi.schemas.faults import MOST_FAULTS, no_such
 
 #: rows of a page
 LIMIT = 20
@@ -62,9 +63,20 @@ def found(value: Any) -> JsonResponse:
     return JsonResponse(value)
 
 
-def page_of(request: Request) -> tuple[int, UUID | None, UUID | None]:
-    """limit, after, before of a list's query; BadInput names what is wrong."""
-    faults: list[Fault] = []
+def refuse_unknown(request: Request, *known: str) -> None:
+    """BadInput where the query has other words: a filter that is misspelt must not show everything."""
+    if faults := _unknown(request, known):
+        raise BadInput(faults, "invalid_parameter", 422)
+
+
+def _unknown(request: Request, known: Sequence[str]) -> list[Fault]:
+    unknown = [word for word in request.query_params if word not in known]
+    return [Fault(word, "unknown_parameter", no_such("parameter", word, known)) for word in unknown[:MOST_FAULTS]]
+
+
+def page_of(request: Request, *more: str) -> tuple[int, UUID | None, UUID | None]:
+    """limit, after, before of a list's query; BadInput names what is wrong. `more` are the list's own words."""
+    faults = _unknown(request, ("limit", "after", "before", *more))
     query = request.query_params
     raw = query.get("limit", str(LIMIT))
     limit = int(raw) if raw.isascii() and raw.isdigit() and len(raw) < 4 else 0

@@ -15,7 +15,7 @@ from mailapi.views.base import View, found, page_of, path_id
 @describe_events
 class Events(View):
     def get(self, request: Request) -> HttpResponse:
-        limit, after, before = page_of(request)
+        limit, after, before = page_of(request, "types")
         if before is not None:
             raise BadInput([Fault("before", "invalid_parameter", "Events go forward only; use after.")])
         types = [word for part in request.query_params.getlist("types") for word in part.split(",") if word]

@@ -29,7 +29,7 @@ from mailapi.schemas.receiving import (
     describe_received,
     describe_receiving,
 )
-from mailapi.views.base import View, found, listed, page_of, path_id
+from mailapi.views.base import View, found, listed, page_of, path_id, refuse_unknown
 
 #: an address of a file
 GOOD_FOR = timedelta(hours=1)
@@ -46,6 +46,7 @@ class Receiving(View):
 @describe_received
 class Received(View):
     def get(self, request: Request, email_id: str) -> HttpResponse:
+        refuse_unknown(request, "html_format")
         form = request.query_params.get("html_format", "data_uri")
         if form not in ("data_uri", "cid"):
             fault = Fault("html_format", "invalid_parameter", "Must be data_uri or cid.")

@@ -31,7 +31,7 @@ class Suppressions(View):
         if origin and origin not in _ORIGINS:
             fault = Fault("origin", "invalid_parameter", f"Must be one of {', '.join(_ORIGINS)}.")
             raise BadInput([fault], "invalid_parameter", 422)
-        return listed(*read.suppressions(self.caller().tenant_id, *page_of(request), origin=origin))
+        return listed(*read.suppressions(self.caller().tenant_id, *page_of(request, "origin"), origin=origin))
 
     def post(self, request: Request) -> HttpResponse:
         with json_body(request._request) as body:

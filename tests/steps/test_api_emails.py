@@ -4,7 +4,7 @@ import base64
 import json
 import threading
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from django.db import OperationalError, connection
@@ -116,6 +116,28 @@ _TWO_CURSORS = "after=01a208cb-c5b2-7000-8a54-e2e04e0eb561&before=01a208cb-c5b2-
 def test_a_list_refuses_a_query_that_it_cannot_honour(api, query):
     answer = api.get(f"/emails?{query}")
     assert answer.status_code == 422 and answer.json()["name"] == "invalid_parameter"
+
+
+@pytest.mark.parametrize(
+    ("path", "word", "told"),
+    [
+        ("/emails?limt=5", "limt", "did you mean `limit`?"),
+        ("/emails?limit=5&x%0d%0a=1", "x\r\n", "known are limit, after, before."),
+        ("/suppressions?orgin=bounce", "orgin", "did you mean `origin`?"),
+        ("/events?type=email.sent", "type", "did you mean `types`?"),
+        (f"/emails/receiving/{UUID(int=1)}?html_fromat=cid", "html_fromat", "did you mean `html_format`?"),
+    ],
+)
+def test_a_misspelt_word_of_a_query_is_refused_by_name(api, path, word, told):
+    answer = api.get(path)
+    assert answer.status_code == 422
+    [fault] = answer.json()["errors"]
+    assert (fault["field"], fault["code"]) == (word, "unknown_parameter") and fault["message"].endswith(told)
+
+
+def test_a_query_is_told_everything_that_is_wrong_with_it(api):
+    answer = api.get("/emails?limit=0&foo=1&after=x")
+    assert {f["field"] for f in answer.json()["errors"]} == {"limit", "foo", "after"}
 
 
 def test_a_mail_for_later_waits_as_scheduled(api):
