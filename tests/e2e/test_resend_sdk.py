@@ -3,75 +3,23 @@
 import base64
 import http.client
 import json
-import os
 import socket
-import subprocess
-import sys
-import time
 from datetime import UTC, datetime
-from pathlib import Path
-from urllib.error import URLError
 from urllib.parse import urlsplit
-from urllib.request import urlopen
 
 import pytest
 import resend
-from django.db import connection
 from resend import exceptions
 
 from deliveries.models import Attachment, Message, SendingDomain, Suppression
-from tests.steps.api import Client, make_tenant
-
-ROOT = Path(__file__).resolve().parent.parent.parent
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def _free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-@pytest.fixture
-def server(transactional_db, tmp_path):
-    """granian with the WSGI application, on the database of the tests; its URL."""
-    db = connection.settings_dict
-    port = _free_port()
-    environ = os.environ | {
-        "DATABASE_URL": f"postgres://{db['USER']}:{db['PASSWORD']}@{db['HOST']}:{db['PORT']}/{db['NAME']}",
-        "MAILAPI_ROLE": "web",
-        "WEB_THREADS": "4",
-        "BROKER_URL": "redis://127.0.0.1:1/0",  # nobody is to be woken, and no mail needs it
-        "PYTHONPATH": str(ROOT),
-    }
-    command = ["-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    with (tmp_path / "granian.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, *command, "--blocking-threads", "4", "mailapi.wsgi:application"],
-            env=environ, cwd=tmp_path, stdout=log, stderr=log,
-        )  # fmt: skip
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(300):
-            assert process.poll() is None, (tmp_path / "granian.log").read_text()
-            try:
-                urlopen(f"{url}/health/live", timeout=1).close()
-                break
-            except (URLError, OSError):
-                time.sleep(0.1)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-@pytest.fixture
-def account(server, monkeypatch):
-    client = Client(make_tenant())
+@pytest.fixture(autouse=True)
+def _pointed_at_us(server, account, monkeypatch):
     monkeypatch.setattr(resend, "api_url", server)
-    monkeypatch.setattr(resend, "api_key", client.secret)
-    return client
+    monkeypatch.setattr(resend, "api_key", account.secret)
 
 
 def test_the_sdk_sends_finds_and_lists(account):

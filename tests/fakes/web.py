@@ -1,0 +1,60 @@
+"""A real web process on the database of the tests: granian with the WSGI application, as `up` starts it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from django.db import connection
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@contextmanager
+def web(folder: Path, **environ: str) -> Iterator[str]:
+    """Its URL; the process logs into `folder` and ends with the block."""
+    db = connection.settings_dict
+    port = free_port()
+    environ = {
+        **os.environ,
+        "DATABASE_URL": f"postgres://{db['USER']}:{db['PASSWORD']}@{db['HOST']}:{db['PORT']}/{db['NAME']}",
+        "MAILAPI_ROLE": "web",
+        "WEB_THREADS": "4",
+        "BROKER_URL": "redis://127.0.0.1:1/0",  # nobody is to be woken, and no mail needs it
+        "PYTHONPATH": str(ROOT),
+        **environ,
+    }
+    command = ["-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    log = folder / "granian.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, *command, "--blocking-threads", environ["WEB_THREADS"], "mailapi.wsgi:application"],
+            env=environ, cwd=folder, stdout=out, stderr=out,
+        )  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            assert process.poll() is None, log.read_text()
+            try:
+                urlopen(f"{url}/health/live", timeout=1).close()
+                break
+            except (URLError, OSError):
+                time.sleep(0.1)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(30)
