@@ -21,9 +21,9 @@ def columns(
 ) -> dict[str, Any]:
     """Columns as arrays: m_* a mail each, d_* a forward-path each, a_* an attachment each."""
     names = (
-        "m_id m_domain m_message_id m_from m_to m_cc m_bcc m_reply_to m_subject m_tags m_stream m_lane m_size m_files "
-        "m_scheduled m_before m_html m_text m_headers d_id d_message d_position d_field d_recipient d_address "
-        "d_destination d_event a_id a_message a_position a_name a_type a_cid a_content"
+        "m_id m_domain m_message_id m_from m_to m_cc m_bcc m_reply_to m_subject m_tags m_metadata m_stream m_lane "
+        "m_size m_files m_scheduled m_before m_html m_text m_headers d_id d_message d_position d_field d_recipient "
+        "d_address d_destination d_event a_id a_message a_position a_name a_type a_cid a_content"
     ).split()
     p: dict[str, Any] = {name: [] for name in names}
     for message_id, draft in zip(ids, drafts, strict=True):
@@ -35,6 +35,7 @@ def columns(
             p[f"m_{name}"].append(json.dumps([a.header() for a in getattr(draft, name)]))
         p["m_subject"].append(draft.subject)
         p["m_tags"].append(json.dumps([{"name": n, "value": v} for n, v in draft.tags]))
+        p["m_metadata"].append(json.dumps(dict(draft.metadata)))
         p["m_stream"].append(draft.stream)
         p["m_lane"].append(int(draft.lane))
         p["m_size"].append(_size(draft))

@@ -26,6 +26,7 @@ class Draft:
     headers: tuple[tuple[str, str], ...] = ()
     attachments: tuple[Attachment, ...] = ()
     tags: tuple[tuple[str, str], ...] = ()
+    metadata: tuple[tuple[str, str], ...] = ()
     stream: str = "transactional"
     lane: Lane = Lane.NORMAL
     scheduled_at: datetime | None = None

@@ -14,11 +14,11 @@ WITH api AS (
     SELECT * FROM unnest(
         %(m_id)s::uuid[], %(m_domain)s::text[], %(m_message_id)s::text[], %(m_from)s::text[], %(m_to)s::text[],
         %(m_cc)s::text[], %(m_bcc)s::text[], %(m_reply_to)s::text[], %(m_subject)s::text[], %(m_tags)s::text[],
-        %(m_stream)s::text[], %(m_lane)s::int[], %(m_size)s::int[], %(m_files)s::int[],
+        %(m_metadata)s::text[], %(m_stream)s::text[], %(m_lane)s::int[], %(m_size)s::int[], %(m_files)s::int[],
         %(m_scheduled)s::timestamptz[], %(m_before)s::timestamptz[], %(m_html)s::text[], %(m_text)s::text[],
         %(m_headers)s::text[]
-    ) AS m(id, domain, message_id, from_header, "to", cc, bcc, reply_to, subject, tags, stream, lane, size, files,
-           scheduled_at, deliver_before, html, text, headers)
+    ) AS m(id, domain, message_id, from_header, "to", cc, bcc, reply_to, subject, tags, metadata, stream, lane, size,
+           files, scheduled_at, deliver_before, html, text, headers)
 ), owned AS (
     SELECT d.id, d.name FROM sending_domain d, api
      WHERE d.tenant_id = api.tenant_id AND d.verified_at IS NOT NULL AND d.suspended_at IS NULL
@@ -59,10 +59,11 @@ WITH api AS (
             LIMIT 1) s ON true
 ), message_rows AS (
     INSERT INTO message (id, tenant_id, api_key_id, domain_id, message_id, from_header, "to", cc, bcc, reply_to,
-                         subject, tags, stream, lane, size, attachment_count, created_at, scheduled_at, deliver_before)
+                         subject, tags, metadata, stream, lane, size, attachment_count, created_at, scheduled_at,
+                         deliver_before)
     SELECT m.id, go.tenant_id, go.id, owned.id, m.message_id, m.from_header, m."to"::jsonb, m.cc::jsonb, m.bcc::jsonb,
-           m.reply_to::jsonb, m.subject, m.tags::jsonb, m.stream, m.lane, m.size, m.files, now(), m.scheduled_at,
-           m.deliver_before
+           m.reply_to::jsonb, m.subject, m.tags::jsonb, m.metadata::jsonb, m.stream, m.lane, m.size, m.files, now(),
+           m.scheduled_at, m.deliver_before
       FROM asked m JOIN owned ON owned.name = m.domain CROSS JOIN go
 ), content_rows AS (
     INSERT INTO message_content (id, html, text, headers)

@@ -12,7 +12,7 @@ from typing import Any
 from django.contrib.postgres.indexes import GinIndex
 from django.contrib.postgres.search import SearchVector
 from django.db import models
-from django.db.models import Q
+from django.db.models import JSONField, Q, Value
 
 from deliveries.models.accounts import SendingDomain, Tenant
 from deliveries.models.fields import uuid7
@@ -39,6 +39,7 @@ class Message(models.Model):
     reply_to = models.JSONField(default=list)
     subject = models.TextField(blank=True)
     tags = models.JSONField(default=list, help_text='[{"name", "value"}]')
+    metadata = models.JSONField(default=dict, db_default=Value({}, JSONField()), help_text="The caller's own words.")
     stream = models.CharField(max_length=64, default="transactional")
     lane = models.SmallIntegerField(default=Lane.NORMAL)
     size = models.IntegerField(help_text="Octets of content before encoding.")

@@ -1,8 +1,8 @@
 """The JSON of an event, in Resend's shape; made once, then frozen, so that every try carries the same octets.
 
 `{type, created_at, data}`. Of a mail, data names email_id, message_id, from, to, cc, subject, created_at, tags (an
-object), headers (the caller's own), recipient (whose fate it tells), attempt and sequence (its place in the mail's
-story), and by type: bounce, suppressed, failed, complaint; category, code, enhanced, reply, host, late.
+object), metadata, stream, headers (the caller's own), recipient (whose fate it tells), attempt and sequence (its place
+in the mail's story), and by type: bounce, suppressed, failed, complaint; category, code, enhanced, reply, host, late.
 
 `sequence` (PROTOCOL 33) is unique within a mail and rises with the story of each recipient, so that whoever hears
 webhooks out of order keeps the highest. Every writer of an event takes its place in the delivery's story (event.place)
@@ -73,6 +73,8 @@ def _data(row: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
         "subject": row["subject"] or "",
         "created_at": _iso(row["accepted_at"]) if row["accepted_at"] else None,
         "tags": {tag["name"]: tag["value"] for tag in _json(row["tags"])},
+        "metadata": json.loads(row["metadata"]) if row["metadata"] else {},
+        "stream": row["stream"],
         "headers": [{"name": name, "value": value} for name, value in _json(row["headers"])],
         "recipient": row["recipient"],
         "delivery_id": str(row["delivery_id"]) if row["delivery_id"] else None,
@@ -116,6 +118,7 @@ _EVENTS = """
 SELECT e.id, e.type, e.data::text AS data, e.created_at, e.message_id AS message, e.delivery_id, e.recipient,
        m.message_id,
        m.from_header, m."to"::text AS "to", m.cc::text AS cc, m.subject, m.tags::text AS tags,
+       m.metadata::text AS metadata, m.stream,
        m.created_at AS accepted_at, c.headers::text AS headers, d.attempts,
        -- places are given under the delivery's row lock; a fixed stride keeps recipients apart (see the docstring)
        CASE WHEN d.id IS NULL OR m.id IS NULL THEN e.place

@@ -11,7 +11,7 @@ from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from deliveries.models import Delivery, Message, MessageContent, Queued
-from deliveries.states import LAST_EVENT, Status, worst
+from deliveries.states import LAST_EVENT, Lane, Status, worst
 
 
 def email(tenant_id: UUID, message_id: UUID) -> dict[str, Any] | None:
@@ -35,6 +35,10 @@ def email(tenant_id: UUID, message_id: UUID) -> dict[str, Any] | None:
         "html": content[0],
         "text": content[1],
         "tags": message.tags,
+        "metadata": message.metadata,
+        "stream": message.stream,
+        "priority": Lane(message.lane).name.lower(),
+        "deliver_before": iso(message.deliver_before),
         "deliveries": [_delivery(d, d.id in sending) for d in deliveries],
     }
 

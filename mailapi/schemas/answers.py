@@ -34,6 +34,9 @@ class Error(Answer):
 
 class EmailAccepted(Answer):
     id: str
+    ids: list[str] | None = Field(
+        None, description="Only where `merge` made several mails of it, in the order of `to`."
+    )
 
 
 class BatchFault(Answer):
@@ -86,6 +89,10 @@ class Email(EmailLine):
     html: str | None
     text: str | None
     tags: list[TagOut]
+    metadata: dict[str, str]
+    stream: str
+    priority: Literal["high", "normal", "bulk"]
+    deliver_before: str | None
     deliveries: list[DeliveryOut]
 
 

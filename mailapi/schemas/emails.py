@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
-import binascii
-import mimetypes
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationError, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails
 
-from deliveries.accept import Draft
+from deliveries.accept import Draft, merge
 from deliveries.errors import Fault
 from deliveries.mime.address import Address, parse_address
-from deliveries.mime.compose import Attachment, refused_header, refused_subject
+from deliveries.mime.compose import refused_header, refused_subject
+from deliveries.states import Lane
+from mailapi.schemas.attachments import MAX_ATTACHMENTS, AttachmentIn
 from mailapi.schemas.faults import Shape, fault
+from mailapi.schemas.times import End, When
 
 #: of to, cc and bcc together
 MAX_RECIPIENTS = 50
 MAX_BATCH = 100
-MAX_ATTACHMENTS = 100
 MAX_HEADERS = 100
 MAX_TAGS = 75
-MAX_SCHEDULE = timedelta(days=30)
+MAX_METADATA = 50
+#: of one recipient
+MAX_MERGE = 100
+#: octets that one mail may become with merge data, over all recipients: what one body may have
+MAX_MERGED = 40 * 1024 * 1024
 
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _TAG = re.compile(r"[A-Za-z0-9_-]{1,256}")
-_MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]+/[A-Za-z0-9!#$%&'*+.^_`{|}~-]+(?:\s*;[ -~]*)?")
-_CONTENT_ID = re.compile(r"[!-;=?-~]{1,128}")
-_ISO = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d")
+_METADATA_KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_STREAM = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
 # --- addresses ----------------------------------------------------------------------------------------------
@@ -129,107 +139,68 @@ def _tag(tag: TagIn) -> TagIn:
     return tag
 
 
-def _when(value: Any) -> datetime | None:
-    """ISO 8601 with a zone; a time that has passed means now."""
-    if not isinstance(value, str):
-        raise fault("wrong_type", "Must be a string such as 2030-01-31T09:00:00Z.")
-    try:
-        if not _ISO.match(value):
-            raise ValueError
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        raise fault(
-            "invalid_time", "Write the time in ISO 8601, such as 2030-01-31T09:00:00Z; phrases are not understood yet."
-        ) from None
-    if moment.tzinfo is None:
-        raise fault("invalid_time", "The time has no zone; end it with Z or an offset such as +02:00.")
-    now = datetime.now(UTC)
-    if moment <= now:
-        return None
-    if moment - now > MAX_SCHEDULE:
-        raise fault("invalid_time", f"A mail can be scheduled up to {MAX_SCHEDULE.days} days ahead.")
-    return moment.astimezone(UTC)
+# --- ours ---------------------------------------------------------------------------------------------------
 
 
-# --- attachments --------------------------------------------------------------------------------------------
+def _each(name: str, wrong: Iterator[tuple[tuple[str, ...], str, str]]) -> None:
+    """Raise every (path, code, words) as one error."""
+    if found := [InitErrorDetails(type=fault(code, why), loc=path, input=None) for path, code, why in wrong]:
+        raise ValidationError.from_exception_data(name, found)
 
 
-def _content(value: Any) -> bytes:
-    """Base64 (line breaks allowed, anything else strict) or a list of octets, as Resend's Python SDK sends it."""
+def _metadata(value: dict[str, str]) -> dict[str, str]:
+    if len(value) > MAX_METADATA:
+        raise fault("too_many", f"Has {len(value)} keys; {MAX_METADATA} are allowed.")
+    _each("metadata", _wrong_metadata(value))
+    return value
+
+
+def _wrong_metadata(value: dict[str, str]) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    for key, text in value.items():
+        if not _METADATA_KEY.fullmatch(key):
+            yield (key,), "invalid_metadata", "A key has 1 to 64 ASCII letters, digits, _, - and dots."
+        elif len(text) > 1024:
+            yield (key,), "too_long", "The value is longer than 1024 characters."
+        elif "\0" in text:
+            yield (key,), "control_character", "The value contains NUL (U+0000); remove it."
+
+
+def _stream(value: str) -> str:
+    if not _STREAM.fullmatch(value):
+        raise fault("invalid_stream", "A stream has 1 to 64 lower-case ASCII letters, digits, - and _, such as news.")
+    return value
+
+
+def _value(value: Any) -> str:
     if isinstance(value, str):
-        if not value.isascii():
-            raise fault("invalid_base64", "The content is not base64.")
-        if value.startswith("data:"):
-            raise fault("invalid_base64", "Send only what follows `base64,`, without the data: prefix.")
-        octets = value.encode("ascii").translate(None, b"\r\n\t ")
-        try:
-            return binascii.a2b_base64(octets, strict_mode=True)
-        except binascii.Error as error:
-            raise fault("invalid_base64", f"The content is not base64 (RFC 4648 §4): {error}.") from None
-    if isinstance(value, list):
-        try:
-            return bytes(value)
-        except (TypeError, ValueError):
-            raise fault("invalid_octets", "A list as content holds whole numbers from 0 to 255 only.") from None
-    raise fault("wrong_type", "Must be a base64 string or a list of octets.")
+        if len(value) > 10_000:
+            raise fault("too_long", "The value is longer than 10000 characters.")
+        return _text(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    raise fault("wrong_type", "Must be a string or a number.")
 
 
-def _filename(value: str) -> str:
-    if not value.strip():
-        raise fault("too_short", "The file name is empty.")
-    if len(value) > 255:
-        raise fault("too_long", "The file name is longer than 255 characters.")
-    if _CONTROL.search(value):
-        raise fault("control_character", "The file name contains a line break or another control character.")
+def _own(value: dict[str, str]) -> dict[str, str]:
+    if len(value) > MAX_MERGE:
+        raise fault("too_many", f"Has {len(value)} keys; {MAX_MERGE} are allowed.")
+    why = "A key has 1 to 64 ASCII letters, digits and _, and begins with a letter."
+    _each("merge", (((key,), "invalid_key", why) for key in value if not merge.KEY.fullmatch(key)))
     return value
 
 
-def _media_type(value: str) -> str:
-    if len(value) > 255 or not _MEDIA_TYPE.fullmatch(value):
-        raise fault("invalid_content_type", "Write a media type such as application/pdf, or leave it out.")
+def _merge(value: Any) -> Any:
+    if isinstance(value, dict) and len(value) > MAX_RECIPIENTS:
+        raise fault("too_many", f"Has {len(value)} addresses; {MAX_RECIPIENTS} are allowed.")
     return value
 
 
-def _content_id(value: str) -> str:
-    bare = value[1:-1] if value.startswith("<") and value.endswith(">") else value
-    if not _CONTENT_ID.fullmatch(bare):
-        raise fault("invalid_content_id", "A content id has 1 to 128 printable ASCII characters without spaces and <>.")
-    return bare
-
-
-_OCTETS = {
-    "oneOf": [
-        {"type": "string", "contentEncoding": "base64"},
-        {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 255}},
-    ]
-}
-
-
-class AttachmentIn(Shape):
-    """A file. With a content id it is inline: the html part shows it as `cid:<content id>`."""
-
-    not_here: ClassVar[Mapping[str, str]] = {
-        "path": "Attachments by URL are not available on this server yet; send the file in `content`.",
-    }
-
-    filename: Annotated[str, AfterValidator(_filename), Field(json_schema_extra={"minLength": 1, "maxLength": 255})]
-    content: Annotated[bytes, PlainValidator(_content), WithJsonSchema(_OCTETS)]
-    content_type: Annotated[str, AfterValidator(_media_type)] | None = Field(
-        None, description="Guessed from the file name when absent."
-    )
-    content_id: Annotated[str, AfterValidator(_content_id)] | None = None
-    inline_content_id: Annotated[str, AfterValidator(_content_id)] | None = Field(
-        None, description="The same as `content_id`."
-    )
-
-    def attachment(self) -> Attachment:
-        guessed = mimetypes.guess_type(self.filename, strict=False)[0] or "application/octet-stream"
-        return Attachment(
-            filename=self.filename,
-            content_type=self.content_type or guessed,
-            content=self.content,
-            content_id=self.content_id or self.inline_content_id,
-        )
+_WORD = {"type": "string", "maxLength": 10_000}
+Value = Annotated[str, PlainValidator(_value), WithJsonSchema({"oneOf": [_WORD, {"type": "number"}]})]
+Merge = Annotated[dict[str, Annotated[dict[str, Value], AfterValidator(_own)]], BeforeValidator(_merge)]
+Metadata = Annotated[dict[str, str], AfterValidator(_metadata)]
+Stream = Annotated[str, AfterValidator(_stream)]
+Priority = Literal["high", "normal", "bulk"]
 
 
 # --- the mail -----------------------------------------------------------------------------------------------
@@ -242,7 +213,7 @@ class SendEmail(Shape):
 
     not_here: ClassVar[Mapping[str, str]] = {
         "template": _LATER.format("template"),
-        "topic_id": _LATER.format("topic_id"),
+        "topic_id": _LATER.format("topic_id") + " `stream` names the kind of mail that one may unsubscribe from.",
         "react": "Render React components to `html` before sending (Resend's Node SDK does it).",
     }
 
@@ -259,11 +230,78 @@ class SendEmail(Shape):
     )
     attachments: Annotated[tuple[AttachmentIn, ...], Field(max_length=MAX_ATTACHMENTS)] = ()
     tags: Annotated[tuple[Annotated[TagIn, AfterValidator(_tag)], ...], Field(max_length=MAX_TAGS)] = ()
-    scheduled_at: Annotated[
-        datetime | None,
-        PlainValidator(_when),
-        WithJsonSchema({"type": "string", "format": "date-time", "description": "With a zone; up to 30 days ahead."}),
-    ] = None
+    scheduled_at: When = None
+    metadata: Metadata = Field(
+        default={},
+        description="For webhooks and for you; the recipient never sees it. Values of up to 1024 characters.",
+        json_schema_extra={"maxProperties": MAX_METADATA, "propertyNames": {"pattern": f"^{_METADATA_KEY.pattern}$"}},
+    )
+    stream: Stream = Field(
+        default="transactional",
+        description="The kind of mail: who unsubscribes from one stream still gets the others.",
+        json_schema_extra={"pattern": f"^{_STREAM.pattern}$"},
+    )
+    priority: Priority = Field(default="normal", description="high overtakes normal, normal overtakes bulk.")
+    deliver_before: End | None = None
+    merge: Merge = Field(
+        default={},
+        description="`{address: {KEY: value}}`. Each address in `to` gets a mail of its own, in which `{{{KEY}}}` is "
+        "its value: as it is in `subject` and `text`, HTML-escaped in `html`.",
+        json_schema_extra={"maxProperties": MAX_RECIPIENTS},
+    )
+
+    @model_validator(mode="after")
+    def _ends_after_it_begins(self) -> SendEmail:
+        if isinstance(self.deliver_before, datetime) and self.scheduled_at and self.deliver_before <= self.scheduled_at:
+            _each("mail", iter([(("deliver_before",), "invalid_time", "Must be later than `scheduled_at`.")]))
+        return self
+
+    @model_validator(mode="after")
+    def _everybody_has_words(self) -> SendEmail:
+        if self.merge:
+            _each("mail", self._wrong_merge())
+        return self
+
+    def _wrong_merge(self) -> Iterator[tuple[tuple[str, ...], str, str]]:
+        for name in ("cc", "bcc"):
+            if getattr(self, name):
+                yield (name,), "not_with_merge", "With `merge` everybody in `to` gets a mail alone; put them there."
+        for name in self.headers:
+            if name.lower() == "message-id":
+                why = "With `merge` each recipient's mail has a Message-ID of its own; leave it out."
+                yield ("headers", name), "not_with_merge", why
+        values = self._values()
+        for address in self.merge:
+            if _spec(address) not in values:
+                yield ("merge", address), "unknown_recipient", "The address is not in `to`."
+        texts = (self.subject, self.html, self.text)
+        if self.most_octets() > MAX_MERGED:
+            why = f"The mails of all recipients may have more than {MAX_MERGED >> 20} MB together; send it in parts."
+            yield ("merge",), "too_large", why
+            return
+        for recipient, own in values.items():
+            missing = [key for key in merge.keys_of(*texts) if key not in own]
+            for key in missing:
+                why = f"{{{{{{{key}}}}}}} has no value for this recipient."
+                yield ("merge", recipient, key), "missing_value", why
+            if not missing and (refused := refused_subject(merge.fill(self.subject, own))):
+                yield ("merge", recipient), "invalid_subject", f"With these values: {refused}"
+
+    def most_octets(self) -> int:
+        """No less than what the mails of all recipients have together."""
+        texts = (self.subject, self.html, self.text)
+        files = sum(len(item.content) for item in self.attachments) * len(self.to)
+        return files + sum(merge.most_octets(texts, values) for values in self._values().values())
+
+    def _values(self) -> dict[str, dict[str, str]]:
+        """By the addr-spec of each address in `to`."""
+        given = {_spec(address): own for address, own in self.merge.items()}
+        return {address.addr_spec: given.get(address.addr_spec, {}) for address in self.to}
+
+    def drafts(self) -> list[Draft]:
+        """The mail; with merge data, one for each address in `to`."""
+        draft = self.draft()
+        return merge.for_each(draft, self._values()) if self.merge else [draft]
 
     def draft(self) -> Draft:
         return Draft(
@@ -278,8 +316,25 @@ class SendEmail(Shape):
             headers=tuple(self.headers.items()),
             attachments=tuple(item.attachment() for item in self.attachments),
             tags=tuple((tag.name, tag.value) for tag in self.tags),
+            metadata=tuple(self.metadata.items()),
+            stream=self.stream,
+            lane=Lane[self.priority.upper()],
             scheduled_at=self.scheduled_at,
+            deliver_before=self._end(),
         )
+
+    def _end(self) -> datetime | None:
+        if isinstance(self.deliver_before, timedelta):
+            return (self.scheduled_at or datetime.now(UTC)) + self.deliver_before
+        return self.deliver_before
+
+
+def _spec(address: str) -> str:
+    """As the To field's addresses are compared; text that is no address is nobody's."""
+    try:
+        return parse_address(address).addr_spec
+    except ValueError:
+        return ""
 
 
 def across_fields(data: dict[str, Any]) -> list[Fault]:

@@ -26,6 +26,7 @@ _WORDS: dict[str, tuple[str, str]] = {
     "dict_type": ("wrong_type", "Must be an object."),
     "model_type": ("wrong_type", "Must be an object."),
     "model_attributes_type": ("wrong_type", "Must be an object."),
+    "literal_error": ("invalid_choice", "Must be {expected}."),
     "too_long": ("too_many", "Has {actual_length} elements; {max_length} are allowed."),
 }
 
@@ -67,7 +68,7 @@ def _fault(details: ErrorDetails, shape: type[Shape], index: int | None) -> Faul
     name = field_name(path)
     if kind == "extra_forbidden":
         return Fault(name, *_unknown(str(path[-1]), _shape_at(shape, path[:-1])), index)
-    if kind in _WORDS:
+    if kind in _WORDS and "message" not in details.get("ctx", {}):  # a fault() may bear the same word
         code, words = _WORDS[kind]
         return Fault(name, code, words.format(**{**details.get("ctx", {}), "name": path[-1] if path else ""}), index)
     return Fault(name, kind, details["msg"], index)

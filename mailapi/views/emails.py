@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
+from uuid import UUID
 
 from django.http import HttpResponse, JsonResponse
 from rest_framework.request import Request
@@ -12,7 +14,7 @@ from deliveries.accept import Accepted, Draft, Idempotency, accept
 from deliveries.errors import BadInput, Fault
 from deliveries.read import emails as read
 from mailapi.schemas.body import Body, json_body
-from mailapi.schemas.emails import MAX_BATCH, SendEmail, across_fields
+from mailapi.schemas.emails import MAX_BATCH, MAX_MERGED, SendEmail, across_fields
 from mailapi.schemas.faults import check, merged, read_shape, refusal
 from mailapi.schemas.openapi import describe_batch, describe_email, describe_emails
 from mailapi.views.base import View, found, listed, page_of, path_id
@@ -30,9 +32,9 @@ class Emails(View):
     def post(self, request: Request) -> HttpResponse:
         with json_body(request._request) as body:
             once = _idempotency(request, "emails", body)
-            draft = read_shape(body, SendEmail, across_fields).draft()
-            accepted = accept(self.caller().secret_hash, [draft], once)
-        return _replayable(JsonResponse({"id": str(accepted.ids[0])}), accepted)
+            mail = read_shape(body, SendEmail, across_fields)
+            accepted = _accept_one(self.caller().secret_hash, mail.drafts(), once)
+        return _replayable(JsonResponse(_told(accepted.ids)), accepted)
 
 
 @describe_email
@@ -52,8 +54,8 @@ class Batch(View):
             drafts, faults = _drafts(body)
             if faults and not permissive:
                 raise refusal(faults)
-            accepted, faults = _accept_most(self.caller().secret_hash, drafts, once, faults, permissive)
-        answer: dict[str, Any] = {"data": [{"id": str(i)} for i in accepted.ids]}
+            accepted, faults, told = _accept_most(self.caller().secret_hash, drafts, once, faults, permissive)
+        answer: dict[str, Any] = {"data": told}
         if permissive:
             answer["errors"] = [
                 {"index": f.index, "message": f"{f.field}: {f.message}" if f.field else f.message} for f in faults
@@ -79,7 +81,12 @@ def _idempotency(request: Request, endpoint: str, body: Body) -> Idempotency | N
     return Idempotency(endpoint, key, body.digest)
 
 
-def _drafts(body: Body) -> tuple[dict[int, Draft], list[Fault]]:
+def _told(ids: Sequence[UUID]) -> dict[str, Any]:
+    """One mail of a request: its id, and those of all that merge data made of it."""
+    return {"id": str(ids[0]), **({"ids": [str(i) for i in ids]} if len(ids) > 1 else {})}
+
+
+def _drafts(body: Body) -> tuple[dict[int, list[Draft]], list[Fault]]:
     """The mails that can be sent by their position, and what is wrong with the others."""
     if not isinstance(body.value, list):
         fault = Fault("", "wrong_type", "The body must be a list of mails.")
@@ -87,14 +94,20 @@ def _drafts(body: Body) -> tuple[dict[int, Draft], list[Fault]]:
     if not 1 <= len(body.value) <= MAX_BATCH:
         message = f"The list has {len(body.value)} mails; 1 to {MAX_BATCH} are allowed."
         raise BadInput([Fault("", "too_many" if body.value else "too_short", message)], "validation_error", 422)
-    drafts: dict[int, Draft] = {}
+    drafts: dict[int, list[Draft]] = {}
+    merged_octets = 0
     faults = [_indexed(f) for f in body.faults]
     broken = {f.index for f in faults}
     for index, value in enumerate(body.value):
         shape, wrong = check(value, SendEmail, across_fields, index)
         faults = merged(faults, wrong)
-        if shape is not None and index not in broken:
-            drafts[index] = shape.draft()
+        if shape is None or index in broken:
+            continue
+        if shape.merge and (merged_octets := merged_octets + shape.most_octets()) > MAX_MERGED:
+            message = f"The mails that `merge` makes may have more than {MAX_MERGED >> 20} MB; send fewer at once."
+            faults.append(Fault("merge", "too_large", message, index))
+            continue
+        drafts[index] = shape.drafts()
     return drafts, faults
 
 
@@ -104,25 +117,49 @@ def _indexed(fault: Fault) -> Fault:
     return Fault(field.removeprefix("."), fault.code, fault.message, int(index))
 
 
+def _accept_one(secret_hash: bytes, drafts: list[Draft], once: Idempotency | None) -> Accepted:
+    """One mail, and all that merge data made of it: what is wrong with one of them is so with each."""
+    try:
+        return accept(secret_hash, drafts, once)
+    except BadInput as refused:
+        faults = dict.fromkeys(Fault(f.field, f.code, f.message) for f in refused.faults)
+        raise BadInput(list(faults), refused.name, refused.http_status) from None
+
+
 def _accept_most(
-    secret_hash: bytes, drafts: dict[int, Draft], once: Idempotency | None, faults: Sequence[Fault], permissive: bool
-) -> tuple[Accepted, list[Fault]]:
-    """All of `drafts`; when permissive, without those whose sender domain is refused."""
+    secret_hash: bytes,
+    drafts: dict[int, list[Draft]],
+    once: Idempotency | None,
+    faults: Sequence[Fault],
+    permissive: bool,
+) -> tuple[Accepted, list[Fault], list[dict[str, Any]]]:
+    """All of `drafts`; when permissive, without those whose sender domain is refused; at last the answers."""
     told = list(faults)
     while drafts:
-        positions = list(drafts)
+        places = [index for index, parts in drafts.items() for _ in parts]
         try:
-            return accept(secret_hash, list(drafts.values()), once), told
+            accepted = accept(secret_hash, [draft for parts in drafts.values() for draft in parts], once)
+            return accepted, told, _mail_by_mail(accepted.ids, [len(parts) for parts in drafts.values()])
         except BadInput as refused:
-            named = [
-                Fault(f.field, f.code, f.message, positions[f.index if f.index is not None else 0])
-                for f in refused.faults
-            ]
+            named = list(
+                dict.fromkeys(
+                    Fault(f.field, f.code, f.message, places[f.index if f.index is not None else 0])
+                    for f in refused.faults
+                )
+            )
             if not permissive:
                 raise BadInput(named, refused.name, refused.http_status) from None
             told += named
             drafts = {i: d for i, d in drafts.items() if i not in {f.index for f in named}}
-    return Accepted(()), told
+    return Accepted(()), told, []
+
+
+def _mail_by_mail(ids: Sequence[UUID], sizes: Sequence[int]) -> list[dict[str, Any]]:
+    """The answers of a batch; each id by itself where an earlier request had stored fewer mails than this one would."""
+    if sum(sizes) != len(ids):
+        return [_told([i]) for i in ids]
+    ends = list(accumulate(sizes))
+    return [_told(ids[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
 
 
 def _replayable(response: HttpResponse, accepted: Accepted) -> HttpResponse:

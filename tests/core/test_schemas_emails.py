@@ -3,7 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from mailapi.schemas.emails import AttachmentIn, SendEmail
+from mailapi.schemas.attachments import AttachmentIn
+from mailapi.schemas.emails import SendEmail
 from mailapi.schemas.faults import faults_of
 
 _MAIL = {"from": "Shop <a@b.example>", "to": "c@d.example", "subject": "x", "text": "y"}

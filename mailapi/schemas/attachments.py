@@ -1,0 +1,98 @@
+"""Files of a mail: what may be asked, and the Attachment that each becomes."""
+
+from __future__ import annotations
+
+import binascii
+import mimetypes
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
+
+from deliveries.mime.compose import Attachment
+from mailapi.schemas.faults import Shape, fault
+
+MAX_ATTACHMENTS = 100
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]+/[A-Za-z0-9!#$%&'*+.^_`{|}~-]+(?:\s*;[ -~]*)?")
+_CONTENT_ID = re.compile(r"[!-;=?-~]{1,128}")
+
+
+def _content(value: Any) -> bytes:
+    """Base64 (line breaks allowed, anything else strict) or a list of octets, as Resend's Python SDK sends it."""
+    if isinstance(value, str):
+        if not value.isascii():
+            raise fault("invalid_base64", "The content is not base64.")
+        if value.startswith("data:"):
+            raise fault("invalid_base64", "Send only what follows `base64,`, without the data: prefix.")
+        octets = value.encode("ascii").translate(None, b"\r\n\t ")
+        try:
+            return binascii.a2b_base64(octets, strict_mode=True)
+        except binascii.Error as error:
+            raise fault("invalid_base64", f"The content is not base64 (RFC 4648 §4): {error}.") from None
+    if isinstance(value, list):
+        try:
+            return bytes(value)
+        except (TypeError, ValueError):
+            raise fault("invalid_octets", "A list as content holds whole numbers from 0 to 255 only.") from None
+    raise fault("wrong_type", "Must be a base64 string or a list of octets.")
+
+
+def _filename(value: str) -> str:
+    if not value.strip():
+        raise fault("too_short", "The file name is empty.")
+    if len(value) > 255:
+        raise fault("too_long", "The file name is longer than 255 characters.")
+    if _CONTROL.search(value):
+        raise fault("control_character", "The file name contains a line break or another control character.")
+    return value
+
+
+def _media_type(value: str) -> str:
+    if len(value) > 255 or not _MEDIA_TYPE.fullmatch(value):
+        raise fault("invalid_content_type", "Write a media type such as application/pdf, or leave it out.")
+    return value
+
+
+def _content_id(value: str) -> str:
+    bare = value[1:-1] if value.startswith("<") and value.endswith(">") else value
+    if not _CONTENT_ID.fullmatch(bare):
+        raise fault("invalid_content_id", "A content id has 1 to 128 printable ASCII characters without spaces and <>.")
+    return bare
+
+
+_OCTETS = {
+    "oneOf": [
+        {"type": "string", "contentEncoding": "base64"},
+        {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 255}},
+    ]
+}
+
+
+class AttachmentIn(Shape):
+    """A file. With a content id it is inline: the html part shows it as `cid:<content id>`."""
+
+    not_here: ClassVar[Mapping[str, str]] = {
+        "path": "Attachments by URL are not available on this server yet; send the file in `content`.",
+    }
+
+    filename: Annotated[str, AfterValidator(_filename), Field(json_schema_extra={"minLength": 1, "maxLength": 255})]
+    content: Annotated[bytes, PlainValidator(_content), WithJsonSchema(_OCTETS)]
+    content_type: Annotated[str, AfterValidator(_media_type)] | None = Field(
+        None, description="Guessed from the file name when absent."
+    )
+    content_id: Annotated[str, AfterValidator(_content_id)] | None = None
+    inline_content_id: Annotated[str, AfterValidator(_content_id)] | None = Field(
+        None, description="The same as `content_id`."
+    )
+
+    def attachment(self) -> Attachment:
+        guessed = mimetypes.guess_type(self.filename, strict=False)[0] or "application/octet-stream"
+        return Attachment(
+            filename=self.filename,
+            content_type=self.content_type or guessed,
+            content=self.content,
+            content_id=self.content_id or self.inline_content_id,
+        )

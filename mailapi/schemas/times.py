@@ -1,0 +1,81 @@
+"""When a mail is to leave, and by when it must have arrived."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+from pydantic import PlainValidator, WithJsonSchema
+
+from mailapi.schemas.faults import fault
+
+MAX_SCHEDULE = timedelta(days=30)
+
+_ISO = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d")
+
+
+def _iso(value: str) -> datetime:
+    """RFC 3339 with a zone → UTC; anything else is a fault."""
+    try:
+        if not _ISO.match(value):
+            raise ValueError
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        raise fault(
+            "invalid_time", "Write the time in ISO 8601, such as 2030-01-31T09:00:00Z; phrases are not understood yet."
+        ) from None
+    if moment.tzinfo is None:
+        raise fault("invalid_time", "The time has no zone; end it with Z or an offset such as +02:00.")
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:  # the years 1 and 9999
+        return moment.replace(tzinfo=UTC)
+
+
+def _when(value: Any) -> datetime | None:
+    """A time that has passed means now."""
+    if not isinstance(value, str):
+        raise fault("wrong_type", "Must be a string such as 2030-01-31T09:00:00Z.")
+    moment, now = _iso(value), datetime.now(UTC)
+    if moment <= now:
+        return None
+    if moment - now > MAX_SCHEDULE:
+        raise fault("invalid_time", f"A mail can be scheduled up to {MAX_SCHEDULE.days} days ahead.")
+    return moment
+
+
+def _end(value: Any) -> datetime | timedelta:
+    """A moment that is to come, or a length of time from when the mail is due."""
+    longest = int(MAX_SCHEDULE.total_seconds())
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not 1 <= value <= longest:
+            raise fault("invalid_time", f"Must be 1 to {longest} seconds, or a time such as 2030-01-31T09:00:00Z.")
+        return timedelta(seconds=value)
+    if not isinstance(value, str):
+        raise fault("wrong_type", "Must be a number of whole seconds, or a time such as 2030-01-31T09:00:00Z.")
+    moment, now = _iso(value), datetime.now(UTC)
+    if moment <= now:
+        raise fault("invalid_time", "The time has passed, so the mail could only expire; name a later one.")
+    if moment - now > 2 * MAX_SCHEDULE:
+        raise fault("invalid_time", f"Must be at most {2 * MAX_SCHEDULE.days} days ahead.")
+    return moment
+
+
+When = Annotated[
+    datetime | None,
+    PlainValidator(_when),
+    WithJsonSchema({"type": "string", "format": "date-time", "description": "With a zone; up to 30 days ahead."}),
+]
+End = Annotated[
+    datetime | timedelta,
+    PlainValidator(_end),
+    WithJsonSchema({
+        "oneOf": [
+            {"type": "integer", "minimum": 1, "maximum": int(MAX_SCHEDULE.total_seconds())},
+            {"type": "string", "format": "date-time"},
+        ],
+        "description": "A time with a zone, or seconds from when the mail is due. What has not been delivered by then "
+        "never leaves: the event is `email.expired`.",
+    }),
+]  # fmt: skip
