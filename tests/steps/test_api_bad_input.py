@@ -97,6 +97,7 @@ FIELDS = {
     "content of another type": (_file(content={"type": "Buffer"}), "attachments[0].content", "wrong_type"),
     "a line break in a file name": (_file(filename="a\r\nb"), "attachments[0].filename", "control_character"),
     "NUL in a file name": (_file(filename="a\0"), "attachments[0].filename", "control_character"),
+    "a file name without end": (_file(filename="a" * 256), "attachments[0].filename", "too_long"),
     "a bad content type": (_file(content_type="a/b\r\nX: y"), "attachments[0].content_type", "invalid_content_type"),
     "a bad content id": (_file(content_id="a b"), "attachments[0].content_id", "invalid_content_id"),
     "a line break in a content id": (_file(content_id="a\n"), "attachments[0].content_id", "invalid_content_id"),
