@@ -4,6 +4,7 @@ MailapiError
 ├── BadInput            the caller can mend it; names the fields
 ├── KeyRefused          the credential does not open this door
 ├── Conflict            another request holds or has used the idempotency key
+├── BadTemplate         a template that cannot be read, or goes beyond its limits with these values
 ├── ComposeError        accepted content that cannot be rendered: our bug, the delivery fails
 ├── TokenError          a VERP token that is not ours, altered or too old
 ├── AddressRefused      a URL or host that leads to an address we never connect to
@@ -62,6 +63,19 @@ class Conflict(MailapiError):
         super().__init__(message)
         self.name = name
         self.retry_after_s = retry_after_s
+
+
+class BadTemplate(MailapiError):
+    """A template that cannot be understood, or whose rendering failed or cost too much.
+
+    `line` counts from 1 and is None where no place is known; `part` (html, text, subject) is named by who knows it.
+    """
+
+    def __init__(self, message: str, line: int | None = None, part: str = "") -> None:
+        super().__init__(message if line is None else f"Line {line}: {message}")
+        self.message = message
+        self.line = line
+        self.part = part
 
 
 class ComposeError(MailapiError):

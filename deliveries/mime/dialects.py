@@ -1,0 +1,473 @@
+"""Four ways to write a template, one engine: each is translated into minijinja's, under delimiters of our own.
+
+    native      Resend's `{{{KEY}}}`, and `{{ KEY }}`, `{% if %}`, `{% for %}` (expressions.py)
+    handlebars  SendGrid, Mailgun: `{{a}}`, `{{{a}}}`, #if, #unless, #each, #with, else, `../`, @index …
+    mustachio   Postmark: the same paths, `{{#a}}…{{/a}}` goes into `a`, `{{^a}}` is its contrary
+
+A translation counts what it writes: `spend(n)` stands in every loop's body with the octets of its text, so that the
+engine can stop before an output grows, not after.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from deliveries.errors import BadTemplate
+from deliveries.mime.expressions import Expression, literal
+
+#: what minijinja takes for its own; no template holds U+0001
+BLOCK, BLOCK_END, VALUE, VALUE_END = "\x01%", "%\x01", "\x01{", "}\x01"
+COMMENT, COMMENT_END = "\x01#", "#\x01"
+#: blocks within blocks, and `else if` of one: minijinja goes into each, and its stack ends without an error
+DEEPEST = 20
+MOST_BRANCHES = 50
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+_NATIVE = re.compile(
+    r"\{\{\{(?P<triple>.*?)\}\}\}|\{\{(?P<value>.*?)\}\}|\{%-?(?P<block>.*?)-?%\}|\{#.*?#\}", re.DOTALL
+)
+_STACHE = re.compile(
+    r"(?P<escaped>\\\{\{.*?\}\})|\{\{~?!--.*?--~?\}\}|\{\{~?!.*?\}\}|\{\{(?P<lt>~?)\{(?P<triple>.*?)\}(?P<rt>~?)\}\}"
+    r"|\{\{(?P<l>~?)(?P<tag>.*?)(?P<r>~?)\}\}",
+    re.DOTALL,
+)
+
+
+class Dialect(StrEnum):
+    NATIVE = "native"
+    HANDLEBARS = "handlebars"
+    MUSTACHIO = "mustachio"
+
+
+@dataclass(frozen=True, slots=True)
+class Translated:
+    """minijinja's source of one part, and the names that it asks its data for."""
+
+    source: str
+    names: frozenset[str]
+
+
+def translate(dialect: Dialect, text: str) -> Translated:
+    """BadTemplate, with the line, when `text` cannot be understood."""
+    if found := _CONTROL.search(text):
+        raise BadTemplate("A control character stands in the template; remove it.", _line(text, found.start()))
+    if dialect is Dialect.NATIVE:
+        return _Native(text).translated()
+    return _Stache(text, dialect).translated()
+
+
+def _line(text: str, at: int) -> int:
+    return text.count("\n", 0, at) + 1
+
+
+@dataclass(slots=True)
+class _Block:
+    """An open block: its word, what closes it in minijinja, where its loop's `spend` goes and its text's octets."""
+
+    word: str
+    close: str
+    place: int | None = None
+    octets: int = 0
+    #: the context within, for look-ups
+    frame: str | None = None
+    params: dict[str, str] = field(default_factory=dict)
+    seen_else: bool = False
+    branches: int = 0
+
+
+class _Writer:
+    def __init__(self, text: str) -> None:
+        self.text, self.out, self.open = text, list[str](), list[_Block]()
+        self.names: set[str] = set()
+        self._fresh = 0
+
+    def translated(self) -> Translated:
+        try:
+            self.read()
+        except BadTemplate as bad:
+            if bad.line is None:
+                raise BadTemplate(bad.message, _line(self.text, self.at)) from None
+            raise
+        if self.open:
+            raise BadTemplate(f"`{self.open[-1].word}` is never closed.", _line(self.text, len(self.text)))
+        return Translated("".join(self.out), frozenset(self.names))
+
+    at = 0
+
+    def read(self) -> None:
+        raise NotImplementedError
+
+    def between(self, text: str) -> None:
+        """What stands between two tags."""
+        for sign in ("{{", "{%") if isinstance(self, _Native) else ("{{",):
+            if sign in text:
+                raise BadTemplate(f"`{sign}` is never closed.", _line(self.text, self.text.rfind(sign, 0, self.at)))
+        self.plain(text)
+
+    def plain(self, text: str) -> None:
+        self.out.append(text)
+        for block in reversed(self.open):
+            if block.place is not None:
+                block.octets += len(text.encode("utf-8", "replace"))
+                break
+
+    def value(self, source: str, safe: bool = False) -> None:
+        self.out.append(f"{VALUE} {'raw' if safe else 'html'}({source}) {VALUE_END}")
+
+    def block(self, source: str) -> None:
+        self.out.append(f"{BLOCK} {source} {BLOCK_END}")
+
+    def enter(self, source: str, word: str, close: str, loop: bool = False, **more: object) -> None:
+        if len(self.open) >= DEEPEST:
+            raise BadTemplate(f"Blocks are nested deeper than {DEEPEST}.")
+        self.block(source)
+        self.open.append(_Block(word, close, len(self.out) if loop else None, **more))  # type: ignore[arg-type]
+        if loop:
+            self.out.append("")
+
+    def leave(self) -> _Block:
+        block = self.open.pop()
+        if block.place is not None:
+            self.out[block.place] = f"{VALUE} spend({block.octets}) {VALUE_END}"
+        self.block(block.close)
+        return block
+
+    def branch(self, source: str) -> None:
+        self.open[-1].branches += 1
+        if self.open[-1].branches > MOST_BRANCHES:
+            raise BadTemplate(f"One condition has more than {MOST_BRANCHES} branches.")
+        self.block(f"elif {source}")
+
+    def fresh(self) -> str:
+        self._fresh += 1
+        return f"v{self._fresh}"
+
+    def in_loop(self) -> bool:
+        return any(block.place is not None for block in self.open)
+
+
+class _Native(_Writer):
+    def read(self) -> None:
+        end = 0
+        for found in _NATIVE.finditer(self.text):
+            self.at = found.start()
+            self.between(self.text[end : self.at])
+            end = found.end()
+            if (inner := found["block"]) is not None:
+                self._statement(inner.strip())
+            elif (inner := found["triple"] if found["triple"] is not None else found["value"]) is not None:
+                expression = Expression(inner, self._lookup, self.in_loop())
+                source = expression.read()
+                self.value(source, expression.safe)
+        self.at = len(self.text)
+        self.between(self.text[end:])
+
+    def _lookup(self, name: str) -> str:
+        for block in reversed(self.open):
+            if name in block.params:
+                return block.params[name]
+        self.names.add(name)
+        return f"at(c, {literal(name)})"
+
+    def _statement(self, text: str) -> None:
+        word, _, rest = text.partition(" ")
+        innermost = self.open[-1] if self.open else None
+        if word == "if":
+            self.enter(f"if truthy({self._read(rest)})", "if", "endif")
+        elif word == "elif" and innermost and innermost.word == "if" and not innermost.seen_else:
+            self.branch(f"truthy({self._read(rest)})")
+        elif word == "else" and not rest and innermost and not innermost.seen_else:
+            innermost.seen_else = True
+            self.block("else")
+        elif word == "for":
+            self._loop(rest)
+        elif word in ("endif", "endfor") and not rest and innermost and f"end{innermost.word}" == word:
+            self.leave()
+        elif word in ("elif", "else", "endif", "endfor"):
+            raise BadTemplate(f"`{word}` has nothing to belong to.")
+        else:
+            raise BadTemplate(f"There is no `{word}`; known are if, elif, else, endif, for and endfor.")
+
+    def _read(self, text: str) -> str:
+        return Expression(text, self._lookup, self.in_loop()).read()
+
+    def _loop(self, text: str) -> None:
+        expression = Expression(text, self._lookup, self.in_loop())
+        names = expression.names()
+        source = expression.read()
+        if len(names) > 2:
+            raise BadTemplate("A loop has one name, or two for the keys and values of an object.")
+        first, second = self.fresh(), self.fresh()
+        # one name: the elements, of an object its keys
+        params = {names[0]: first, names[1]: second} if len(names) == 2 else {names[0]: second}
+        over = f"entries({source}, {'true' if len(names) == 2 else 'false'})"
+        self.enter(f"for {first}, {second} in {over}", "for", "endfor", loop=True, params=params)
+
+
+# --- Handlebars and Mustachio ---------------------------------------------------------------------------------
+
+_PART = re.compile(
+    r"""\s*("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[()]|\|[^|]*\||(?:\[[^\]]*\]|[^\s()"'|\[])+)""", re.DOTALL
+)
+_STEP = re.compile(r"\[([^\]]*)\]|([^.\[\]/]+)|[./]")
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+#: helper → (values that it takes, minijinja's source for it)
+_HELPERS: dict[str, tuple[int, Callable[..., str]]] = {
+    "equals": (2, lambda a, b: f"compare({a}, '==', {b})"),
+    "notEquals": (2, lambda a, b: f"compare({a}, '!=', {b})"),
+    "greaterThan": (2, lambda a, b: f"compare({a}, '>', {b})"),
+    "lessThan": (2, lambda a, b: f"compare({a}, '<', {b})"),
+    "and": (2, lambda a, b: f"(truthy({a}) and truthy({b}))"),
+    "or": (2, lambda a, b: f"(truthy({a}) or truthy({b}))"),
+    "not": (1, lambda a: f"(not truthy({a}))"),
+    "lookup": (2, lambda a, b: f"at({a}, {b})"),
+    "length": (1, lambda a: f"f_length({a})"),
+}
+_CONDITIONS = ("equals", "notEquals", "greaterThan", "lessThan", "and", "or")
+_REST_OF_LINE = re.compile(r"[ \t]*(?:\r?\n|\Z)")
+#: words of one tag
+_MOST_PARTS = 100
+
+
+class _Stache(_Writer):
+    def __init__(self, text: str, dialect: Dialect) -> None:
+        super().__init__(text)
+        self.dialect = dialect
+        self.frames = ["c"]
+
+    def read(self) -> None:
+        end, trim = 0, False
+        for found in _STACHE.finditer(self.text):
+            self.at = found.start()
+            before = self.text[end : self.at]
+            end = found.end()
+            left, right = bool(found["l"] or found["lt"]), bool(found["r"] or found["rt"])
+            tag = (found["tag"] or "").strip()
+            if trim:
+                before = before.lstrip()
+            if left:
+                before = before.rstrip()
+            trim = right
+            if self._stands_alone(found, tag):
+                # Handlebars takes a line away that holds only a block's tag
+                before = before[: max(len(before) - (self.at - self._line_start()), 0)]
+                if after := _REST_OF_LINE.match(self.text, end):
+                    end = after.end()
+            self.between(before)
+            if found["escaped"] is not None:
+                self.plain(found["escaped"][1:])
+            elif found["triple"] is not None:
+                self.value(self._expression(found["triple"]), safe=True)
+            elif found["tag"] is not None:
+                self._tag(tag)
+        self.at = len(self.text)
+        self.between(self.text[end:].lstrip() if trim else self.text[end:])
+
+    def _stands_alone(self, found: re.Match[str], tag: str) -> bool:
+        if self.dialect is not Dialect.HANDLEBARS or found["triple"] is not None or found["escaped"] is not None:
+            return False
+        if tag and tag[0] not in "#/^!" and tag[:4] != "else":
+            return False
+        blank = not self.text[self._line_start() : self.at].strip(" \t")
+        return blank and _REST_OF_LINE.match(self.text, found.end()) is not None
+
+    def _line_start(self) -> int:
+        return self.text.rfind("\n", 0, self.at) + 1
+
+    def _tag(self, tag: str) -> None:
+        if not tag:
+            raise BadTemplate("There is nothing between the braces.")
+        if tag[0] == ">":
+            raise BadTemplate("Partials (`{{> …}}`) are not available; put their text into the template.")
+        if tag[0] == "&":
+            self.value(self._expression(tag[1:]), safe=True)
+        elif tag[0] == "#":
+            self._opened(tag[1:].strip())
+        elif tag[0] == "/":
+            self._closed(tag[1:].strip())
+        elif tag[0] == "^" and tag[1:].strip():
+            self.enter(f"if not truthy({self._expression(tag[1:])})", tag[1:].strip(), "endif")
+        elif tag == "^" or tag == "else" or tag.startswith("else "):
+            self._otherwise(tag.removeprefix("else").removeprefix("^").strip())
+        else:
+            self.value(self._expression(tag))
+
+    def _opened(self, text: str) -> None:
+        parts = _parts(text)
+        word, params = parts[0], [p for p in parts[1:] if p.startswith("|")]
+        rest = [p for p in parts[1:] if not p.startswith("|") and (p != "as" or not params)]
+        names = params[0].strip("|").split() if params else []
+        if word in ("if", "unless"):
+            if not rest:
+                raise BadTemplate(f"`#{word}` needs a value.")
+            self.enter(f"if {'not ' if word == 'unless' else ''}truthy({self._whole(rest)})", word, "endif")
+        elif word in _CONDITIONS:
+            self.enter(f"if {self._whole([word, *rest])}", word, "endif")
+        elif word == "each":
+            self._each(self._whole(rest) if rest else self.frames[-1], names)
+        elif word == "with":
+            inner, given = self.fresh(), self._whole(rest)
+            params_of = {names[0]: inner} if names else {}
+            self.enter(f"for {inner} in section({given}, none)", "with", "endfor", loop=True, params=params_of)
+            self._into(inner)
+        elif not rest:
+            inner = self.fresh()
+            self.enter(f"for {inner} in section({self._path(word)}, {self.frames[-1]})", word, "endfor", loop=True)
+            self._into(inner)
+        else:
+            raise BadTemplate(
+                f"There is no block `#{word}`; known are if, unless, each, with, {', '.join(_CONDITIONS)}."
+            )
+
+    def _each(self, source: str, names: list[str]) -> None:
+        key, inner = self.fresh(), self.fresh()
+        params = dict(zip(names, (inner, key), strict=False)) | {"@key": key}
+        self.enter(f"for {key}, {inner} in entries({source}, true)", "each", "endfor", loop=True, params=params)
+        self._into(inner)
+
+    def _into(self, frame: str) -> None:
+        self.open[-1].frame = frame
+        self.frames.append(frame)
+
+    def _otherwise(self, condition: str) -> None:
+        block = self.open[-1] if self.open else None
+        if block is None or block.seen_else:
+            raise BadTemplate("`else` has nothing to belong to.")
+        if condition:
+            parts = _parts(condition)
+            if block.close != "endif" or parts[0] not in ("if", *_CONDITIONS):
+                raise BadTemplate(f"`else {parts[0]}` is not understood here.")
+            given = self._whole(parts[1:] if parts[0] == "if" else parts)
+            self.branch(f"truthy({given})")
+            return
+        block.seen_else = True
+        if block.frame is not None:
+            self.frames.pop()
+            block.frame = None
+        self.block("else")
+
+    def _closed(self, word: str) -> None:
+        if not self.open or self.open[-1].word != word:
+            wanted = f"; `{self.open[-1].word}` is open" if self.open else ""
+            raise BadTemplate(f"`/{word}` closes nothing{wanted}.")
+        if self.leave().frame is not None:
+            self.frames.pop()
+
+    def _expression(self, text: str) -> str:
+        return self._whole(_parts(text))
+
+    def _whole(self, parts: list[str]) -> str:
+        """A value, or a helper and its values."""
+        if not parts:
+            raise BadTemplate("A value is missing.")
+        values, at = [], 0
+        head = parts[0]
+        if head == "insert" and len(parts) == 3:
+            default = _unquoted(parts[2]).removeprefix("default=")
+            return f"f_default({self._one(parts[1])}, {literal(default)})"
+        helper = _HELPERS.get(head) if len(parts) > 1 else None
+        if helper is None and len(parts) > 1 and head != "(":
+            raise BadTemplate(f"There is no helper `{head}`; known are insert, {', '.join(_HELPERS)}.")
+        at = 1 if helper else 0
+        while at < len(parts):
+            if parts[at] == "(":
+                depth, start = 1, at + 1
+                while depth and at + 1 < len(parts):
+                    at += 1
+                    depth += {"(": 1, ")": -1}.get(parts[at], 0)
+                if depth:
+                    raise BadTemplate("A `)` is missing.")
+                values.append(self._whole(parts[start:at]))
+            else:
+                values.append(self._one(parts[at]))
+            at += 1
+        if helper is None:
+            if len(values) != 1:
+                raise BadTemplate("One value is expected.")
+            return values[0]
+        if len(values) != helper[0]:
+            raise BadTemplate(f"`{head}` takes {helper[0]} values.")
+        return helper[1](*values)
+
+    def _one(self, part: str) -> str:
+        if part[0] in "\"'":
+            return literal(_unquoted(part))
+        if _NUMBER.fullmatch(part):
+            return part
+        if part in ("true", "false"):
+            return part
+        if part in ("null", "undefined"):
+            return "none"
+        if part in ("(", ")") or part.startswith("|") or "=" in part:
+            raise BadTemplate(f"`{part}` is not understood here.")
+        return self._path(part)
+
+    def _path(self, text: str) -> str:
+        if text[0] == "@":
+            return self._special(text)
+        up, rest = 0, text
+        while rest == ".." or rest.startswith("../"):
+            up, rest = up + 1, rest[3:]
+        if up >= len(self.frames):
+            raise BadTemplate(f"`{text}` leads above the data.")
+        frame = self.frames[-1 - up]
+        rest = rest.removeprefix("./")
+        if rest in ("", ".", "this"):
+            return frame
+        steps = [m[1] if m[1] is not None else m[2] for m in _STEP.finditer(rest) if m[1] is not None or m[2]]
+        if not steps:
+            raise BadTemplate(f"`{text}` is not understood.")
+        if steps[0] == "this":
+            steps = steps[1:]
+        elif not up:
+            for block in reversed(self.open):
+                if steps[0] in block.params:
+                    frame, steps = block.params[steps[0]], steps[1:]
+                    break
+        if frame == "c" and steps:
+            self.names.add(steps[0])
+        return f"at({', '.join([frame, *map(literal, steps)])})" if steps else frame
+
+    def _special(self, text: str) -> str:
+        if text == "@root":
+            return "c"
+        if text.startswith("@root."):
+            frames, self.frames = self.frames, ["c"]
+            try:
+                return self._path(f"this.{text[6:]}")
+            finally:
+                self.frames = frames
+        loops = [block for block in self.open if "@key" in block.params]
+        if loops and text == "@key":
+            return loops[-1].params["@key"]
+        # minijinja's loop is the innermost, and a #with is one too
+        if loops and loops[-1] is [b for b in self.open if b.place is not None][-1] and text in _LOOP:
+            return _LOOP[text]
+        raise BadTemplate(
+            f"`{text}` is not understood here; directly within #each there are @index, @key, @first, @last."
+        )
+
+
+_LOOP = {"@index": "loop.index0", "@first": "loop.first", "@last": "loop.last"}
+
+
+def _parts(text: str) -> list[str]:
+    found, at, text = [], 0, text.strip()
+    while at < len(text):
+        match = _PART.match(text, at)
+        if match is None:
+            raise BadTemplate(f"`{text[at:][:20]}` is not understood.")
+        found.append(match[1])
+        at = match.end()
+    if not found:
+        raise BadTemplate("There is nothing between the braces.")
+    if len(found) > _MOST_PARTS:
+        raise BadTemplate("The tag is too long.")
+    return found
+
+
+def _unquoted(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text[1:-1], flags=re.DOTALL) if text[:1] in ("'", '"') else text
