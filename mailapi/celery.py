@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging.config
 import os
 
 from celery import Celery
-from celery.signals import worker_init
+from celery.signals import setup_logging, worker_init
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mailapi.settings")
 
@@ -41,6 +42,12 @@ app.conf.update(
     },
 )
 app.autodiscover_tasks(["deliveries"])
+
+
+@setup_logging.connect
+def log_as_everywhere(**kwargs: object) -> None:
+    """By LOG_LEVEL, as the other parts do; left to itself, Celery would drop whatever is no warning."""
+    logging.config.dictConfig(settings.LOGGING)
 
 
 @worker_init.connect

@@ -315,5 +315,10 @@ LOGGING = {
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": log_level("LOG_LEVEL", "INFO")},
-    "loggers": {"django.request": {"level": "ERROR"}, "mail.log": {"level": "CRITICAL"}},
+    "loggers": {
+        "django.request": {"level": "ERROR"},
+        "mail.log": {"level": "CRITICAL"},
+        # a line for every bell, else
+        "celery": {"level": "WARNING"},
+    },
 }

@@ -87,7 +87,7 @@ class Engine:
     def __init__(self) -> None:
         self.shaping = Shaping()
         self.most_sockets = _raise_open_files() - _OTHER_FILES
-        self.lease_id = uuid4()
+        self.new_lease()
         self._running: dict[UUID, _Running] = {}
         self._destinations: Counter[str] = Counter()
         self._octets = 0
@@ -155,6 +155,7 @@ class Engine:
     def new_lease(self) -> None:
         """Claims from now on are told apart from those before."""
         self.lease_id = uuid4()
+        log.info("claiming under the lease %s", self.lease_id)
 
     def leases(self) -> set[UUID]:
         """Under which something is held."""

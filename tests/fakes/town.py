@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import secrets
 import signal
 import socket
@@ -16,6 +17,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +59,7 @@ class Town:
         self.lease_s = lease_s
         self.log = folder / "lab.jsonl"
         self.procs: dict[str, subprocess.Popen[bytes]] = {}
+        self._said_before: dict[str, int] = {}  # octets in a part's log when it was started
         ports = [free_port() for _ in range(5)]
         self.web_port, self.pg_port, self.valkey_port, self.lab_port, self.smtpd_port = ports
         self.password = secrets.token_hex(16)
@@ -139,9 +142,10 @@ class Town:
         if name == "postgres":
             postgres.clear_stale_pid(self.place.data)
         with open(self.folder / "logs" / f"{name}.log", "ab") as log:
+            self._said_before[name] = log.seek(0, os.SEEK_END)
             self.procs[name] = subprocess.Popen(
                 [PYTHON, "-I", "-S", str(GUARD), str(os.getpid()), str(int(stop)), "3", as_whom, *argv],
-                env=self.env | {"MAILAPI_ROLE": role},
+                env=self.env | {"MAILAPI_ROLE": role, "PGAPPNAME": name},
                 cwd="/" if name == "postgres" else ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -154,6 +158,31 @@ class Town:
         guard = self.procs.pop(name)
         guard.send_signal(signal.SIGUSR2)
         guard.wait(20)
+
+    def kill9_and_count(self, name: str) -> set[uuid.UUID]:
+        """Kill a deliver process; the deliveries that it had begun and not recorded, whose final dot may be out."""
+        leases = self.leases(name)
+        self.kill9(name)
+        # what it had asked of Postgres before it died is still done
+        gone = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s"
+        self.until(lambda: self.sql(gone, name)[0][0] == 0, f"the sessions of {name} end")
+        return self.begun(leases)
+
+    def begun(self, leases: list[uuid.UUID]) -> set[uuid.UUID]:
+        """Deliveries held under these leases and known to the crash ledger."""
+        held = "SELECT delivery_id FROM queued WHERE started_at IS NOT NULL AND lease_id = ANY (%s)"
+        return {row[0] for row in self.sql(held, leases)}
+
+    def leases(self, name: str) -> list[uuid.UUID]:
+        """Under which a deliver process has claimed since it was started, as its log says."""
+        said = self.said(name)
+        return [uuid.UUID(found) for found in re.findall(r"claiming under the lease (\S+)", said)]
+
+    def said(self, name: str) -> str:
+        """What a part has written since it was started last."""
+        with open(self.folder / "logs" / f"{name}.log", "rb") as log:
+            log.seek(self._said_before[name])
+            return log.read().decode(errors="replace")
 
     def stop(self, name: str) -> None:
         """An orderly stop: SIGTERM, and as long as it takes."""
