@@ -24,6 +24,7 @@ from deliveries.accept.columns import columns
 from deliveries.accept.drafts import Accepted as Accepted
 from deliveries.accept.drafts import Draft as Draft
 from deliveries.accept.drafts import Idempotency as Idempotency
+from deliveries.accept.drafts import of_raw as of_raw
 from deliveries.accept.statement import STATEMENT
 from deliveries.errors import BadInput, Conflict, Fault, KeyRefused
 from deliveries.models.fields import uuid7

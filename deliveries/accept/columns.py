@@ -22,8 +22,8 @@ def columns(
     """Columns as arrays: m_* a mail each, d_* a forward-path each, a_* an attachment each."""
     names = (
         "m_id m_domain m_message_id m_from m_to m_cc m_bcc m_reply_to m_subject m_tags m_metadata m_stream m_lane "
-        "m_size m_files m_scheduled m_before m_html m_text m_headers d_id d_message d_position d_field d_recipient "
-        "d_address d_destination d_event a_id a_message a_position a_name a_type a_cid a_content"
+        "m_size m_files m_scheduled m_before m_html m_text m_headers m_raw d_id d_message d_position d_field "
+        "d_recipient d_address d_destination d_event a_id a_message a_position a_name a_type a_cid a_content"
     ).split()
     p: dict[str, Any] = {name: [] for name in names}
     for message_id, draft in zip(ids, drafts, strict=True):
@@ -45,6 +45,7 @@ def columns(
         p["m_html"].append(draft.html)
         p["m_text"].append(draft.text)
         p["m_headers"].append(json.dumps(draft.headers))
+        p["m_raw"].append(draft.raw)
         for position, (field, address) in enumerate(_forward_paths(draft)):
             p["d_id"].append(uuid7())
             p["d_message"].append(message_id)
@@ -80,14 +81,14 @@ def _message_id(ident: UUID, draft: Draft) -> str:
 
 def _forward_paths(draft: Draft) -> list[tuple[str, Address]]:
     """Each address once: a person who stands in To and Cc gets one copy (local parts are case-sensitive)."""
-    seen: set[str] = set()
-    paths = []
+    paths: dict[str, tuple[str, Address]] = {}
     for field in ("to", "cc", "bcc"):
         for address in getattr(draft, field):
-            if address.addr_spec not in seen:
-                seen.add(address.addr_spec)
-                paths.append((field, address))
-    return paths
+            paths.setdefault(address.addr_spec, (field, address))
+    if not draft.envelope:
+        return list(paths.values())
+    # whom the header does not name is a blind copy
+    return [paths.get(key, ("bcc", address)) for key, address in {a.addr_spec: a for a in draft.envelope}.items()]
 
 
 def _home(domain: str) -> str:
@@ -104,5 +105,7 @@ def _routes(text: str) -> dict[str, static.StaticRoute]:
 
 def _size(draft: Draft) -> int:
     """Octets of content; base64 grows attachments by a third, headers are small beside it."""
+    if draft.raw is not None:
+        return len(draft.raw)
     texts = len((draft.html or "").encode()) + len((draft.text or "").encode())
     return texts + sum(len(a.content) * 4 // 3 for a in draft.attachments) + 1024

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from deliveries.mime.address import Address
 from deliveries.mime.compose import Attachment
+from deliveries.mime.raw import Raw
 from deliveries.states import Lane
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A mail that passed every check that needs no database. `to` + `cc` + `bcc` is never empty."""
+    """A mail that passed every check that needs no database. `to` + `cc` + `bcc` is never empty.
+
+    `raw` is a whole mail (`Raw.octets`), which then takes the place of html, text, headers and attachments. With an
+    `envelope` its mailboxes are the forward-paths, and to, cc and bcc are what is shown (RFC 5321 §2.3.1).
+    """
 
     sender: Address
     to: tuple[Address, ...]
@@ -31,6 +38,8 @@ class Draft:
     lane: Lane = Lane.NORMAL
     scheduled_at: datetime | None = None
     deliver_before: datetime | None = None
+    raw: bytes | None = None
+    envelope: tuple[Address, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +57,26 @@ class Accepted:
 
     ids: tuple[UUID, ...]
     replayed: bool = False
+
+
+def of_raw(mail: Raw, envelope: Sequence[Address] = (), **fields: Any) -> Draft:
+    """The draft of a whole mail. Without an `envelope` its To, Cc and Bcc are the forward-paths; `fields` are the rest
+    of a Draft."""
+    return Draft(
+        sender=mail.sender,
+        to=mail.to,
+        cc=mail.cc,
+        # whom the envelope adds is told to the sender, and to nobody else
+        bcc=mail.bcc if not envelope else _unnamed(mail, envelope),
+        reply_to=mail.reply_to,
+        subject=mail.subject,
+        headers=(("Message-ID", f"<{mail.message_id}>"),) if mail.message_id else (),
+        raw=mail.octets,
+        envelope=tuple(envelope),
+        **fields,
+    )
+
+
+def _unnamed(mail: Raw, envelope: Sequence[Address]) -> tuple[Address, ...]:
+    named = {a.addr_spec for a in (*mail.to, *mail.cc)}
+    return tuple({a.addr_spec: a for a in envelope if a.addr_spec not in named}.values())

@@ -16,9 +16,9 @@ WITH api AS (
         %(m_cc)s::text[], %(m_bcc)s::text[], %(m_reply_to)s::text[], %(m_subject)s::text[], %(m_tags)s::text[],
         %(m_metadata)s::text[], %(m_stream)s::text[], %(m_lane)s::int[], %(m_size)s::int[], %(m_files)s::int[],
         %(m_scheduled)s::timestamptz[], %(m_before)s::timestamptz[], %(m_html)s::text[], %(m_text)s::text[],
-        %(m_headers)s::text[]
+        %(m_headers)s::text[], %(m_raw)s::bytea[]
     ) AS m(id, domain, message_id, from_header, "to", cc, bcc, reply_to, subject, tags, metadata, stream, lane, size,
-           files, scheduled_at, deliver_before, html, text, headers)
+           files, scheduled_at, deliver_before, html, text, headers, raw)
 ), owned AS (
     SELECT d.id, d.name FROM sending_domain d, api
      WHERE d.tenant_id = api.tenant_id AND d.verified_at IS NOT NULL AND d.suspended_at IS NULL
@@ -66,8 +66,8 @@ WITH api AS (
            m.scheduled_at, m.deliver_before
       FROM asked m JOIN owned ON owned.name = m.domain CROSS JOIN go
 ), content_rows AS (
-    INSERT INTO message_content (id, html, text, headers)
-    SELECT m.id, m.html, m.text, m.headers::jsonb FROM asked m CROSS JOIN go
+    INSERT INTO message_content (id, html, text, headers, raw)
+    SELECT m.id, m.html, m.text, m.headers::jsonb, m.raw FROM asked m CROSS JOIN go
 ), file_rows AS (
     INSERT INTO attachment (id, message_id, position, filename, content_type, content_id, content)
     SELECT a.* FROM unnest(%(a_id)s::uuid[], %(a_message)s::uuid[], %(a_position)s::int[], %(a_name)s::text[],

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from deliveries.bounces.dsn import groups
 from deliveries.bounces.finding import addresses
-from deliveries.bounces.mail import Headers, Mail, decode_text
+from deliveries.bounces.mail import Headers, Mail
 from deliveries.bounces.wordings import wordings
+from deliveries.encoded import decode_text
 
 TYPE = "message/feedback-report"
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 
 from deliveries.bounces.finding import MAX_DIAGNOSTIC_CHARS, MAX_RECIPIENTS, Finding, addresses
-from deliveries.bounces.mail import Headers, Mail, Part, decode_text, decode_words
+from deliveries.bounces.mail import Headers, Mail, Part
+from deliveries.encoded import decode_text, decode_words
 
 TYPES = ("message/delivery-status", "message/global-delivery-status")
 #: RFC 3464 §2.3.3

@@ -7,11 +7,11 @@ Addresses are given as they stand in the header, decoded: whoever answers to the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
-from deliveries.bounces.mail import Headers, Part, decode_text, decode_words, read_mail
+from deliveries.bounces.mail import Headers, Part, read_mail
+from deliveries.encoded import decode_text, decode_words, split_addresses
 from deliveries.smtp.reply import clean
 
 #: of a whole mail; the inbound server takes no larger one
@@ -86,38 +86,11 @@ def addresses(headers: Headers, name: str) -> tuple[str, ...]:
     """The addresses of all fields of that name, `Name <a@b>` each, cut at commas outside of quotes and comments."""
     found: list[str] = []
     for value in headers.all(name):
-        for item in _items(value):
+        for item in split_addresses(value):
             text = _line(decode_words(item)).strip()
             if text and len(found) < MAX_ADDRESSES:
                 found.append(text[:_MAX_VALUE_CHARS])
     return tuple(found)
-
-
-def _items(value: str) -> Iterator[str]:
-    """RFC 5322 §3.4: commas separate; groups (`Name: a, b;`) are opened."""
-    item, quoted, depth, angle, escaped = "", False, 0, False, False
-    for char in value:
-        if escaped:
-            escaped = False
-        elif char == "\\":
-            escaped = True
-        elif char == '"' and not depth:
-            quoted = not quoted
-        elif not quoted and char == "(":
-            depth += 1
-        elif not quoted and char == ")" and depth:
-            depth -= 1
-        elif not quoted and not depth:
-            angle = (angle or char == "<") and char != ">"
-            if char in ",;" and not angle:
-                yield item
-                item = ""
-                continue
-            if char == ":" and not angle:
-                item = ""
-                continue
-        item += char
-    yield item
 
 
 def _file(part: Part) -> File:

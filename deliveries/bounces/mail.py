@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import codecs
 import quopri
 import re
 from dataclasses import dataclass
-from email.errors import HeaderParseError
-from email.header import decode_header
 from functools import cached_property
+
+from deliveries.encoded import decode_text, decode_words
 
 #: a bounce carries at most the returned mail; what it says stands at its head
 MAX_OCTETS = 2_000_000
@@ -30,11 +29,6 @@ MAX_TEXT_CHARS = 60_000
 
 _FIELD = re.compile(r"([!-9;-~]{1,76})[ \t]{0,8}:")
 _PARAM = re.compile(r";[ \t\n]{0,8}([\w.*-]{1,40})[ \t]{0,4}=[ \t]{0,4}(\"[^\"\n]{0,300}\"|[^\s;\"]{1,300})")
-#: only codecs that are linear and never raise with errors="replace" (punycode, idna, unicode_escape are not)
-_CHARSET = re.compile(
-    r"(ascii|utf-?(7|8|16|32)([-_](le|be|sig))?|iso8859-\d{1,2}|latin\d|cp\d{3,4}|koi8-[rut]|mac-\w{1,12}"
-    r"|gb2312|gbk|gb18030|hz|big5(hkscs)?|shift_jis\w{0,5}|euc_\w{2,8}|iso2022_\w{2,6}|johab|tis-620)$"
-)
 
 
 class Headers:
@@ -220,36 +214,3 @@ def _untransfer(raw: bytes, encoding: str) -> bytes:
     if encoding == "quoted-printable":
         return quopri.decodestring(raw)
     return raw
-
-
-def decode_text(octets: bytes, charset: str) -> str:
-    """Octets as text: the named charset where it is a safe one, else UTF-8, else Latin-1."""
-    name = charset.strip("\"' ").lower()[:40]
-    if name:
-        try:
-            name = codecs.lookup(name).name
-        except (LookupError, ValueError):
-            name = ""
-    if name and name != "ascii" and _CHARSET.match(name):
-        try:
-            return octets.decode(name, "replace")
-        except (UnicodeError, ValueError):
-            return octets.decode("latin-1")
-    if b"\x1b$" in octets[:4_000]:  # Japanese mails that name no charset
-        return octets.decode("iso2022_jp", "replace")
-    try:
-        return octets.decode("utf-8")
-    except UnicodeDecodeError:
-        return octets.decode("latin-1")
-
-
-def decode_words(value: str) -> str:
-    """RFC 2047 words of a header value read; a broken one stays as it is."""
-    value = value[:2_000]
-    if "=?" not in value:
-        return value
-    try:
-        chunks = decode_header(value)
-    except (HeaderParseError, ValueError):
-        return value
-    return "".join(c if isinstance(c, str) else decode_text(c, cs or "") for c, cs in chunks)

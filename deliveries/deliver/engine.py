@@ -23,7 +23,7 @@ from deliveries.deliver.ledger import LeaseLost, Ledger
 from deliveries.deliver.policies import Policies
 from deliveries.errors import ComposeError
 from deliveries.mime import verp
-from deliveries.mime.deliverable import finish
+from deliveries.mime.deliverable import Prepared, finish, seven_bit
 from deliveries.models.fields import uuid7
 from deliveries.record.homes import Moved
 from deliveries.record.settle import Result, Tried
@@ -35,9 +35,10 @@ from deliveries.routing.route import Router, Unroutable
 from deliveries.shaping import Shaping
 from deliveries.smtp.classify import classify
 from deliveries.smtp.hop import Envelope
-from deliveries.smtp.outcome import Verdict
+from deliveries.smtp.outcome import Attempted, Unable, Verdict
 from deliveries.smtp.pool import Pool
 from deliveries.smtp.providers import profile_of
+from deliveries.smtp.session import NEEDS_8BITMIME
 from deliveries.states import Category, Status
 
 log = logging.getLogger(__name__)
@@ -275,23 +276,35 @@ class Engine:
         if routed.site != job.destination and self._moves(job.delivery_id):
             # the site's limits hold for it, and its rest; nothing was begun
             return Moved(job.delivery_id, job.lease_id, job.domain, routed.site)
-        octets = finish(job.prepared, job.token, job.signer, int(time.time()))
         fixed = routed.static is not None and routed.static.return_path == static.FIXED
-        envelope = Envelope(
-            reverse_path=(
-                f"bounces@{settings.BOUNCE_DOMAIN}" if fixed else verp.reverse_path(job.token, settings.BOUNCE_DOMAIN)
-            ),
-            forward_path=job.recipient,
-            size_octets=len(octets),
-            smtputf8=job.prepared.smtputf8 or not job.recipient.isascii(),
-        )
+        reverse_path = verp.reverse_path(job.token, settings.BOUNCE_DOMAIN)
+        if job.prepared.null_return:
+            reverse_path = ""
+        elif fixed:
+            reverse_path = f"bounces@{settings.BOUNCE_DOMAIN}"
 
         async def gate() -> None:
             await self._ledger.start(job.delivery_id, job.lease_id)
             running.started = True
 
-        deadline_s = _DEADLINE_S + len(octets) / _SLOWEST_OCTETS_PER_S
-        attempts = await self._pool.deliver(routed.hops, envelope, octets, gate, deadline_s)
+        async def converse(prepared: Prepared) -> tuple[Attempted, ...]:
+            octets = finish(prepared, job.token, job.signer, int(time.time()))
+            envelope = Envelope(
+                reverse_path=reverse_path,
+                forward_path=job.recipient,
+                size_octets=len(octets),
+                smtputf8=prepared.smtputf8 or not job.recipient.isascii(),
+            )
+            deadline_s = _DEADLINE_S + len(octets) / _SLOWEST_OCTETS_PER_S
+            return await self._pool.deliver(routed.hops, envelope, octets, gate, deadline_s)
+
+        attempts = await converse(job.prepared)
+        last = attempts[-1].outcome
+        if isinstance(last, Unable) and last.enhanced == NEEDS_8BITMIME:
+            # RFC 6152 §3: recoded for this hop, and signed again; what cannot be stays 5.6.3
+            recoded = await asyncio.to_thread(seven_bit, job.prepared)
+            if recoded is not None:
+                attempts = (*attempts[:-1], *await converse(recoded))
         own = routed.static is not None and bool(routed.static.hosts)
         tries = tuple(Tried(uuid7(), a, classify(a.outcome, own_smarthost=own)) for a in attempts)
         return self._result(job, tries[-1].verdict, tries, attempts[-1].hop.host)

@@ -14,8 +14,8 @@ from uuid import UUID
 from django.conf import settings
 
 from deliveries.errors import ComposeError
-from deliveries.mime import verp
-from deliveries.mime.compose import Attachment, Mail, compose
+from deliveries.mime import raw, verp
+from deliveries.mime.compose import Attachment, Composed, Mail, compose
 from deliveries.mime.deliverable import Prepared, prepare
 from deliveries.mime.dkim import Signer
 from deliveries.models.fields import decrypt
@@ -151,7 +151,7 @@ def _messages(ids: Iterable[UUID]) -> dict[UUID, Prepared | Verdict]:
     files = _files([row["id"] for row in rows if row["attachment_count"]])
     for row in rows:
         try:
-            found[row["id"]] = prepared = prepare(compose(_mail(row, files.get(row["id"], ()))))
+            found[row["id"]] = prepared = prepare(_composed(row, files.get(row["id"], ())))
         except ComposeError as e:
             found[row["id"]] = Verdict(Status.FAILED, "compose", Category.PROTOCOL, text=f"It cannot be rendered: {e}")
         else:
@@ -163,12 +163,19 @@ def _messages(ids: Iterable[UUID]) -> dict[UUID, Prepared | Verdict]:
     return found
 
 
-def _mail(row: dict[str, Any], attachments: Sequence[Attachment]) -> Mail:
+def _composed(row: dict[str, Any], attachments: Sequence[Attachment]) -> Composed:
     created: datetime = row["created_at"]
+    date = max(created, row["scheduled_at"] or created)
+    if row["raw"] is not None:
+        return raw.composed(bytes(row["raw"]), row["message_id"], date)
+    return compose(_mail(row, date, attachments))
+
+
+def _mail(row: dict[str, Any], date: datetime, attachments: Sequence[Attachment]) -> Mail:
     return Mail(
         id=row["id"],
         message_id=row["message_id"],
-        date=max(created, row["scheduled_at"] or created),
+        date=date,
         from_header=row["from_header"],
         to=tuple(row["to"]),
         cc=tuple(row["cc"]),
@@ -192,7 +199,7 @@ def _files(message_ids: Sequence[UUID]) -> dict[UUID, list[Attachment]]:
 
 _CONTENTS = """
 SELECT m.id, m.message_id, m.created_at, m.scheduled_at, m.from_header, m."to", m.cc, m.reply_to, m.subject,
-       m.attachment_count, c.html, c.text, c.headers
+       m.attachment_count, c.html, c.text, c.headers, c.raw
   FROM message m JOIN message_content c ON c.id = m.id
  WHERE m.id = ANY (%(ids)s::uuid[])
 """

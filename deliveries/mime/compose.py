@@ -85,11 +85,15 @@ class Mail:
 
 @dataclass(frozen=True, slots=True)
 class Composed:
-    """A mail as octets. Each header field is folded and ends in CRLF; the empty line between is in neither."""
+    """A mail as octets. Each header field is folded and ends in CRLF; the empty line between is in neither.
+
+    `null_return`: it is a report, which itself must never be answered by one (RFC 3464 §2).
+    """
 
     header_fields: tuple[bytes, ...]
     body: bytes
     smtputf8: bool = False
+    null_return: bool = False
 
     @property
     def size_octets(self) -> int:
@@ -117,8 +121,8 @@ def compose(mail: Mail) -> Composed:
     if reply_to:
         header.append(addresses("Reply-To", reply_to))
     header.append(unstructured("Subject", mail.subject))
-    header.append(f"Date: {_date(mail.date)}\r\n".encode("ascii"))
-    header.append(f"Message-ID: {message_id or _message_id(mail.message_id)}\r\n".encode("ascii"))
+    header.append(date_field(mail.date))
+    header.append(f"Message-ID: {message_id}\r\n".encode("ascii") if message_id else message_id_field(mail.message_id))
     header += fields
     header.append(b"MIME-Version: 1.0\r\n")
     part = _structure(mail)
@@ -327,14 +331,15 @@ def _content_id(text: str) -> str:
     ]
 
 
-def _message_id(text: str) -> str:
+def message_id_field(text: str) -> bytes:
+    """The field for an identifier with or without angle brackets."""
     bare = text.strip("<> ")
     if refused_header("Message-ID", f"<{bare}>") is not None:
         raise ComposeError(f"Message-ID {text!r} is not an identifier with an @.")
-    return f"<{bare}>"
+    return f"Message-ID: <{bare}>\r\n".encode("ascii")
 
 
-def _date(moment: datetime) -> str:
+def date_field(moment: datetime) -> bytes:
     """RFC 5322 §3.3, in the zone of `moment`; never by locale."""
     offset = moment.utcoffset()
     if offset is None:
@@ -342,6 +347,6 @@ def _date(moment: datetime) -> str:
     minutes = int(offset.total_seconds()) // 60
     sign, minutes = ("-", -minutes) if minutes < 0 else ("+", minutes)
     return (
-        f"{_DAYS[moment.weekday()]}, {moment.day:02d} {_MONTHS[moment.month - 1]} {moment.year:04d} "
-        f"{moment.hour:02d}:{moment.minute:02d}:{moment.second:02d} {sign}{minutes // 60:02d}{minutes % 60:02d}"
-    )
+        f"Date: {_DAYS[moment.weekday()]}, {moment.day:02d} {_MONTHS[moment.month - 1]} {moment.year:04d} "
+        f"{moment.hour:02d}:{moment.minute:02d}:{moment.second:02d} {sign}{minutes // 60:02d}{minutes % 60:02d}\r\n"
+    ).encode("ascii")

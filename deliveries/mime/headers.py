@@ -92,6 +92,12 @@ def refused_header(name: str, value: str) -> str | None:
     return None
 
 
+def is_structured(name: str) -> bool:
+    """Whether encoded words would break the field's value: identifiers, URLs, MIME fields, what hosts write."""
+    folded = name.lower()
+    return folded in _STRUCTURED or folded in _HOST_FIELDS or folded.startswith("content-")
+
+
 def refused_subject(subject: str) -> str | None:
     """Why a subject is refused: line breaks and other control characters, or no end; None when it is fine."""
     if _BREAKING.search(subject):

@@ -67,6 +67,7 @@ class MessageContent(models.Model):
     html = models.TextField(null=True)
     text = models.TextField(null=True)
     headers = models.JSONField(default=list, help_text="[[name, value]] in the sender's order.")
+    raw = models.BinaryField(null=True, help_text="A mail that came whole: its octets, without Bcc.")
 
     class Meta:
         db_table = "message_content"
