@@ -6,6 +6,7 @@ Without DATABASE_URL the parts that `manage.py up` runs are found through var/up
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -134,6 +135,8 @@ ALLOWED_HOSTS = list(words("ALLOWED_HOSTS")) or [urlsplit(BASE_URL).hostname or 
 CSRF_TRUSTED_ORIGINS = [BASE_URL]
 INSTALLED_APPS = [
     "unfold",
+    "axes",
+    "django_otp",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -157,8 +160,11 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django_otp.middleware.OTPMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "deliveries.admin.login.SecondFactor",
+    "axes.middleware.AxesMiddleware",
 ]
 ROOT_URLCONF = "mailapi.urls"
 WSGI_APPLICATION = "mailapi.wsgi.application"
@@ -182,6 +188,7 @@ PASSWORD_HASHERS = [
     "django.contrib.auth.hashers.Argon2PasswordHasher",
     "django.contrib.auth.hashers.PBKDF2PasswordHasher",
 ]
+AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
@@ -196,6 +203,10 @@ STATIC_ROOT = VAR / "static"
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _behind_https
+if _behind_https:
+    # no other host of the domain, and no page in clear, can plant them
+    SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = "__Host-sessionid", "__Host-csrftoken"
+SESSION_COOKIE_AGE = 12 * 3600
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if _behind_https else None
@@ -211,6 +222,24 @@ CONTENT_SECURITY_POLICY = {
         "object-src": ["'none'"],
     }
 }
+
+# --- the panel's door ---------------------------------------------------------------------------------------
+#: proxies of our own in front of the web processes: so many places from its end X-Forwarded-For is believed
+PROXIES = int(number("PROXIES", 1 if _behind_https else 0, 0, 10))
+SECOND_FACTOR = text("SECOND_FACTOR", "optional" if SANDBOX else "operators")
+if SECOND_FACTOR not in ("optional", "operators", "everyone"):
+    raise ImproperlyConfigured(f"SECOND_FACTOR={SECOND_FACTOR!r} is none of optional, operators, everyone")
+# by address alone: counted by login, anybody could lock the operator out
+AXES_LOCKOUT_PARAMETERS = ["ip_address"]
+AXES_FAILURE_LIMIT = 10
+AXES_COOLOFF_TIME = timedelta(minutes=15)
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_RESET_ON_SUCCESS = True
+AXES_CLIENT_IP_CALLABLE = "deliveries.admin.login.client_ip"
+AXES_LOCKOUT_CALLABLE = "deliveries.admin.login.locked"
+AXES_ENABLE_ADMIN = False
+AXES_DISABLE_ACCESS_LOG = True
+AXES_VERBOSE = False
 
 # --- the API ------------------------------------------------------------------------------------------------
 #: RFC-less limits of the native API (Resend's): octets of a request body, recipients of a mail, mails of a batch
@@ -260,6 +289,12 @@ UNFOLD = {
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("panel/icon.svg")}],
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
+    "ACCOUNT": {
+        "navigation": [
+            {"title": "Change password", "link": reverse_lazy("admin:password_change")},
+            {"title": "Second factor", "link": reverse_lazy("admin:second_factor_manage")},
+        ]
+    },
     "DASHBOARD_CALLBACK": "deliveries.admin.home.dashboard",
     "STYLES": [lambda request: static("panel/panel.css")],
     "SIDEBAR": {
@@ -317,6 +352,7 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": log_level("LOG_LEVEL", "INFO")},
     "loggers": {
         "django.request": {"level": "ERROR"},
+        "axes": {"level": "WARNING"},
         "mail.log": {"level": "CRITICAL"},
         # a line for every bell, else
         "celery": {"level": "WARNING"},

@@ -20,7 +20,7 @@ from unfold.decorators import display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 from unfold.widgets import UnfoldAdminTextInputWidget
 
-from deliveries import keys
+from deliveries import keys, logins
 from deliveries.admin.access import Role, access
 from deliveries.admin.keyset import Rows
 from deliveries.admin.operate import actor
@@ -288,6 +288,7 @@ class PeopleAdmin(DjangoUserAdmin, ModelAdmin):
     list_filter = ()
     search_fields = ("username__istartswith", "email__istartswith")
     filter_horizontal = ()
+    actions = ("forget_second_factor",)
     fieldsets = (
         (None, {"fields": ("username", "password")}),
         ("Person", {"fields": ("first_name", "last_name", "email")}),
@@ -307,6 +308,11 @@ class PeopleAdmin(DjangoUserAdmin, ModelAdmin):
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         return False
+
+    @admin.action(description="Remove the second factor", permissions=["change"])
+    def forget_second_factor(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
+        count = sum(logins.remove(user, actor(request)) for user in queryset)
+        messages.success(request, f"{count} removed. Their passwords alone open the panel until they set up a new one.")
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         return access(request).operator

@@ -2,6 +2,7 @@
 
 from deliveries.models.accounts import ApiKey, AuditEntry, DkimKey, Membership, SendingDomain, Tenant, User
 from deliveries.models.brakes import Brake, Refusals
+from deliveries.models.factors import Authenticator, RecoveryCode
 from deliveries.models.incoming import BounceMailbox, FetchedMail, Handover, InboundRoute
 from deliveries.models.messages import (
     Attachment,
@@ -23,6 +24,7 @@ __all__ = [
     "Attachment",
     "Attempt",
     "AuditEntry",
+    "Authenticator",
     "BounceMailbox",
     "Brake",
     "Delivery",
@@ -40,6 +42,7 @@ __all__ = [
     "MtaStsPolicy",
     "MxSite",
     "Queued",
+    "RecoveryCode",
     "Refusals",
     "SendingDomain",
     "Site",

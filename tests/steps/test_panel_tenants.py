@@ -280,7 +280,8 @@ def test_only_an_owner_sees_to_people_and_never_locks_the_own_door(three):
     assert client.post(url(Membership, "delete", own.pk), {"post": "yes"}).status_code == 403
     response = client.post(url(Membership, "add"), {"tenant": str(owner.pk), "login": "newbie", "role": "viewer"})
     password = response.context["secret"]
-    assert Client().login(username="newbie", password=password)
+    entered = Client().post("/admin/login/", {"username": "newbie", "password": password, "next": "/admin/"})
+    assert entered.status_code == 302
     client.post(url(Membership, "add"), {"tenant": str(owner.pk), "login": "newbie", "role": "owner"})
     assert Membership.objects.get(user__username="newbie").role == "viewer"
     client.post(url(Membership, "add"), {"tenant": str(three["blue"][0].pk), "login": "spy", "role": "owner"})
