@@ -50,7 +50,7 @@ class Bench:
 
     # --- the parts ------------------------------------------------------------------------------------------------
 
-    def build(self) -> None:
+    def build(self, postfix: bool = True) -> None:
         folder, port = self.folder, free_port()
         dns = self.stack.enter_context(FakeDns(DNS_TABLE))
         self.sink = Sink(BULK, port, folder / "sink.log")
@@ -61,9 +61,10 @@ class Bench:
         self.stack.callback(self.clock.end)
         webhook_port = int(self.clock.line())
         until(lambda: answers(WIRE, port), "the sink with a clock")
-        self.said("starting Postfix and OpenDKIM")
-        self.postfix = pf.Postfix(folder / "postfix", port)
-        self.stack.callback(self.postfix.end)
+        if postfix:
+            self.said("starting Postfix and OpenDKIM")
+            self.postfix = pf.Postfix(folder / "postfix", port)
+            self.stack.callback(self.postfix.end)
         self.said("starting the service")
         self.service = Service(folder / "service", dns.address, port, webhook_port)
         self.stack.callback(self.service.town.tear_down)

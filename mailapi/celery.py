@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging.config
 import os
 
@@ -41,6 +42,8 @@ app.conf.update(
         "housekeeping": {"task": "deliveries.housekeeping", "schedule": 3600.0, "options": {"expires": 600}},
     },
 )
+# tasks see to their connections (tasks._fresh); Celery would end the pool and its threads before and after each
+app.conf["CELERY_DB_REUSE_MAX"] = 10_000
 app.autodiscover_tasks(["deliveries"])
 
 
@@ -59,3 +62,7 @@ def refuse_to_start(**kwargs: object) -> None:
     from mailapi import checks
 
     checks.refuse_to_start()
+    # what was loaded stays: the collector need not look at it for every few hundred objects of a mail
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -11,19 +11,22 @@ import psycopg
 from django.db import connection
 from psycopg.rows import dict_row
 
-_PLACEHOLDER = re.compile(r"%(?:\((\w+)\)s|%)")
+from deliveries.models.arrays import packer
+
+_PLACEHOLDER = re.compile(r"%(?:\((\w+)\)s(?=(?:::(\w+)\[\])?)|%)")
 
 
 def execute(statement: str, params: Mapping[str, Any] | None = None) -> psycopg.Cursor[dict[str, Any]]:
     """Run one prepared statement, binary both ways, in the current transaction (or one of its own).
 
-    Values stand in `statement` as %(name)s. Django's own cursor binds parameters on the client and therefore never
-    prepares. Rows are dicts, jsonb is decoded. Errors are Django's (OperationalError …) with psycopg's as their cause.
+    Values stand in `statement` as %(name)s, lists as %(name)s::type[], which go as octets (arrays.py). Django's own
+    cursor binds parameters on the client and therefore never prepares. Rows are dicts, jsonb is decoded. Errors are
+    Django's (OperationalError …) with psycopg's as their cause.
     """
     text, values = statement, None
     if params is not None:
-        text, names = _numbered(statement)
-        values = [params[name] for name in names]
+        text, wanted = _numbered(statement)
+        values = [pack(params[name]) if pack else params[name] for name, pack in wanted]
     connection.ensure_connection()
     with connection.wrap_database_errors:
         cursor = psycopg.RawCursor(connection.connection, row_factory=dict_row)
@@ -31,16 +34,23 @@ def execute(statement: str, params: Mapping[str, Any] | None = None) -> psycopg.
 
 
 @lru_cache(maxsize=512)  # statements are constants of ours
-def _numbered(statement: str) -> tuple[str, tuple[str, ...]]:
-    """%(name)s → $1, as Postgres reads it, and the names in order; psycopg reads long statements anew each time."""
+def _numbered(statement: str) -> tuple[str, tuple[tuple[str, Callable[[Any], Any] | None], ...]]:
+    """%(name)s → $1, as Postgres reads it; the names in order, each with what makes an array of it.
+
+    psycopg reads long statements anew each time.
+    """
     names: dict[str, int] = {}
+    packers: dict[str, Callable[[Any], Any] | None] = {}
 
     def number(found: re.Match[str]) -> str:
         name = found[1]
-        return "%" if name is None else f"${names.setdefault(name, len(names) + 1)}"
+        if name is None:
+            return "%"
+        packers[name] = packers.get(name) or packer(found[2] or "")
+        return f"${names.setdefault(name, len(names) + 1)}"
 
     text = _PLACEHOLDER.sub(number, statement)
-    return text, tuple(names)
+    return text, tuple((name, packers[name]) for name in names)
 
 
 def drop_broken() -> None:
