@@ -10,6 +10,7 @@ from django.db import close_old_connections
 
 from deliveries import brakes as braking
 from deliveries import deliver as delivering
+from deliveries import domains as checking
 from deliveries import feedback as feeding
 from deliveries import forward as forwarding
 from deliveries import mailboxes as polling
@@ -60,6 +61,12 @@ def brakes() -> None:
 def watch() -> None:
     """Tenants whose mail nobody wants."""
     _fresh(braking.watch)
+
+
+@shared_task(name="deliveries.domains", soft_time_limit=170, time_limit=180)
+def domains() -> None:
+    """Sending domains whose records are due to be looked at."""
+    _fresh(checking.run)
 
 
 @shared_task(name="deliveries.forward", soft_time_limit=170, time_limit=180)

@@ -103,6 +103,8 @@ MX_ALLOW_PRIVATE = flag("MX_ALLOW_PRIVATE")
 HELO_NAME = host_name("HELO_NAME", "mail.localhost.localdomain")
 SOURCE_IPS = tuple(ip("SOURCE_IPS", w) for w in words("SOURCE_IPS"))
 BOUNCE_DOMAIN = host_name("BOUNCE_DOMAIN", "bounce.localhost.localdomain")
+# where the MX of a return path points; smtpd may stand on another host than the one that sends
+MX_NAME = host_name("MX_NAME", HELO_NAME)
 SMTPD_INBOUND = host_port("SMTPD_INBOUND")
 
 # --- how it goes --------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from django.contrib import admin
 from django.urls import path
 from django.views.generic import RedirectView
 
-from mailapi.views import account, docs, emails, events, health, receiving, suppressions, webhooks
+from mailapi.views import docs, domains, emails, events, health, receiving, suppressions, webhooks
 
 urlpatterns = [
     path("admin/", admin.site.urls),
@@ -29,7 +29,10 @@ urlpatterns = [
     path("webhooks/<str:webhook_id>/events/<str:event_id>/replay", webhooks.EventReplay.as_view()),
     path("events", events.Events.as_view()),
     path("events/<str:event_id>", events.Event.as_view()),
-    path("domains", account.Domains.as_view()),
+    path("domains", domains.Domains.as_view()),
+    path("domains/<str:domain_id>", domains.Domain.as_view()),
+    path("domains/<str:domain_id>/verify", domains.Verify.as_view()),
+    path("domains/<str:domain_id>/dkim/rotate", domains.Rotate.as_view()),
     path("suppressions", suppressions.Suppressions.as_view()),
     path("suppressions/batch/add", suppressions.AddMany.as_view()),
     path("suppressions/batch/remove", suppressions.RemoveMany.as_view()),

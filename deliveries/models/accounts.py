@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.contrib.auth.models import AbstractUser
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
@@ -77,26 +78,95 @@ class AuditEntry(models.Model):
 
 
 class SendingDomain(models.Model):
-    """A domain that a tenant may put into From; mail leaves only once it is verified."""
+    """A domain that a tenant may put into From; mail leaves only once it is verified.
+
+    Where it stands follows from three times (`status`); deliveries.domains alone moves them. A row that somebody
+    verified by hand has no `next_check_at`, and is left alone.
+    """
+
+    class Status(models.TextChoices):
+        #: added, and nobody asked yet whether its records stand in DNS
+        NOT_STARTED = "not_started"
+        #: asked for; its DKIM record is not there yet
+        PENDING = "pending"
+        #: may send
+        VERIFIED = "verified"
+        #: may send for the rest of the grace: its DKIM record went missing
+        TEMPORARY_FAILURE = "temporary_failure"
+        #: may not send: the record was missing for too long
+        FAILED = "failed"
+
+    class Tls(models.TextChoices):
+        #: STARTTLS where it is offered; Resend's `opportunistic`
+        MAY = "may"
+        #: encrypted or not at all; Resend's `enforced`
+        MUST = "must"
+        #: encrypted, with a certificate that names the MX host
+        VERIFY = "verify"
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="domains")
     name = models.CharField(max_length=253, help_text="A-label, lower case, no trailing dot.")
     verified_at = models.DateTimeField(null=True, blank=True)
+    missing_since = models.DateTimeField(
+        null=True, blank=True, help_text="Its DKIM record was looked for since then, and is not there."
+    )
+    failed_at = models.DateTimeField(null=True, blank=True, help_text="It was missing for too long.")
+    checked_at = models.DateTimeField(null=True, blank=True)
+    next_check_at = models.DateTimeField(null=True, blank=True, help_text="Empty: never by itself.")
+    findings = models.JSONField(default=dict, help_text="By record: status, found, advice.")
+    return_path = models.CharField(max_length=63, default="send", help_text="The label below it that gets bounces.")
+    return_path_verified_at = models.DateTimeField(
+        null=True, blank=True, help_text="SPF and MX of the return path were seen: reverse-paths use it."
+    )
+    tracking_label = models.CharField(max_length=63, default="links", help_text="The label below it of tracking links.")
+    open_tracking = models.BooleanField(default=False)
+    click_tracking = models.BooleanField(default=False)
+    tls = models.CharField(max_length=6, choices=Tls.choices, default=Tls.MAY)
     suspended_at = models.DateTimeField(null=True, blank=True, help_text="No mail of it is accepted or sent.")
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
         db_table = "sending_domain"
-        constraints = [models.UniqueConstraint(fields=("tenant", "name"), name="sending_domain_once")]
+        constraints = [
+            models.UniqueConstraint(fields=("tenant", "name"), name="sending_domain_once"),
+            # whose mail it is must have one answer: the first that proves it keeps it
+            models.UniqueConstraint(
+                fields=("name",), condition=models.Q(verified_at__isnull=False), name="sending_domain_one_verified"
+            ),
+        ]
+        # smtpd looks for a bounce's domain, and the checker for what is due
+        indexes = [
+            models.Index(fields=("name",), name="sending_domain_name"),
+            models.Index(
+                fields=("next_check_at",), condition=models.Q(next_check_at__isnull=False), name="sending_domain_due"
+            ),
+        ]
         ordering = ("name",)
 
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def status(self) -> str:
+        if self.verified_at:
+            return self.Status.TEMPORARY_FAILURE if self.missing_since else self.Status.VERIFIED
+        if self.failed_at:
+            return self.Status.FAILED
+        return self.Status.PENDING if self.missing_since else self.Status.NOT_STARTED
+
+    @property
+    def bounce_domain(self) -> str:
+        """Where its bounces come once that is verified; A-labels."""
+        return f"{self.return_path}.{self.name}"
+
 
 class DkimKey(models.Model):
-    """A signing key of a domain. The newest active one signs; a retired one stays published ≥ 7 days."""
+    """A signing key of a domain: waiting for its record to be seen, or active, or retired.
+
+    The newest active one signs. A retired one stays published ≥ 7 days, for what it signed may still be on its way;
+    then its row goes.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     domain = models.ForeignKey(SendingDomain, on_delete=models.CASCADE, related_name="dkim_keys")
@@ -105,6 +175,7 @@ class DkimKey(models.Model):
     public_key = models.TextField(help_text="Base64, as it stands in p= of the DNS record.")
     active = models.BooleanField(default=True)
     created_at = models.DateTimeField(auto_now_add=True)
+    retired_at = models.DateTimeField(null=True, blank=True, help_text="Signs nothing since then.")
 
     class Meta:
         db_table = "dkim_key"
@@ -122,6 +193,8 @@ class ApiKey(models.Model):
         FULL = "full_access", _("Full access")
         #: sending only
         SENDING = "sending_access", _("Sending only")
+        #: looking only, and no secrets
+        READING = "read_access", _("Reading only")
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="api_keys")
@@ -129,6 +202,15 @@ class ApiKey(models.Model):
     prefix = models.CharField(max_length=12, help_text="The first characters, to tell keys apart.")
     secret_hash = models.BinaryField(max_length=32, unique=True)
     scope = models.CharField(max_length=20, choices=Scope.choices, default=Scope.FULL)
+    domain = models.ForeignKey(
+        SendingDomain, null=True, blank=True, on_delete=models.CASCADE, related_name="+",
+        help_text="Sends from this domain only.",
+    )  # fmt: skip
+    networks = ArrayField(
+        models.CharField(max_length=43), default=list, blank=True, help_text="Used from these addresses only (CIDR)."
+    )
+    test = models.BooleanField(default=False, help_text="What it sends goes to the receiver lab, never out.")
+    expires_at = models.DateTimeField(null=True, blank=True, help_text="Refused from then on.")
     created_at = models.DateTimeField(auto_now_add=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)

@@ -1,4 +1,4 @@
-"""What a tenant has: domains, webhook endpoints, suppressed addresses, as Resend's API shows them."""
+"""What a tenant has: webhook endpoints, suppressed addresses, as Resend's API shows them."""
 
 from __future__ import annotations
 
@@ -9,27 +9,13 @@ from uuid import UUID
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from deliveries.models import SendingDomain, Suppression, WebhookEndpoint
+from deliveries.models import Suppression, WebhookEndpoint
 from deliveries.read.emails import iso, keyset
 
 Page = tuple[list[dict[str, Any]], bool]
 
 #: Resend knows three origins; the exact reason stands beside it
 _ORIGIN = {"bounce": "bounce", "complaint": "complaint"}
-
-
-def domains(tenant_id: UUID, limit: int, after: UUID | None, before: UUID | None) -> Page:
-    rows, more = keyset(SendingDomain.objects.filter(tenant_id=tenant_id), limit, after, before)
-    return [
-        {
-            "id": str(row.id),
-            "name": row.name,
-            "status": "verified" if row.verified_at else "pending",
-            "created_at": iso(row.created_at),
-            "region": "self-hosted",
-        }
-        for row in rows
-    ], more
 
 
 def suppressions(tenant_id: UUID, limit: int, after: UUID | None, before: UUID | None, origin: str = "") -> Page:

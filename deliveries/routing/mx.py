@@ -165,6 +165,14 @@ def site(host: str) -> str:
     return _suffixes().privatesuffix(host) or host
 
 
+def registrable(domain: str, invented: bool = True) -> str | None:
+    """The part of a domain that somebody registered (`mail.shop.co.uk` → `shop.co.uk`); None for a public suffix.
+
+    `invented`: a top level that the list does not know (`.test`) counts as one.
+    """
+    return _suffixes().privatesuffix(domain, accept_unknown=invented)
+
+
 @lru_cache(maxsize=1)
 def _suffixes() -> PublicSuffixList:
     # the list ships with the package: no network. Private suffixes count: two customers of a cloud are two sites.

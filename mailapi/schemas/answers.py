@@ -212,20 +212,6 @@ class WebhookList(Answer):
     data: list[WebhookLine]
 
 
-class DomainLine(Answer):
-    id: str
-    name: str
-    status: Literal["verified", "pending"]
-    created_at: str
-    region: str
-
-
-class DomainList(Answer):
-    object: Literal["list"]
-    has_more: bool
-    data: list[DomainLine]
-
-
 class SuppressionLine(Answer):
     id: str
     email: str

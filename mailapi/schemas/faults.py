@@ -21,6 +21,7 @@ _WORDS: dict[str, tuple[str, str]] = {
     "string_type": ("wrong_type", "Must be a string."),
     "string_too_long": ("too_long", "Is longer than {max_length} characters."),
     "string_too_short": ("too_short", "Must not be empty."),
+    "bool_type": ("wrong_type", "Must be true or false."),
     "list_type": ("wrong_type", "Must be a list."),
     "tuple_type": ("wrong_type", "Must be a list."),
     "dict_type": ("wrong_type", "Must be an object."),

@@ -203,7 +203,6 @@ describe_event = extend_schema_view(
         responses=_answers(answers.EventTold, 404),
     ),
 )  # fmt: skip
-describe_domains = extend_schema_view(get=_list("domains", "listDomains", answers.DomainList, "domains"))
 describe_suppressions = extend_schema_view(
     get=extend_schema(
         operation_id="listSuppressions", summary="List suppressed addresses, newest first", tags=["suppressions"],

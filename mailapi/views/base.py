@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from django.http import JsonResponse
@@ -16,7 +16,10 @@ from rest_framework.views import APIView
 
 from deliveries.errors import BadInput, Fault
 from deliveries.keys import Caller
-from mailapi.schemas.faults import MOST_FAULTS, no_such
+from mailapi.schemas.body import json_body
+from mailapi.schemas.faults import MOST_FAULTS, Shape, no_such, read_shape
+
+S = TypeVar("S", bound=Shape)
 
 #: rows of a page
 LIMIT = 20
@@ -98,3 +101,12 @@ def page_of(request: Request, *more: str) -> tuple[int, UUID | None, UUID | None
 
 def listed(data: list[dict[str, Any]], has_more: bool) -> JsonResponse:
     return JsonResponse({"object": "list", "has_more": has_more, "data": data})
+
+
+def shape_of(request: Request, shape: type[S]) -> S:
+    """A body that may be missing (neither Content-Length nor Transfer-Encoding) or `{}`, as the SDKs send it."""
+    meta = request.META
+    if (meta.get("CONTENT_LENGTH") or "0") == "0" and "HTTP_TRANSFER_ENCODING" not in meta:
+        return shape()
+    with json_body(request._request) as body:
+        return read_shape(body, shape)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from django.http import HttpResponse, JsonResponse
@@ -27,9 +27,7 @@ from mailapi.schemas.openapi import (
     describe_webhook_test,
     describe_webhooks,
 )
-from mailapi.views.base import View, found, listed, page_of, path_id
-
-S = TypeVar("S", bound=Shape)
+from mailapi.views.base import View, found, listed, page_of, path_id, shape_of
 
 
 @describe_webhooks
@@ -78,7 +76,7 @@ class Webhook(View):
 class Rotate(View):
     def post(self, request: Request, webhook_id: str) -> HttpResponse:
         caller, endpoint_id = self.caller(), path_id(webhook_id)
-        overlap = timedelta(hours=_asked(request, shapes.RotateSecret).overlap_hours)
+        overlap = timedelta(hours=shape_of(request, shapes.RotateSecret).overlap_hours)
         secret = endpoints.rotate(caller.tenant_id, endpoint_id, f"key:{caller.key_id}", overlap)
         return found(secret and {"object": "webhook", "id": str(endpoint_id), "signing_secret": secret})
 
@@ -87,7 +85,7 @@ class Rotate(View):
 class Test(View):
     def post(self, request: Request, webhook_id: str) -> HttpResponse:
         caller, endpoint_id = self.caller(), path_id(webhook_id)
-        _asked(request, Shape)
+        shape_of(request, Shape)
         event_id = ask.test(caller.tenant_id, endpoint_id, f"key:{caller.key_id}")
         return found(event_id and _event(event_id))
 
@@ -141,7 +139,7 @@ class Attempts(View):
 class EventReplay(View):
     def post(self, request: Request, webhook_id: str, event_id: str) -> HttpResponse:
         caller, event = self.caller(), path_id(event_id)
-        _asked(request, Shape)
+        shape_of(request, Shape)
         known = ask.replay_event(caller.tenant_id, path_id(webhook_id), event, f"key:{caller.key_id}")
         return found(None if known is None else _event(event))
 
@@ -152,12 +150,3 @@ def _event(event_id: UUID) -> dict[str, Any]:
 
 def _page(page: tuple[list[dict[str, Any]], bool] | None) -> HttpResponse:
     return found(None) if page is None else listed(*page)
-
-
-def _asked(request: Request, shape: type[S]) -> S:
-    """A body that may be missing (neither Content-Length nor Transfer-Encoding) or `{}`, as the SDKs send it."""
-    meta = request.META
-    if (meta.get("CONTENT_LENGTH") or "0") == "0" and "HTTP_TRANSFER_ENCODING" not in meta:
-        return shape()
-    with json_body(request._request) as body:
-        return read_shape(body, shape)

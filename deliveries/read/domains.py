@@ -1,0 +1,116 @@
+"""A sending domain as Resend's API shows it: where it stands, and each record with what DNS said of it."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from django.conf import settings
+from django.db.models import Prefetch
+
+from deliveries.mime.dkim import dns_record
+from deliveries.models import DkimKey, SendingDomain
+from deliveries.read.emails import iso, keyset
+from deliveries.routing import published
+from deliveries.routing.mx import registrable
+from deliveries.routing.published import Standing, Wanted
+
+#: Resend's words for what a hop must offer; `verify` is ours alone
+TLS_WORDS = {
+    SendingDomain.Tls.MAY: "opportunistic",
+    SendingDomain.Tls.MUST: "enforced",
+    SendingDomain.Tls.VERIFY: "verify",
+}
+
+
+def page(tenant_id: UUID, limit: int, after: UUID | None, before: UUID | None) -> tuple[list[dict[str, Any]], bool]:
+    rows, more = keyset(SendingDomain.objects.filter(tenant_id=tenant_id), limit, after, before)
+    return [_line(row) for row in rows], more
+
+
+def one(tenant_id: UUID, domain_id: UUID) -> dict[str, Any] | None:
+    """The domain with its records; None when the tenant has no such domain."""
+    # the private keys stay in the database
+    public = DkimKey.objects.defer("private_key").order_by("id")
+    rows = SendingDomain.objects.filter(tenant_id=tenant_id, id=domain_id)
+    row = rows.prefetch_related(Prefetch("dkim_keys", queryset=public)).first()
+    return None if row is None else {"object": "domain", **shown(row)}
+
+
+def shown(domain: SendingDomain) -> dict[str, Any]:
+    """As it stands in answers and in `domain.updated`; its keys are prefetched."""
+    return {
+        **_line(domain),
+        "records": [_record(domain, wanted) for wanted in wanted_of(domain)],
+        "open_tracking": domain.open_tracking,
+        "click_tracking": domain.click_tracking,
+        "tracking_subdomain": domain.tracking_label,
+        "tls": TLS_WORDS[SendingDomain.Tls(domain.tls)],
+        "custom_return_path": domain.return_path,
+        "return_path_status": "verified" if domain.return_path_verified_at else "pending",
+        "verified_at": iso(domain.verified_at),
+        "missing_since": iso(domain.missing_since),
+        "checked_at": iso(domain.checked_at),
+        "next_check_at": iso(domain.next_check_at),
+    }
+
+
+def wanted_of(domain: SendingDomain) -> list[Wanted]:
+    """What the tenant is to publish, the required record first. A retired key's record stays for its seven days."""
+    keys = list(domain.dkim_keys.all())
+    signing = signing_key(keys)
+    wanted = [
+        published.dkim(domain.name, key.selector, dns_record(key.public_key), key is signing)
+        for key in sorted(keys, key=lambda k: (k is not signing, k.created_at))
+    ]
+    return wanted + published.around(
+        domain.name,
+        return_path=domain.return_path,
+        mx_name=settings.MX_NAME,
+        spf_domain=settings.BOUNCE_DOMAIN,
+        tracking=domain.tracking_label,
+        tracking_host=tracking_host(),
+    )
+
+
+def signing_key(keys: list[DkimKey]) -> DkimKey | None:
+    """The newest active one."""
+    return max((k for k in keys if k.active), key=lambda k: k.id, default=None)
+
+
+def tracking_host() -> str:
+    """Where tracking links lead: the host of BASE_URL; HELO_NAME where that is no name that a CNAME may hold."""
+    host = urlsplit(settings.BASE_URL).hostname or ""
+    named = "." in host and not host.replace(".", "").isdigit() and ":" not in host
+    return host if named else settings.HELO_NAME
+
+
+def _line(domain: SendingDomain) -> dict[str, Any]:
+    return {
+        "id": str(domain.id),
+        "name": domain.name,
+        "status": domain.status,
+        "created_at": iso(domain.created_at),
+        "region": "self-hosted",
+    }
+
+
+def _record(domain: SendingDomain, wanted: Wanted) -> dict[str, Any]:
+    finding = domain.findings.get(wanted.key, {})
+    zone = registrable(domain.name) or domain.name
+    record = {
+        "record": wanted.record,
+        "name": wanted.name.removesuffix(f".{zone}"),
+        "type": wanted.type,
+        "value": wanted.value,
+        "ttl": "Auto",
+        "status": finding.get("status", Standing.NOT_STARTED.value),
+        "fqdn": wanted.name,
+        "required": wanted.required,
+        "found": finding.get("found", []),
+        "advice": finding.get("advice", ""),
+    }
+    if wanted.priority is not None:
+        record["priority"] = wanted.priority
+    return record

@@ -1,0 +1,403 @@
+"""Sending domains over the API, against a DNS server on loopback whose records the tests publish, break and mend."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from django.utils import timezone
+
+from deliveries import domains
+from deliveries.models import AuditEntry, DkimKey, Event, SendingDomain
+from mailapi import auth
+from mailapi.schemas.domains import Domain, DomainDeleted
+from tests.fakes.dns import FakeDns
+from tests.steps.api import Client, make_tenant
+
+pytestmark = pytest.mark.django_db
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture(autouse=True)
+def zone(settings: Any) -> Iterator[FakeDns]:
+    with FakeDns() as dns:
+        settings.DNS_NAMESERVERS = (dns.address,)
+        settings.MX_NAME, settings.BOUNCE_DOMAIN = "mx.mailer.example", "bounce.mailer.example"
+        settings.BASE_URL = "https://mail.mailer.example"
+        yield dns
+
+
+@pytest.fixture
+def other(db: None) -> Client:
+    auth.forget()
+    return Client(make_tenant())
+
+
+def a_name() -> str:
+    return f"{uuid4().hex[:12]}.example.com"
+
+
+def add(api: Client, name: str | None = None, **fields: Any) -> dict[str, Any]:
+    answer = api.post("/domains", {"name": name or a_name(), **fields})
+    assert answer.status_code == 201, answer.content
+    Domain.model_validate(answer.json())
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def records(domain: dict[str, Any], *kinds: str) -> str:
+    """As a zone file; DKIM, MX, SPF, DMARC, Tracking, or all."""
+    return "\n".join(line(r) for r in domain["records"] if not kinds or kind(r) in kinds)
+
+
+def line(record: dict[str, Any]) -> str:
+    value = record["value"]
+    if record["type"] == "TXT":  # RFC 1035 §3.3: strings of 255 octets at most
+        value = " ".join(f'"{value[i : i + 255]}"' for i in range(0, len(value), 255))
+    return f"{record['fqdn']} {record['type']} {record.get('priority', '')} {value}"
+
+
+def kind(record: dict[str, Any]) -> str:
+    return "MX" if record["type"] == "MX" else str(record["record"])
+
+
+def verify(api: Client, domain: dict[str, Any]) -> dict[str, Any]:
+    answer = api.post(f"/domains/{domain['id']}/verify", {})
+    assert answer.status_code == 200, answer.content
+    Domain.model_validate(answer.json())
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def get(api: Client, domain: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = api.get(f"/domains/{domain['id']}").json()
+    return found
+
+
+def by_kind(domain: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {kind(r): r for r in domain["records"]}
+
+
+def told(api: Client) -> list[str]:
+    rows = Event.objects.filter(tenant_id=api.tenant.id, type="domain.updated").order_by("id")
+    return [json.loads(r.data)["status"] if isinstance(r.data, str) else r.data["status"] for r in rows]
+
+
+def may_send(api: Client, domain: dict[str, Any]) -> bool:
+    return bool(api.send(**{"from": f"a@{domain['name']}"}).status_code == 200)
+
+
+def test_a_new_domain_answers_what_to_publish(api: Client) -> None:
+    made = add(api, "Bücher-" + a_name())
+    assert made["name"].startswith("xn--bcher-") and made["status"] == "not_started" and made["region"] == "self-hosted"
+    shown = by_kind(made)
+    key = DkimKey.objects.get(domain_id=made["id"])
+    label = made["name"].removesuffix(".example.com")
+    assert shown["DKIM"]["value"] == f"v=DKIM1; k=rsa; p={key.public_key}" and shown["DKIM"]["required"] is True
+    assert shown["DKIM"]["name"] == f"{key.selector}._domainkey.{label}"
+    assert (shown["MX"]["name"], shown["MX"]["value"]) == (f"send.{label}", "mx.mailer.example")
+    assert shown["MX"]["priority"] == 10 and shown["MX"]["record"] == "SPF"
+    assert shown["SPF"]["value"] == "v=spf1 include:bounce.mailer.example ~all"
+    assert (shown["DMARC"]["fqdn"], shown["DMARC"]["value"]) == (f"_dmarc.{made['name']}", "v=DMARC1; p=none;")
+    assert (shown["Tracking"]["name"], shown["Tracking"]["value"]) == (f"links.{label}", "mail.mailer.example")
+    assert {r["status"] for r in made["records"]} == {"not_started"}
+    assert bytes(key.private_key).startswith(b"-----BEGIN PRIVATE KEY-----")
+    assert not may_send(api, made)
+
+
+def test_a_private_key_is_encrypted_where_it_lies(api: Client) -> None:
+    from django.db import connection
+
+    made = add(api)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT private_key FROM dkim_key WHERE domain_id = %s", [made["id"]])
+        assert b"PRIVATE KEY" not in bytes(cursor.fetchone()[0])
+
+
+def test_from_added_to_verified_to_broken_to_stopped_to_mended(api: Client, zone: FakeDns) -> None:
+    made = add(api)
+    asked = verify(api, made)
+    assert asked["status"] == "pending" and by_kind(asked)["DKIM"]["status"] == "pending"
+    assert "does not exist; add the one below" in by_kind(asked)["DKIM"]["advice"]
+    assert not may_send(api, made)
+
+    zone.set(records(made))
+    now = timezone.now() + timedelta(minutes=1)
+    assert domains.run(now) == 1
+    seen = get(api, made)
+    assert seen["status"] == "verified" and {r["status"] for r in seen["records"]} == {"verified"}
+    assert {r["advice"] for r in seen["records"]} == {""} and seen["return_path_status"] == "verified"
+    assert may_send(api, made)
+
+    zone.set(records(made, "MX", "SPF"))
+    broken = now + 7 * HOUR
+    assert domains.run(broken) == 1
+    assert get(api, made)["status"] == "temporary_failure" and may_send(api, made)
+    domains.run(broken + 71 * HOUR)
+    assert get(api, made)["status"] == "temporary_failure" and may_send(api, made)
+    domains.run(broken + 72 * HOUR)
+    assert get(api, made)["status"] == "failed" and not may_send(api, made)
+
+    zone.set(records(made))
+    domains.run(broken + 97 * HOUR)
+    assert get(api, made)["status"] == "verified" and may_send(api, made)
+    assert told(api) == ["pending", "verified", "temporary_failure", "failed", "verified"]
+
+
+def test_a_record_that_comes_back_within_the_grace_ends_it(api: Client, zone: FakeDns) -> None:
+    made = add(api)
+    zone.set(records(made))
+    verify(api, made)
+    now = timezone.now() + 7 * HOUR
+    zone.set("")
+    domains.run(now)
+    zone.set(records(made))
+    domains.run(now + 70 * HOUR)
+    assert get(api, made)["status"] == "verified" and get(api, made)["missing_since"] is None
+    zone.set("")
+    domains.run(now + 80 * HOUR)
+    domains.run(now + 90 * HOUR)
+    assert get(api, made)["status"] == "temporary_failure", "a second break has a grace of its own"
+
+
+@pytest.mark.parametrize("word", ["SERVFAIL", "TIMEOUT", "REFUSED", "LAME"])
+def test_a_nameserver_that_fails_never_counts_as_a_missing_record(
+    api: Client, zone: FakeDns, word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(domains.published.look, "__defaults__", (1.0,))
+    made = add(api)
+    zone.set(records(made))
+    verify(api, made)
+    names = {r["fqdn"] for r in made["records"]} | {"_dmarc.example.com"}
+    zone.set("\n".join(f"{name} * {word}" for name in names))
+    now = timezone.now()
+    for hours in (7, 80, 200):
+        domains.run(now + hours * HOUR)
+    seen = get(api, made)
+    assert seen["status"] == "verified" and may_send(api, made)
+    assert {r["status"] for r in seen["records"]} == {"temporary_failure"}
+    assert "DNS could not be asked" in by_kind(seen)["DKIM"]["advice"] and seen["return_path_status"] == "verified"
+    assert told(api) == ["verified"]
+
+
+def test_trouble_in_the_grace_does_not_stop_a_domain_either(api: Client, zone: FakeDns) -> None:
+    made = add(api)
+    zone.set(records(made))
+    verify(api, made)
+    now = timezone.now() + 7 * HOUR
+    zone.set("")
+    domains.run(now)
+    zone.set(f"{by_kind(made)['DKIM']['fqdn']} * SERVFAIL")
+    domains.run(now + 80 * HOUR)
+    assert get(api, made)["status"] == "temporary_failure" and may_send(api, made)
+    zone.set("")
+    domains.run(now + 90 * HOUR)
+    assert get(api, made)["status"] == "failed"
+
+
+def test_a_domain_that_never_publishes_is_given_up_and_may_ask_again(api: Client, zone: FakeDns) -> None:
+    made = add(api)
+    verify(api, made)
+    now = timezone.now()
+    domains.run(now + 71 * HOUR)
+    assert get(api, made)["status"] == "pending"
+    domains.run(now + 73 * HOUR)
+    assert get(api, made)["status"] == "failed"
+    assert verify(api, made)["status"] == "pending"
+
+
+def test_the_first_that_proves_a_domain_keeps_it_until_its_own_record_is_gone(
+    api: Client, other: Client, zone: FakeDns
+) -> None:
+    name = a_name()
+    first, second = add(api, name), add(other, name)
+    zone.set(records(first) + "\n" + records(second, "DKIM"))
+    assert verify(api, first)["status"] == "verified"
+    waits = verify(other, second)
+    assert waits["status"] == "pending" and "another account has verified" in by_kind(waits)["DKIM"]["advice"]
+    assert not may_send(other, second) and may_send(api, first)
+
+    zone.set(records(second))
+    now = timezone.now() + 7 * HOUR
+    domains.run(now)
+    assert (get(api, first)["status"], get(other, second)["status"]) == ("temporary_failure", "pending")
+    for hours in (72, 97):
+        domains.run(now + hours * HOUR)
+    assert (get(api, first)["status"], get(other, second)["status"]) == ("failed", "verified")
+    assert may_send(other, second) and not may_send(api, first)
+
+
+def test_the_return_path_goes_back_at_once_and_the_domain_stays(api: Client, zone: FakeDns) -> None:
+    made = add(api, custom_return_path="Bounces")
+    assert by_kind(made)["MX"]["fqdn"] == f"bounces.{made['name']}"
+    zone.set(records(made))
+    assert verify(api, made)["return_path_status"] == "verified"
+    zone.set(records(made, "DKIM", "SPF"))
+    seen = verify(api, made)
+    assert (seen["status"], seen["return_path_status"]) == ("verified", "pending")
+    changed = api.patch(f"/domains/{made['id']}", {"custom_return_path": "send"}).json()
+    assert by_kind(changed)["SPF"]["status"] == "not_started"
+
+
+def test_a_change_is_kept_told_and_shown(api: Client, zone: FakeDns) -> None:
+    made = add(api)
+    assert (made["open_tracking"], made["click_tracking"], made["tls"]) == (False, False, "opportunistic")
+    body = {
+        "id": made["id"],
+        "open_tracking": True,
+        "click_tracking": True,
+        "tls": "enforced",
+        "tracking_subdomain": "go",
+    }
+    changed = api.patch(f"/domains/{made['id']}", body)
+    assert changed.status_code == 200
+    assert (changed.json()["open_tracking"], changed.json()["tls"]) == (True, "enforced")
+    assert by_kind(changed.json())["Tracking"]["fqdn"] == f"go.{made['name']}"
+    assert api.patch(f"/domains/{made['id']}", {"tls": "verify"}).json()["tls"] == "verify"
+    assert told(api) == ["not_started", "not_started"]
+    assert AuditEntry.objects.filter(tenant=api.tenant, action="domain.changed").count() == 2
+
+
+def test_a_removed_domain_is_gone_and_may_come_back(api: Client) -> None:
+    made = add(api)
+    gone = api.delete(f"/domains/{made['id']}")
+    DomainDeleted.model_validate(gone.json())
+    assert api.get(f"/domains/{made['id']}").status_code == 404
+    assert api.delete(f"/domains/{made['id']}").status_code == 404
+    assert not DkimKey.objects.filter(domain_id=made["id"]).exists()
+    assert add(api, made["name"])["id"] != made["id"]
+
+
+def test_a_suspended_domain_cannot_be_freed_by_removing_it(api: Client) -> None:
+    made = add(api)
+    SendingDomain.objects.filter(id=made["id"]).update(suspended_at=timezone.now())
+    assert api.delete(f"/domains/{made['id']}").status_code == 403
+    assert api.get(f"/domains/{made['id']}").status_code == 200
+
+
+def test_another_tenants_domain_is_not_there(api: Client, other: Client) -> None:
+    made = add(api)
+    path = f"/domains/{made['id']}"
+    answers = [
+        other.get(path), other.patch(path, {"open_tracking": True}), other.delete(path),
+        other.post(f"{path}/verify", {}), other.post(f"{path}/dkim/rotate", {}), other.get(f"/domains/{uuid4()}"),
+        other.get("/domains/x"),
+    ]  # fmt: skip
+    assert {a.status_code for a in answers} == {404}
+    assert get(api, made)["open_tracking"] is False
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("", "no domain name"),
+        ("com", "public suffix"),
+        ("co.uk", "public suffix"),
+        ("a@example.com", "only what stands after the @"),
+        ("exa mple.com", "no domain name"),
+        ("192.0.2.1", "no domain name"),
+        ("_x.example.com", "no domain name"),
+        ("-x.example.com", "no domain name"),
+        ("x" * 64 + ".example.com", "no domain name"),
+        ("a." * 120 + "com", "no domain name"),
+        ("ex\r\nample.com", "no domain name"),
+        ("bounce.mailer.example", "belongs to this installation"),
+        ("a.bounce.mailer.example", "belongs to this installation"),
+        ("simulator.test", "belongs to this installation"),
+        (["example.com"], "Must be a string"),
+    ],
+)
+def test_a_name_that_cannot_be_a_senders_is_refused_with_the_reason(api: Client, name: Any, words: str) -> None:
+    answer = api.post("/domains", {"name": name})
+    assert answer.status_code == 422 and words in answer.json()["message"]
+    assert answer.json()["errors"][0]["field"] == "name"
+    assert SendingDomain.objects.filter(tenant=api.tenant).count() == 1
+
+
+def test_every_faulty_field_is_named_with_its_remedy(api: Client) -> None:
+    body = {"custom_return_path": "a.b", "tls": "always", "open_tracking": "yes", "tracking_subdoman": "x"}
+    answer = api.post("/domains", body).json()
+    assert {(e["field"], e["code"]) for e in answer["errors"]} == {
+        ("name", "missing_required_field"),
+        ("custom_return_path", "invalid_label"),
+        ("tls", "invalid_parameter"),
+        ("open_tracking", "wrong_type"),
+        ("tracking_subdoman", "unknown_field"),
+    }
+    assert "did you mean `tracking_subdomain`?" in next(
+        e["message"] for e in answer["errors"] if e["code"] == "unknown_field"
+    )
+
+
+def test_a_domain_is_added_once_and_its_labels_differ(api: Client) -> None:
+    made = add(api)
+    assert api.post("/domains", {"name": made["name"].upper()}).json()["errors"][0]["code"] == "already_exists"
+    same = api.post("/domains", {"name": a_name(), "custom_return_path": "x", "tracking_subdomain": "x"})
+    assert same.json()["errors"][0]["field"] == "tracking_subdomain"
+    assert api.patch(f"/domains/{made['id']}", {"tracking_subdomain": "send"}).status_code == 422
+
+
+# --- keys in turn -------------------------------------------------------------------------------------------------
+
+
+def keys_of(domain: dict[str, Any]) -> dict[str, str]:
+    """selector → waiting, signing or retired"""
+    return {
+        k.selector: "signing" if k.active else "retired" if k.retired_at else "waiting"
+        for k in DkimKey.objects.filter(domain_id=domain["id"])
+    }
+
+
+def test_a_new_key_signs_only_once_its_record_is_seen_and_the_old_one_stays_for_a_week(
+    api: Client, zone: FakeDns
+) -> None:
+    made = add(api)
+    zone.set(records(made))
+    verify(api, made)
+    (old,) = keys_of(made)
+    turned = api.post(f"/domains/{made['id']}/dkim/rotate", {}).json()
+    (new,) = set(keys_of(made)) - {old}
+    assert len([r for r in turned["records"] if r["record"] == "DKIM"]) == 2
+    assert api.post(f"/domains/{made['id']}/dkim/rotate", {}).status_code == 200
+    assert set(keys_of(made)) == {old, new}, "one that waits already stays"
+
+    now = timezone.now() + timedelta(minutes=2)
+    domains.run(now)
+    assert keys_of(made) == {old: "signing", new: "waiting"} and get(api, made)["status"] == "verified"
+
+    zone.set(records(turned))
+    now += 2 * HOUR
+    domains.run(now)
+    assert keys_of(made) == {old: "retired", new: "signing"}
+    required = [r["name"].split(".")[0] for r in get(api, made)["records"] if r["required"]]
+    assert required == [new]
+
+    domains.run(now + timedelta(days=6, hours=23))
+    assert keys_of(made) == {old: "retired", new: "signing"}
+    domains.run(now + timedelta(days=7))
+    assert keys_of(made) == {new: "signing"}
+    assert AuditEntry.objects.filter(tenant=api.tenant, action="domain.key_turned").count() == 1
+
+
+def test_the_record_of_a_retired_key_is_not_needed(api: Client, zone: FakeDns) -> None:
+    made = add(api)
+    zone.set(records(made))
+    verify(api, made)
+    turned = api.post(f"/domains/{made['id']}/dkim/rotate", {}).json()
+    (old,) = {r["name"].split(".")[0] for r in made["records"] if r["record"] == "DKIM"}
+    zone.set("\n".join(line for line in records(turned).splitlines() if not line.startswith(old)))
+    verify(api, made)
+    assert keys_of(made)[old] == "retired"
+    domains.run(timezone.now() + 80 * HOUR)
+    assert get(api, made)["status"] == "verified"
+
+
+def test_a_domain_verified_by_hand_is_left_alone(api: Client, zone: FakeDns) -> None:
+    by_hand = SendingDomain.objects.get(tenant=api.tenant)
+    assert domains.run(timezone.now() + timedelta(days=9)) == 0
+    by_hand.refresh_from_db()
+    assert by_hand.verified_at and by_hand.status == "verified" and isinstance(by_hand.id, UUID)
