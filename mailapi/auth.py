@@ -66,11 +66,15 @@ class KeyAuthentication(BaseAuthentication):
     """RFC 6750 §2.1. Raises KeyRefused, so that a missing and a wrong key are told apart."""
 
     def authenticate(self, request: Request) -> tuple[Caller, None]:
+        return caller_of(self.secret_of(request)), None
+
+    def secret_of(self, request: Request) -> str:
+        """The key's plain text, where this door expects it."""
         header = request.META.get("HTTP_AUTHORIZATION", "")
         scheme, _, secret = header.strip().partition(" ")
         if scheme.lower() != "bearer" or not secret.strip():
             raise KeyRefused("missing_api_key", "Send the API key in the header `Authorization: Bearer re_…`.", 401)
-        return caller_of(secret.strip()), None
+        return secret.strip()
 
     def authenticate_header(self, request: Request) -> str:
         return "Bearer"

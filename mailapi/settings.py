@@ -154,6 +154,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "mailapi.errors.RequestId",
+    "mailapi.compat.dispatch.ByCredential",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",

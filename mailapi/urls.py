@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path
 from django.views.generic import RedirectView
 
 from mailapi.views import docs, domains, emails, events, health, receiving, suppressions, webhooks
@@ -38,6 +38,7 @@ urlpatterns = [
     path("suppressions/batch/remove", suppressions.RemoveMany.as_view()),
     # RFC 5322 §3.2.3: a local part may hold a slash
     path("suppressions/<path:suppression_id>", suppressions.Suppression.as_view()),
+    path("compat/postmark/", include("mailapi.compat.postmark.urls")),
     path("health/live", health.Live.as_view()),
     path("health/ready", health.Ready.as_view()),
     path("openapi.json", docs.openapi, name="openapi"),

@@ -1,21 +1,17 @@
-"""What the views share: one tenant per request, ids of paths, pages by keyset. A view reads, calls a verb, answers."""
+"""What the views share: ids of paths, pages by keyset. A view reads, calls a verb, answers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
 from django.http import JsonResponse
 from rest_framework.exceptions import NotFound
-from rest_framework.negotiation import BaseContentNegotiation
-from rest_framework.parsers import BaseParser
-from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
-from rest_framework.views import APIView
 
 from deliveries.errors import BadInput, Fault
-from deliveries.keys import Caller
+from mailapi.door import View as View
 from mailapi.schemas.body import json_body
 from mailapi.schemas.faults import MOST_FAULTS, Shape, no_such, read_shape
 
@@ -24,31 +20,6 @@ S = TypeVar("S", bound=Shape)
 #: rows of a page
 LIMIT = 20
 MOST = 100
-
-
-class _AlwaysJson(BaseContentNegotiation):
-    """RFC 9110 §12.5.1 allows to disregard Accept, which is kinder than a 406."""
-
-    def select_parser(self, request: Request, parsers: Iterable[BaseParser]) -> BaseParser | None:
-        return next(iter(parsers), None)
-
-    def select_renderer(
-        self, request: Request, renderers: Iterable[BaseRenderer], format_suffix: str | None = None
-    ) -> tuple[BaseRenderer, str]:
-        return next(iter(renderers)), "application/json"
-
-
-class View(APIView):
-    """An endpoint of the native API. Bodies are read by mailapi.schemas.body, never by DRF's parsers."""
-
-    content_negotiation_class = _AlwaysJson
-    http_method_names = ["get", "head", "post", "put", "patch", "delete"]
-    #: methods that a key of scope sending_access may use
-    open_to_sending: tuple[str, ...] = ()
-
-    def caller(self) -> Caller:
-        caller: Caller = self.request.user  # type: ignore[assignment]
-        return caller
 
 
 def path_id(text: str) -> UUID:

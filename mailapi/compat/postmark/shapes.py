@@ -1,0 +1,124 @@
+"""A message in Postmark's words → Draft."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from deliveries.accept import Draft
+from deliveries.mime.compose import Attachment
+from deliveries.states import Lane
+from mailapi.compat.reading import Fields, Reading
+
+MAX_RECIPIENTS = 50
+MAX_BATCH = 500
+MAX_OCTETS = 10 * 1024 * 1024
+
+_TRACKING = "Opens and clicks follow the domain's own setting."
+MESSAGE = Fields(
+    honoured=frozenset({
+        "From", "To", "Cc", "Bcc", "Subject", "Tag", "HtmlBody", "TextBody", "ReplyTo", "Headers", "Attachments",
+        "Metadata", "MessageStream",
+    }),
+    without_effect={"TrackOpens": _TRACKING, "TrackLinks": _TRACKING, "InlineCss": "CSS is inlined at publishing."},
+    refused={"TemplateModel": "Goes with TemplateId or TemplateAlias, to /email/withTemplate."},
+)  # fmt: skip
+_FILE = Fields(
+    honoured=frozenset({"Name", "Content", "ContentType", "ContentID"}),
+    without_effect={"ContentLength": "It is counted."},
+    refused={},
+)
+_FILE_NAMES = {"filename": "Name", "content": "Content", "content_type": "ContentType", "content_id": "ContentID"}
+
+#: Postmark's default stream is our default stream; all others have the same name here
+_STREAMS = {"outbound": "transactional"}
+_STREAMS_BACK = {ours: theirs for theirs, ours in _STREAMS.items()}
+#: the streams of newsletters, which must not overtake anything
+_BULK = frozenset({"broadcast", "broadcasts"})
+
+
+def ours(stream: str) -> str:
+    return _STREAMS.get(stream, stream)
+
+
+def theirs(stream: str) -> str:
+    return _STREAMS_BACK.get(stream, stream)
+
+
+def draft(value: Any, reading: Reading) -> Draft | None:
+    """The mail, or None; then `reading.faults` says why."""
+    if not isinstance(value, dict):
+        reading.wrong("", "wrong_type", "A message must be a JSON object.")
+        return None
+    reading.sort(value, MESSAGE)
+    stream = reading.string("MessageStream", value.get("MessageStream")) or "outbound"
+    sender = reading.address("From", value.get("From"))
+    to, cc, bcc = (reading.addresses(name, value.get(name)) for name in ("To", "Cc", "Bcc"))
+    html, text = (reading.string(name, value.get(name)) or None for name in ("HtmlBody", "TextBody"))
+    subject = reading.subject("Subject", value.get("Subject"))
+    if not sender and not reading.faults:
+        reading.wrong("From", "missing_required_field", "Missing From field; it is required.")
+    if not (to or cc or bcc) and not reading.faults:
+        reading.wrong("To", "missing_required_field", "Zero recipients specified; name at least one.")
+    if len(to) + len(cc) + len(bcc) > MAX_RECIPIENTS:
+        why = f"To, Cc and Bcc have {len(to) + len(cc) + len(bcc)} addresses together; {MAX_RECIPIENTS} are allowed."
+        reading.wrong("To", "too_many_recipients", why)
+    if not (html or text) and not reading.faults:
+        reading.wrong("HtmlBody", "missing_required_field", "Provide either TextBody or HtmlBody or both.")
+    mail = Draft(
+        sender=sender,  # type: ignore[arg-type]  # None only beside a fault
+        to=to,
+        cc=cc,
+        bcc=bcc,
+        reply_to=reading.addresses("ReplyTo", value.get("ReplyTo")),
+        subject=subject,
+        html=html,
+        text=text,
+        headers=reading.headers("Headers", _pairs(value.get("Headers"), reading)),
+        attachments=_files(value.get("Attachments"), reading),
+        tags=reading.labels("Tag", value.get("Tag")),
+        metadata=reading.metadata("Metadata", value.get("Metadata")),
+        stream=reading.stream("MessageStream", ours(stream)),
+        lane=Lane.BULK if stream in _BULK else Lane.NORMAL,
+    )
+    if sum(len(a.content) for a in mail.attachments) > MAX_OCTETS:
+        why = f"The attachments are larger than {MAX_OCTETS >> 20} MB together; send less or link to them."
+        reading.wrong("Attachments", "too_large", why)
+    return None if reading.faults else mail
+
+
+def _pairs(value: Any, reading: Reading) -> list[tuple[str, Any]]:
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        reading.wrong("Headers", "wrong_type", "Must be a list of objects with Name and Value.")
+        return []
+    found = []
+    for place, one in enumerate(value):
+        if isinstance(one.get("Name"), str) and one.keys() <= {"Name", "Value"}:
+            found.append((one["Name"], one.get("Value")))
+        else:
+            reading.wrong(f"Headers[{place}]", "wrong_type", "Must be an object with Name and Value.")
+    return found
+
+
+def _files(value: Any, reading: Reading) -> tuple[Attachment, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        reading.wrong("Attachments", "wrong_type", "Must be a list of objects with Name, Content and ContentType.")
+        return ()
+    found = []
+    for place, one in enumerate(value):
+        field = f"Attachments[{place}]"
+        reading.sort(one, _FILE, f"{field}.")
+        cid = one.get("ContentID")
+        native = {
+            "filename": one.get("Name"),
+            "content": one.get("Content"),
+            "content_type": one.get("ContentType"),
+            # the same image is shown by cid:logo, whether the field says so or only logo
+            "content_id": cid.removeprefix("cid:") if isinstance(cid, str) else cid,
+        }
+        if (file := reading.file(field, native, _FILE_NAMES)) is not None:
+            found.append(file)
+    return tuple(found)

@@ -1,0 +1,39 @@
+// npm postmark: send, batch, errors.
+import { ServerClient } from 'postmark'
+import { answer, failed, given } from './given.mjs'
+
+const at = (root) => ({ requestHost: root.replace('http://', ''), useHttps: false, timeout: 60 })
+const client = new ServerClient(given.key, at(`${given.url}/compat/postmark`))
+const mail = {
+  From: `Shop <orders@${given.domain}>`,
+  To: 'delivered@simulator.test',
+  Subject: 'Grüße 🎉',
+  TextBody: 'Hi',
+  HtmlBody: '<p>Hi</p>',
+}
+
+const sent = await client.sendEmail({
+  ...mail,
+  Cc: 'cc@simulator.test',
+  Bcc: 'bcc@simulator.test',
+  ReplyTo: 'help@simulator.test',
+  Tag: 'order',
+  Metadata: { order: '17' },
+  Headers: [{ Name: 'X-Order', Value: '17' }],
+  Attachments: [
+    { Name: 'a.txt', Content: Buffer.from('attached').toString('base64'), ContentType: 'text/plain', ContentID: null },
+    { Name: 'logo.png', Content: Buffer.from('png').toString('base64'), ContentType: 'image/png', ContentID: 'cid:logo' },
+  ],
+  TrackOpens: true,
+  MessageStream: 'outbound',
+})
+
+answer({
+  sent,
+  root: await new ServerClient(given.key, at(given.url)).sendEmail(mail),
+  batch: await client.sendEmailBatch([mail, { ...mail, To: 'nobody' }]),
+  invalid: await failed(() => client.sendEmail({ ...mail, To: 'nobody' })),
+  foreign: await failed(() => client.sendEmail({ ...mail, From: 'a@elsewhere.example' })),
+  inactive: await failed(() => client.sendEmail({ ...mail, To: given.inactive })),
+  wrongKey: await failed(() => new ServerClient('nobody', at(`${given.url}/compat/postmark`)).sendEmail(mail)),
+})
