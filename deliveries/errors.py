@@ -3,7 +3,7 @@
 MailapiError
 ├── BadInput            the caller can mend it; names the fields
 ├── KeyRefused          the credential does not open this door
-├── Conflict            another request holds or has used the idempotency key
+├── Conflict            the idempotency key is taken, or the mail is not in the state that the order needs
 ├── BadTemplate         a template that cannot be read, or goes beyond its limits with these values
 ├── ComposeError        accepted content that cannot be rendered: our bug, the delivery fails
 ├── TokenError          a VERP token that is not ours, altered or too old
@@ -57,7 +57,7 @@ class KeyRefused(MailapiError):
 
 
 class Conflict(MailapiError):
-    """The idempotency key is taken: `name` says by what; `retry_after_s` is None where waiting does not help."""
+    """It does not fit what is there: `name` says what is; `retry_after_s` is None where waiting does not help."""
 
     def __init__(self, name: str, message: str, retry_after_s: int | None = None) -> None:
         super().__init__(message)

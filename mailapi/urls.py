@@ -18,6 +18,7 @@ urlpatterns = [
     path("emails/receiving/<str:email_id>/attachments/<str:attachment_id>", receiving.Attachment.as_view()),
     path("emails/receiving/<str:email_id>/files/<str:file_id>", receiving.Download.as_view()),
     path("emails/<str:email_id>", emails.Email.as_view()),
+    path("emails/<str:email_id>/cancel", emails.Cancel.as_view()),
     path("webhooks", webhooks.Webhooks.as_view()),
     path("webhooks/<str:webhook_id>", webhooks.Webhook.as_view()),
     path("webhooks/<str:webhook_id>/signing-secret/rotate", webhooks.Rotate.as_view()),

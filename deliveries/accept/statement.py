@@ -91,7 +91,10 @@ WITH api AS (
            CASE status WHEN '{Status.SUPPRESSED}' THEN '{EventType.SUPPRESSED}'
                        WHEN '{Status.SCHEDULED}' THEN '{EventType.SCHEDULED}' ELSE '{EventType.SENT}' END,
            message, id, 1, recipient,
-           CASE WHEN suppressed IS NULL THEN '{{}}'::jsonb ELSE jsonb_build_object('suppressed', suppressed) END,
+           CASE status WHEN '{Status.SUPPRESSED}' THEN jsonb_build_object('suppressed', suppressed)
+                       WHEN '{Status.SCHEDULED}' THEN jsonb_build_object('scheduled_at', to_char(
+                           due_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))
+                       ELSE '{{}}'::jsonb END,
            now()
       FROM path
     RETURNING id, tenant_id, type

@@ -46,7 +46,20 @@ BOUNCE_TYPES: dict[Category, tuple[str, str]] = {
 }
 
 #: of the event's own data, what stands in the body as it is
-_TOLD = ("category", "code", "enhanced", "reply", "host", "late", "user_agent", "ip", "link", "stream", "reason")
+_TOLD = (
+    "category",
+    "code",
+    "enhanced",
+    "reply",
+    "host",
+    "late",
+    "user_agent",
+    "ip",
+    "link",
+    "stream",
+    "reason",
+    "scheduled_at",
+)
 
 
 def bodies(event_ids: Iterable[UUID]) -> dict[UUID, str]:

@@ -31,7 +31,7 @@ def retry_now(delivery_ids: Sequence[UUID], actor: str, tenant_id: UUID | None =
 def cancel(delivery_ids: Sequence[UUID], actor: str, tenant_id: UUID | None = None) -> int:
     """Never sent (again); final. One in doubt (unknown) is not sent a second time, its first copy may have arrived."""
     return _order(
-        _CANCEL, (*_WAITING, Status.HELD), delivery_ids, actor, tenant_id,
+        CANCEL, (*_WAITING, Status.HELD), delivery_ids, actor, tenant_id,
         action="delivery.canceled", event=EventType.CANCELED,
     )  # fmt: skip
 
@@ -68,6 +68,7 @@ def _order(
     asked = {"ids": sorted(set(delivery_ids)), "tenant": tenant_id, "statuses": [s.value for s in lawful]}
     params: dict[str, Any] = {
         "actor": actor, "action": action, "event": event.value if event else None, "reason": reason, "never": NEVER,
+        "by": actor, "rule": "operator", "at": None,
     }  # fmt: skip
 
     def work() -> int:
@@ -96,14 +97,16 @@ SELECT q.delivery_id AS id FROM queued q
  ORDER BY q.delivery_id FOR UPDATE
 """
 
+# an order's statement is made of these; the sender's orders (schedule.py) too
 # the next event of this delivery, where one is told: its place in data.sequence
-_COUNT = "events = events + CASE WHEN %(event)s::text IS NULL THEN 0 ELSE 1 END"
+COUNT = "events = events + CASE WHEN %(event)s::text IS NULL THEN 0 ELSE 1 END"
 
-_TOLD = f"""
+TOLD = f"""
 told AS (
     INSERT INTO event (id, tenant_id, type, message_id, delivery_id, place, recipient, data, created_at)
     SELECT make_uuid7(), c.tenant_id, %(event)s::text, c.message_id, c.id, c.events, c.recipient,
-           jsonb_build_object('rule', 'operator', 'reply', %(reason)s::text), now()
+           jsonb_strip_nulls(jsonb_build_object('rule', %(rule)s::text, 'reply', %(reason)s::text,
+               'scheduled_at', to_char(%(at)s::timestamptz AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))), now()
       FROM changed c WHERE %(event)s::text IS NOT NULL
     RETURNING id, tenant_id, type
 ), outbox AS ({queue.OUTBOX_FROM.format(events="told")}
@@ -114,7 +117,7 @@ told AS (
 )
 """
 
-_DUE = f"""
+DUE = f"""
 due AS (
     SELECT lane, destination AS name, min(due_at) AS due_at FROM moved GROUP BY lane, destination
 ), {queue.ANNOUNCE}
@@ -124,24 +127,24 @@ _RETRY = f"""
 WITH moved AS (
     UPDATE queued SET due_at = now() WHERE delivery_id = ANY (%(ids)s::uuid[]) RETURNING lane, destination, due_at
 ), changed AS (
-    UPDATE delivery SET next_attempt_at = now(), {_COUNT},
+    UPDATE delivery SET next_attempt_at = now(), {COUNT},
            status = CASE status WHEN '{Status.SCHEDULED}' THEN '{Status.QUEUED}' ELSE status END
      WHERE id = ANY (%(ids)s::uuid[])
     RETURNING id, tenant_id, message_id, recipient, events
-), {_TOLD}, {_DUE}
+), {TOLD}, {DUE}
 SELECT 1
 """
 
-_CANCEL = f"""
+CANCEL = f"""
 WITH ended AS (
     DELETE FROM queued WHERE delivery_id = ANY (%(ids)s::uuid[])
 ), changed AS (
-    UPDATE delivery SET status = '{Status.CANCELED}', next_attempt_at = NULL, settled_at = now(), {_COUNT},
-           reason = 'Canceled by ' || %(actor)s::text || CASE WHEN unknowns > 0
+    UPDATE delivery SET status = '{Status.CANCELED}', next_attempt_at = NULL, settled_at = now(), {COUNT},
+           reason = 'Canceled by ' || %(by)s::text || CASE WHEN unknowns > 0
                THEN '; an earlier try ended without an answer, so it may have arrived.' ELSE '.' END
      WHERE id = ANY (%(ids)s::uuid[])
     RETURNING id, tenant_id, message_id, recipient, events
-), {_TOLD}
+), {TOLD}
 SELECT 1
 """
 
@@ -149,10 +152,10 @@ _HOLD = f"""
 WITH parked AS (
     UPDATE queued SET due_at = %(never)s::timestamptz WHERE delivery_id = ANY (%(ids)s::uuid[])
 ), changed AS (
-    UPDATE delivery SET status = '{Status.HELD}', next_attempt_at = NULL, reason = %(reason)s::text, {_COUNT}
+    UPDATE delivery SET status = '{Status.HELD}', next_attempt_at = NULL, reason = %(reason)s::text, {COUNT}
      WHERE id = ANY (%(ids)s::uuid[])
     RETURNING id, tenant_id, message_id, recipient, events
-), {_TOLD}
+), {TOLD}
 SELECT 1
 """
 
@@ -164,10 +167,10 @@ WITH wanted AS (
     UPDATE queued q SET due_at = w.due_at FROM wanted w WHERE q.delivery_id = w.id
     RETURNING q.lane, q.destination, q.due_at
 ), changed AS (
-    UPDATE delivery d SET next_attempt_at = w.due_at, reason = 'Released by ' || %(actor)s::text || '.', {_COUNT},
+    UPDATE delivery d SET next_attempt_at = w.due_at, reason = 'Released by ' || %(actor)s::text || '.', {COUNT},
            status = CASE WHEN w.later THEN '{Status.SCHEDULED}' ELSE '{Status.QUEUED}' END
       FROM wanted w WHERE d.id = w.id
     RETURNING d.id, d.tenant_id, d.message_id, d.recipient, d.events
-), {_TOLD}, {_DUE}
+), {TOLD}, {DUE}
 SELECT 1
 """

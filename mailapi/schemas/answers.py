@@ -96,6 +96,11 @@ class Email(EmailLine):
     deliveries: list[DeliveryOut]
 
 
+class EmailChanged(Answer):
+    object: Literal["email"]
+    id: str
+
+
 class EmailList(Answer):
     object: Literal["list"]
     has_more: bool

@@ -352,3 +352,15 @@ def across_fields(data: dict[str, Any]) -> list[Fault]:
     if data.get("html") in (None, "") and data.get("text") in (None, ""):
         faults.append(Fault("html", "missing_required_field", "Missing `html` or `text` field; send at least one."))
     return faults
+
+
+class UpdateEmail(Shape):
+    """What can still be changed of a mail that is scheduled. A time that has passed means now."""
+
+    scheduled_at: When = None
+
+
+def when_it_is_named(data: dict[str, Any]) -> list[Fault]:
+    if data.get("scheduled_at") is None:
+        return [Fault("scheduled_at", "missing_required_field", "Missing `scheduled_at` field; it is required.")]
+    return []

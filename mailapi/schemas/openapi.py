@@ -15,7 +15,7 @@ from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schem
 from pydantic.json_schema import model_json_schema
 
 from mailapi.schemas import answers
-from mailapi.schemas.emails import MAX_BATCH, SendEmail
+from mailapi.schemas.emails import MAX_BATCH, SendEmail, UpdateEmail
 from mailapi.schemas.suppressions import AddSuppression, AddSuppressions, RemoveSuppressions
 from mailapi.schemas.webhooks import KNOWN, CreateWebhook, ReplayWebhook, RotateSecret, UpdateWebhook
 
@@ -90,11 +90,23 @@ describe_emails = extend_schema_view(
         description="Answered only after the mail is on disk. Any other answer means that nothing was stored.",
     ),
 )  # fmt: skip
+_EMAIL_ID = OpenApiParameter("email_id", OpenApiTypes.UUID, OpenApiParameter.PATH)
 describe_email = extend_schema_view(
     get=extend_schema(
         operation_id="getEmail", summary="Where is this mail?", tags=["emails"], request=None,
-        parameters=[OpenApiParameter("email_id", OpenApiTypes.UUID, OpenApiParameter.PATH)],
-        responses=_answers(answers.Email, 404),
+        parameters=[_EMAIL_ID], responses=_answers(answers.Email, 404),
+    ),
+    patch=extend_schema(
+        operation_id="updateEmail", summary="Let a scheduled mail leave at another time", tags=["emails"],
+        request=UpdateEmail, parameters=[_EMAIL_ID], responses=_answers(answers.EmailChanged, 400, 404, 409, 413, 422),
+        description="409 `not_scheduled` once it is leaving: then nothing was changed.",
+    ),
+)  # fmt: skip
+describe_email_cancel = extend_schema_view(
+    post=extend_schema(
+        operation_id="cancelEmail", summary="Never send a scheduled mail", tags=["emails"], request=None,
+        parameters=[_EMAIL_ID], responses=_answers(answers.EmailChanged, 400, 404, 409, 413, 422),
+        description="All its recipients or none. 409 `not_scheduled` once it is leaving.",
     ),
 )  # fmt: skip
 describe_batch = extend_schema_view(

@@ -1,4 +1,4 @@
-"""When a mail is to leave, and by when it must have arrived."""
+"""When a mail is to leave (ISO 8601 or words), and by when it must have arrived."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import Annotated, Any
 
 from pydantic import PlainValidator, WithJsonSchema
 
+from mailapi.schemas import phrases
 from mailapi.schemas.faults import fault
 
 MAX_SCHEDULE = timedelta(days=30)
 
 _ISO = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d")
+#: a date of digits: `2026-12-24 at 9am` and `2026-12-24 21:30 ET` are words
+_LIKE_ISO = re.compile(r"\d{4}-\d\d-\d\d(?:T|$| \d\d:\d\d(?!.*[A-Za-z]{2}))")
 
 
 def _iso(value: str) -> datetime:
@@ -22,9 +25,7 @@ def _iso(value: str) -> datetime:
             raise ValueError
         moment = datetime.fromisoformat(value)
     except ValueError:
-        raise fault(
-            "invalid_time", "Write the time in ISO 8601, such as 2030-01-31T09:00:00Z; phrases are not understood yet."
-        ) from None
+        raise fault("invalid_time", "Write the time in ISO 8601, such as 2030-01-31T09:00:00Z.") from None
     if moment.tzinfo is None:
         raise fault("invalid_time", "The time has no zone; end it with Z or an offset such as +02:00.")
     try:
@@ -34,14 +35,26 @@ def _iso(value: str) -> datetime:
 
 
 def _when(value: Any) -> datetime | None:
-    """A time that has passed means now."""
+    """A time that has passed means now; one in words is none, since it may have been meant otherwise."""
     if not isinstance(value, str):
-        raise fault("wrong_type", "Must be a string such as 2030-01-31T09:00:00Z.")
-    moment, now = _iso(value), datetime.now(UTC)
+        raise fault("wrong_type", "Must be a string such as 2030-01-31T09:00:00Z or `tomorrow at 9am ET`.")
+    now = datetime.now(UTC)
+    moment = _iso(value) if _LIKE_ISO.match(value) else _words(value, now)
     if moment <= now:
         return None
     if moment - now > MAX_SCHEDULE:
         raise fault("invalid_time", f"A mail can be scheduled up to {MAX_SCHEDULE.days} days ahead.")
+    return moment
+
+
+def _words(value: str, now: datetime) -> datetime:
+    try:
+        moment = phrases.moment(value, now)
+    except ValueError as why:
+        message = f"The time is not understood: {why}. Or write it in ISO 8601, such as 2030-01-31T09:00:00Z."
+        raise fault("invalid_time", message) from None
+    if moment < now:
+        raise fault("invalid_time", "That time has passed; name one that is to come, or leave it out.")
     return moment
 
 
@@ -65,7 +78,14 @@ def _end(value: Any) -> datetime | timedelta:
 When = Annotated[
     datetime | None,
     PlainValidator(_when),
-    WithJsonSchema({"type": "string", "format": "date-time", "description": "With a zone; up to 30 days ahead."}),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "description": "ISO 8601 with a zone, or words: `in 5 minutes`, `tomorrow at 9am`, `Friday at 3pm ET` (UTC "
+            "where no zone is named). Up to 30 days ahead.",
+            "examples": ["2030-01-31T09:00:00Z", "in 1 hour"],
+        }
+    ),
 ]
 End = Annotated[
     datetime | timedelta,

@@ -11,13 +11,14 @@ from django.http import HttpResponse, JsonResponse
 from rest_framework.request import Request
 
 from deliveries.accept import Accepted, Draft, Idempotency, accept
-from deliveries.errors import BadInput, Fault
+from deliveries.errors import BadInput, Conflict, Fault
 from deliveries.read import emails as read
+from deliveries.record import schedule
 from mailapi.schemas.body import Body, json_body
-from mailapi.schemas.emails import MAX_BATCH, MAX_MERGED, SendEmail, across_fields
-from mailapi.schemas.faults import check, merged, read_shape, refusal
-from mailapi.schemas.openapi import describe_batch, describe_email, describe_emails
-from mailapi.views.base import View, found, listed, page_of, path_id
+from mailapi.schemas.emails import MAX_BATCH, MAX_MERGED, SendEmail, UpdateEmail, across_fields, when_it_is_named
+from mailapi.schemas.faults import Shape, check, merged, read_shape, refusal
+from mailapi.schemas.openapi import describe_batch, describe_email, describe_email_cancel, describe_emails
+from mailapi.views.base import View, found, listed, page_of, path_id, shape_of
 
 _LONGEST_KEY = 256
 
@@ -42,6 +43,21 @@ class Email(View):
     def get(self, request: Request, email_id: str) -> HttpResponse:
         return found(read.email(self.caller().tenant_id, path_id(email_id)))
 
+    def patch(self, request: Request, email_id: str) -> HttpResponse:
+        message_id = path_id(email_id)
+        with json_body(request._request) as body:
+            at = read_shape(body, UpdateEmail, when_it_is_named).scheduled_at
+        caller = self.caller()
+        return _changed(message_id, schedule.reschedule(caller.tenant_id, message_id, at, f"key:{caller.key_id}"))
+
+
+@describe_email_cancel
+class Cancel(View):
+    def post(self, request: Request, email_id: str) -> HttpResponse:
+        message_id, caller = path_id(email_id), self.caller()
+        shape_of(request, Shape)
+        return _changed(message_id, schedule.cancel(caller.tenant_id, message_id, f"key:{caller.key_id}"))
+
 
 @describe_batch
 class Batch(View):
@@ -61,6 +77,19 @@ class Batch(View):
                 {"index": f.index, "message": f"{f.field}: {f.message}" if f.field else f.message} for f in faults
             ]
         return _replayable(JsonResponse(answer), accepted)
+
+
+def _changed(message_id: UUID, change: schedule.Change) -> HttpResponse:
+    match change:
+        case schedule.Change.NOT_SCHEDULED:
+            message = (
+                "Only a mail that is still scheduled can be changed or canceled; this one is leaving, or has ended."
+            )
+            raise Conflict("not_scheduled", message)
+        case schedule.Change.AFTER_END:
+            message = "Must be earlier than the mail's `deliver_before`, or the mail could only expire."
+            raise BadInput([Fault("scheduled_at", "invalid_time", message)])
+    return found({"object": "email", "id": str(message_id)} if change == schedule.Change.DONE else None)
 
 
 def _permissive(request: Request) -> bool:

@@ -109,7 +109,7 @@ FIELDS = {
     "a tag with a line break": ({"tags": [{"name": "a", "value": "c\n"}]}, "tags[0].value", "invalid_tag"),
     "a tag without a name": ({"tags": [{"value": "c"}]}, "tags[0].name", "missing_required_field"),
     "a tag that is too long": ({"tags": [{"name": "a" * 257, "value": ""}]}, "tags[0].name", "invalid_tag"),
-    "a time in words": ({"scheduled_at": "in 1 min"}, "scheduled_at", "invalid_time"),
+    "a time in words that means two": ({"scheduled_at": "next friday"}, "scheduled_at", "invalid_time"),
     "a time without a zone": ({"scheduled_at": "2030-01-01T00:00:00"}, "scheduled_at", "invalid_time"),
     "a time too far ahead": ({"scheduled_at": "9999-12-31T23:59:59Z"}, "scheduled_at", "invalid_time"),
     "a day without a time": ({"scheduled_at": "2030-01-01"}, "scheduled_at", "invalid_time"),
