@@ -31,7 +31,7 @@ from deliveries.routing import static
 from deliveries.routing.mta_sts import MtaSts
 from deliveries.routing.rdns import fcrdns
 from deliveries.routing.resolver import Resolver
-from deliveries.routing.route import Router, Unroutable
+from deliveries.routing.route import Router, Unroutable, at_least
 from deliveries.shaping import Shaping
 from deliveries.smtp.classify import classify
 from deliveries.smtp.hop import Envelope
@@ -270,14 +270,15 @@ class Engine:
     async def _deliver(self, running: _Running) -> Result | Moved:
         """The road of one delivery: route, finish, converse, classify."""
         job = running.job
-        routed = await self._router.route(job.domain)
+        routed = await self._router.route(job.domain, lab=job.lab)
         if isinstance(routed, Unroutable):
             return self._result(job, _unroutable_verdict(routed), host=job.domain)
         if routed.site != job.destination and self._moves(job.delivery_id):
             # the site's limits hold for it, and its rest; nothing was begun
             return Moved(job.delivery_id, job.lease_id, job.domain, routed.site)
+        hops = at_least(job.sender.tls, routed)
         fixed = routed.static is not None and routed.static.return_path == static.FIXED
-        reverse_path = verp.reverse_path(job.token, settings.BOUNCE_DOMAIN)
+        reverse_path = verp.reverse_path(job.token, job.sender.bounce_domain)
         if job.prepared.null_return:
             reverse_path = ""
         elif fixed:
@@ -288,7 +289,7 @@ class Engine:
             running.started = True
 
         async def converse(prepared: Prepared) -> tuple[Attempted, ...]:
-            octets = finish(prepared, job.token, job.signer, int(time.time()))
+            octets = finish(prepared, job.token, job.sender.signer, int(time.time()))
             envelope = Envelope(
                 reverse_path=reverse_path,
                 forward_path=job.recipient,
@@ -296,7 +297,7 @@ class Engine:
                 smtputf8=prepared.smtputf8 or not job.recipient.isascii(),
             )
             deadline_s = _DEADLINE_S + len(octets) / _SLOWEST_OCTETS_PER_S
-            return await self._pool.deliver(routed.hops, envelope, octets, gate, deadline_s)
+            return await self._pool.deliver(hops, envelope, octets, gate, deadline_s)
 
         attempts = await converse(job.prepared)
         last = attempts[-1].outcome

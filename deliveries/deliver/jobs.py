@@ -22,16 +22,26 @@ from deliveries.models.fields import decrypt
 from deliveries.models.sql import execute
 from deliveries.queue import Claimed
 from deliveries.record.settle import Result
+from deliveries.smtp.hop import Tls
 from deliveries.smtp.outcome import Verdict
 from deliveries.states import Category, Status
 
 #: composed messages kept for their other deliveries and retries
 _KEEP_MESSAGES = 64
 _KEEP_OCTETS = 32 * 1024 * 1024
-#: how soon a rotated key signs
-_SIGNER_TTL_S = 30.0
+#: how soon a rotated key signs, and a changed domain counts
+_SENDER_TTL_S = 30.0
 #: DESIGN: events: a token serves DSNs for 30 days after the last possible attempt
 _TOKEN_DAYS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """What the mails of one domain share. `bounce_domain` is its own return path once that is verified, else ours."""
+
+    signer: Signer | None
+    bounce_domain: str
+    tls: Tls = Tls.MAY  #: the least that a hop of it must offer
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +55,9 @@ class Job:
     domain: str
     size: int
     prepared: Prepared
-    signer: Signer | None
+    sender: Sender
     token: str
+    lab: bool = False  #: a test key sent it: to the receiver lab and nowhere else
     proven: bool = True  #: its site is known to answer
 
 
@@ -62,7 +73,8 @@ def load(rows: Sequence[Claimed], lease_id: UUID) -> tuple[list[Job], list[Resul
         else:
             ready.append(row)
     messages = _messages({row["message_id"] for row in ready})
-    signers = _signers({row["domain_id"] for row in ready if row["domain_id"]})
+    senders = _senders({row["domain_id"] for row in ready if row["domain_id"]})
+    nobody = Sender(None, settings.BOUNCE_DOMAIN)
     keys = verp_keys(settings.VERP_KEYS)
     loaded = []
     for row in ready:
@@ -80,8 +92,9 @@ def load(rows: Sequence[Claimed], lease_id: UUID) -> tuple[list[Job], list[Resul
                 domain=row["recipient"].rpartition("@")[2],
                 size=max(claimed.size, prepared.size_octets),
                 prepared=prepared,
-                signer=signers.get(row["domain_id"]),
+                sender=senders.get(row["domain_id"], nobody),
                 token=verp.mint(keys, row["id"], row["expires_at"] + timedelta(days=_TOKEN_DAYS)),
+                lab=bool(row["test"]),
                 proven=claimed.proven,
             )
         )
@@ -104,6 +117,9 @@ def _refusal(row: dict[str, Any]) -> tuple[Verdict, str] | None:
     if row["suppressed"]:
         reason = f"The address is on the suppression list ({row['suppressed']})."
         return Verdict(Status.SUPPRESSED, "suppression", **last), reason
+    if row["domain_removed"]:
+        reason = "The sender domain was removed from the account before this was sent."
+        return Verdict(Status.FAILED, "domain-removed", **last), reason
     for what, words in _SUSPENDED.items():
         if row[f"{what}_suspended"]:
             return (
@@ -120,7 +136,8 @@ _DELIVERIES = """
 SELECT d.id, d.recipient, d.message_id, d.expires_at, d.reply, d.enhanced, d.host, m.domain_id,
        d.expires_at <= now() AS expired,
        t.suspended_at IS NOT NULL AS tenant_suspended, o.suspended_at IS NOT NULL AS domain_suspended,
-       k.suspended_at IS NOT NULL AS key_suspended,
+       k.suspended_at IS NOT NULL AS key_suspended, k.test,
+       m.domain_id IS NOT NULL AND o.id IS NULL AS domain_removed,
        (SELECT s.reason FROM suppression s
          WHERE s.tenant_id = d.tenant_id AND s.address = lower(d.recipient) AND s.stream IN ('*', m.stream)
            AND (s.expires_at IS NULL OR s.expires_at > now()) AND s.brake_id IS NULL LIMIT 1) AS suppressed
@@ -209,27 +226,26 @@ SELECT message_id, filename, content_type, content_id, content FROM attachment
  WHERE message_id = ANY (%(ids)s::uuid[]) ORDER BY message_id, position
 """
 
-# --- signing keys -----------------------------------------------------------------------------------------------
+# --- senders ----------------------------------------------------------------------------------------------------
 
-_signer_cache: dict[UUID, tuple[float, Signer | None]] = {}
-
-
-def _signers(domain_ids: set[UUID]) -> dict[UUID, Signer | None]:
-    """The current signer of each domain; None where it has no active key."""
-    fresh = time.monotonic() - _SIGNER_TTL_S
-    stale = [i for i in domain_ids if i not in _signer_cache or _signer_cache[i][0] < fresh]
-    if stale:
-        rows = {r["domain_id"]: r for r in execute(_KEYS, {"ids": stale}).fetchall()}
-        for ident in stale:
-            row = rows.get(ident)
-            signer = Signer(row["name"], row["selector"], decrypt(bytes(row["private_key"]))) if row else None
-            _signer_cache[ident] = (time.monotonic(), signer)
-    return {i: _signer_cache[i][1] for i in domain_ids}
+_sender_cache: dict[UUID, tuple[float, Sender]] = {}
 
 
-_KEYS = """
-SELECT DISTINCT ON (k.domain_id) k.domain_id, d.name, k.selector, k.private_key
-  FROM dkim_key k JOIN sending_domain d ON d.id = k.domain_id
- WHERE k.domain_id = ANY (%(ids)s::uuid[]) AND k.active
- ORDER BY k.domain_id, k.id DESC
+def _senders(domain_ids: set[UUID]) -> dict[UUID, Sender]:
+    """The sender of each domain that is there; without a signer where it has no active key."""
+    fresh = time.monotonic() - _SENDER_TTL_S
+    stale = [i for i in domain_ids if i not in _sender_cache or _sender_cache[i][0] < fresh]
+    for row in execute(_SENDERS, {"ids": stale}).fetchall() if stale else ():
+        signer = Signer(row["name"], row["selector"], decrypt(bytes(row["private_key"]))) if row["selector"] else None
+        sender = Sender(signer, row["bounce_domain"] or settings.BOUNCE_DOMAIN, Tls(row["tls"]))
+        _sender_cache[row["id"]] = (time.monotonic(), sender)
+    return {i: _sender_cache[i][1] for i in domain_ids if i in _sender_cache}
+
+
+_SENDERS = """
+SELECT DISTINCT ON (d.id) d.id, d.name, d.tls, k.selector, k.private_key,
+       CASE WHEN d.return_path_verified_at IS NOT NULL THEN d.return_path || '.' || d.name END AS bounce_domain
+  FROM sending_domain d LEFT JOIN dkim_key k ON k.domain_id = d.id AND k.active
+ WHERE d.id = ANY (%(ids)s::uuid[])
+ ORDER BY d.id, k.id DESC
 """

@@ -65,6 +65,13 @@ class _Way:
         return replace(self, found=replace(self.found, usable=(), own=own, trouble=trouble))
 
 
+def at_least(floor: Tls, routed: Routed) -> tuple[Hop, ...]:
+    """The hops with the protection that a sender asks for; a fixed route's is the operator's to choose."""
+    if floor is Tls.MAY or (routed.static is not None and routed.static.hosts):
+        return routed.hops
+    return tuple(replace(hop, tls=max(hop.tls, floor, key=_STRENGTH.index)) for hop in routed.hops)
+
+
 class Router:
     """Turns domains into hops; keeps no connection, belongs to one event loop.
 
@@ -109,9 +116,11 @@ class Router:
         self._mta_sts = mta_sts
         self._rng = rng or random.Random()
 
-    async def route(self, domain: str) -> Routed | Unroutable:
-        """The hops of `domain`, an A-label or U-label, in any case."""
+    async def route(self, domain: str, lab: bool = False) -> Routed | Unroutable:
+        """The hops of `domain`, an A-label or U-label, in any case. `lab`: to the receiver lab, wherever it would go."""
         name = _a_label(domain)
+        if lab:
+            return await self._fixed(self._sandbox, None) if self._sandbox else unroutable.no_lab()
         if self._sandbox and (self._all_to_sandbox or name == self._sandbox_domain):
             return await self._fixed(self._sandbox, None)
         if name is None:

@@ -48,6 +48,11 @@ def contradiction(domain: str) -> Unroutable:
     return Unroutable(False, DIRECTORY_FAILURE, Category.DNS_ERROR, text, "dns-contradiction")
 
 
+def no_lab() -> Unroutable:
+    text = "It was sent with a test key, and there is no receiver lab (SANDBOX_SMTP); it goes nowhere else."
+    return Unroutable(False, UNABLE_TO_ROUTE_NOW, Category.DNS_ERROR, text, "no-lab")
+
+
 def null_mx(domain: str) -> Unroutable:
     text = f"The domain {domain} takes no mail: it publishes a null MX."
     return Unroutable(True, NULL_MX, Category.BAD_DOMAIN, text, "dns-null-mx")

@@ -11,7 +11,7 @@ import pytest
 
 from deliveries.routing import mx
 from deliveries.routing.resolver import Answer, NoData, NxDomain, Resolver, Trouble
-from deliveries.routing.route import Routed, Router, Unroutable
+from deliveries.routing.route import Routed, Router, Unroutable, at_least
 from deliveries.routing.static import parse
 from deliveries.smtp.hop import Hop, Tls
 from deliveries.states import Category
@@ -60,6 +60,28 @@ def test_mx_hosts_come_by_preference() -> None:
     assert result.site == "example.net"
     assert result.ttl_s == pytest.approx(300, abs=1)
     assert result.hops[0] == Hop("mx1.mail.example.net", "9.9.9.1", 25, tls=Tls.MAY, site="example.net")
+
+
+def test_a_sender_may_ask_for_more_protection_and_never_for_less() -> None:
+    by_mx, relayed = route(TWO), route("", routes=parse('{"*": {"host": "192.0.2.1", "tls": "may"}}'))
+    strict = route(TWO, routes=parse('{"example.org": {"mx": true, "tls": "verify"}}'))
+    assert isinstance(by_mx, Routed) and isinstance(relayed, Routed) and isinstance(strict, Routed)
+    assert at_least(Tls.MAY, by_mx) is by_mx.hops
+    assert {h.tls for h in at_least(Tls.MUST, by_mx)} == {Tls.MUST}
+    assert {h.tls for h in at_least(Tls.MUST, strict)} == {Tls.VERIFY}
+    assert at_least(Tls.VERIFY, relayed) == relayed.hops, "the way to a relay is the operator's"
+
+
+def test_mail_of_a_test_key_goes_to_the_lab_or_nowhere() -> None:
+    with FakeDns(TWO) as dns:
+
+        async def go(**options: Any) -> Routed | Unroutable:
+            return await Router(Resolver((dns.address,)), **options).route("example.org", lab=True)
+
+        there = asyncio.run(go(sandbox=("127.0.0.1", 2525)))
+        nowhere = asyncio.run(go())
+    assert tried(there) == [("127.0.0.1", "127.0.0.1")] and not dns.asked
+    assert not refused(nowhere).permanent and "test key" in refused(nowhere).text
 
 
 def test_equal_preferences_are_shuffled_evenly() -> None:

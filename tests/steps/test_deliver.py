@@ -13,7 +13,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from deliveries import deliver, queue
+from deliveries import deliver, domains, queue
 from deliveries.deliver import jobs
 from deliveries.deliver.sweep import sweep
 from deliveries.mime import verp
@@ -62,6 +62,33 @@ def test_a_mail_arrives_signed_with_our_reverse_path_and_the_conversation_is_kep
     attempt = Attempt.objects.get(delivery=delivery)
     assert attempt.status == "delivered" and "TLSv1" in attempt.tls
     assert f"RCPT TO:<{delivery.recipient}>" in attempt.transcript and "Thank you" not in attempt.transcript
+
+
+def test_bounces_of_a_domain_go_to_its_own_return_path_once_that_is_verified(lab: Lab) -> None:
+    house = build()
+    type(house.domain).objects.filter(id=house.domain.id).update(return_path_verified_at=timezone.now())
+    house.send("delivered@simulator.test")
+    deliver.run()
+    (mail,) = lab.messages
+    assert mail.reverse_path.endswith(f"@send.{house.domain.name}") and verp.token_of(mail.reverse_path)
+
+
+def test_a_domain_that_asks_for_a_checked_certificate_gets_nothing_out_without_one(lab: Lab) -> None:
+    house = build()
+    type(house.domain).objects.filter(id=house.domain.id).update(tls="verify")
+    (delivery,) = house.send("delivered@simulator.test")
+    deliver.run()
+    delivery.refresh_from_db()
+    assert (delivery.status, delivery.category) == ("deferred", "tls") and not lab.messages
+
+
+def test_mail_of_a_domain_that_was_removed_ends_with_the_reason(lab: Lab) -> None:
+    house = build()
+    (delivery,) = house.send("delivered@simulator.test")
+    assert domains.remove(house.tenant.id, house.domain.id, "test")
+    deliver.run()
+    delivery.refresh_from_db()
+    assert delivery.status == "failed" and "was removed" in delivery.reason and not lab.messages
 
 
 def test_recipients_of_one_mail_each_get_their_own_copy_and_end(lab: Lab) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from django.db import OperationalError, connection
+from django.utils import timezone
 
 from deliveries import feedback
 from deliveries.management.commands import smtpd
@@ -125,6 +126,23 @@ def test_all_but_bounces_and_role_addresses_are_refused_in_the_session() -> None
         )
         assert {(code, text.split()[0]) for code, text in replies} == {(550, "5.7.1")}
     assert not InboundMessage.objects.exists()
+
+
+def test_a_bounce_at_a_tenants_own_return_path_is_taken_also_when_its_label_was_given_up_meanwhile() -> None:
+    house = build()
+    delivery = delivered(house)
+    token, name = verp.token_of(address(delivery)), house.domain.name
+    type(house.domain).objects.filter(id=house.domain.id).update(return_path_verified_at=timezone.now())
+    with door() as where:
+        replies = asked(where, f"bounces+{token}@send.{name}", f"bounces+{token}@old.{name}", f"postmaster@send.{name}")
+        assert [code for code, _ in replies] == [250] * 3
+        replies = asked(where, f"bounces+{token[:-1]}a@send.{name}", f"ann@send.{name}", f"ann@x.send.{name}")
+        assert [text.split()[0] for _, text in replies] == ["5.1.1", "5.1.1", "5.7.1"]
+        with client(where) as smtp:
+            smtp.sendmail("", [f"bounces+{token}@send.{name}"], dsn("ann@one.test"))
+    feedback.run()
+    delivery.refresh_from_db()
+    assert (delivery.status, delivery.late) == ("bounced", True)
 
 
 def test_a_letter_to_postmaster_is_kept_for_a_person() -> None:

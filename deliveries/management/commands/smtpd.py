@@ -23,6 +23,7 @@ import celery
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, OperationalError, connection, transaction
+from django.db.models import Q
 
 from deliveries import addresses
 from deliveries.errors import TokenError
@@ -97,31 +98,36 @@ class Door:
             return None if ours else RELAY_DENIED
         if domain not in self._own:
             return await self._of_a_tenant(forward_path)
-        if domain != self._bounce_domain:
-            return NO_SUCH_USER
+        # never which of the reasons it is: a forger would learn from it
+        return None if domain == self._bounce_domain and self._proven(forward_path) else NO_SUCH_USER
+
+    def _proven(self, forward_path: str) -> bool:
+        """Whether it holds a good token of ours."""
         token = verp.token_of(forward_path)
-        if token is None:
-            return NO_SUCH_USER
         try:
             # a complaint may come this late; feedback asks again, by what the mail turns out to be
-            verp.read(self._keys, token, datetime.now(UTC), COMPLAINT_GRACE)
+            return token is not None and bool(verp.read(self._keys, token, datetime.now(UTC), COMPLAINT_GRACE))
         except TokenError:
-            return NO_SUCH_USER  # never which of the reasons: a forger would learn from it
-        return None
+            return False
 
     async def _of_a_tenant(self, forward_path: str) -> Refusal | None:
+        """A bounce at a return path of its own, or an address at which it receives."""
+
+        def ask() -> tuple[bool, addresses.Found]:
+            return _returns(_domain(forward_path)), addresses.find(forward_path)
+
         try:
-            found = await self._in_thread(lambda: addresses.find(forward_path))
+            returns, found = await self._in_thread(ask)
         except DatabaseError as e:
             log.warning("cannot tell who receives at %s: %s", forward_path, e)
             return _NOT_NOW
-        if found.route_id is not None:
+        if found.route_id is not None or (returns and self._proven(forward_path)):
             return None
-        return NO_SUCH_USER if found.receives else RELAY_DENIED
+        return NO_SUCH_USER if found.receives or returns else RELAY_DENIED
 
     async def store(self, mail: Received) -> None:
         """Returns after the commit; whatever it raises becomes 451."""
-        ours = [path for path in mail.forward_paths if is_role(path) or _domain(path) in self._own]
+        ours = [p for p in mail.forward_paths if is_role(p) or _domain(p) in self._own or self._proven(p)]
         rows = [_row(mail, path) for path in ours]
         if claimed := [path for path in mail.forward_paths if path not in ours]:
             rows += await self._in_thread(lambda: _received(mail, claimed))
@@ -143,7 +149,15 @@ class Door:
 
 
 def _sends(domain: str) -> bool:
-    return SendingDomain.objects.filter(name=domain, verified_at__isnull=False).exists()
+    label, _, rest = domain.partition(".")
+    own = Q(name=domain, verified_at__isnull=False)
+    return_path = Q(name=rest, return_path=label, return_path_verified_at__isnull=False)
+    return SendingDomain.objects.filter(own | return_path).exists()
+
+
+def _returns(domain: str) -> bool:
+    """Whether it is directly below a domain of a tenant: a label that was given up gets bounces for months still."""
+    return SendingDomain.objects.filter(name=domain.partition(".")[2]).exists()
 
 
 def _domain(forward_path: str) -> str:
