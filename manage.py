@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The one door: `up` starts everything on this machine, `test` runs the tests, the rest are Django commands.
+"""The one door: `up` starts everything on this machine, `serve` one part, `test` runs the tests; the rest are Django's.
 
 `up` and `test` must work before anything is installed, so they never touch Django here (mailapi/up, standard library
 only). This file keeps to syntax that old Pythons can read, so that they get a sentence instead of a SyntaxError.
@@ -18,6 +18,10 @@ def main():
         from mailapi.up.main import main as run
 
         return run(sys.argv[1:])
+    if sys.argv[1:2] == ["serve"]:
+        from mailapi.up.serve import main as serve
+
+        return serve(sys.argv[2:])
 
     from mailapi.up.bootstrap import enter_if_made
 

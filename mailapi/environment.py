@@ -18,8 +18,11 @@ from django.core.exceptions import ImproperlyConfigured
 
 
 def text(name: str, default: str | None = None) -> str:
-    """The variable, or the content of the file that NAME_FILE names; without a default it must be set."""
-    value = os.environ.get(name)
+    """The variable, or the content of the file that NAME_FILE names; without a default it must be set.
+
+    An empty variable counts as unset: compose files and `.env` files write what they leave out that way.
+    """
+    value = os.environ.get(name) or None
     if value is None and (path := os.environ.get(f"{name}_FILE")):
         try:
             value = Path(path).read_text().strip()

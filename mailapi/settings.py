@@ -33,7 +33,7 @@ from mailapi.environment import (
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR = Path(os.environ.get("MAILAPI_VAR") or BASE_DIR / "var")
 
-if not os.environ.get("DATABASE_URL"):
+if not (os.environ.get("DATABASE_URL") or os.environ.get("DATABASE_URL_FILE")):
     from mailapi.up.discover import environ_from_up
 
     for _name, _value in environ_from_up(VAR).items():

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from . import serve
+from .addresses import Address as Address
 from .addresses import greets, http_get, listens
 from .supervisor import Child
 from .words import Refusal
@@ -22,20 +24,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DOORS, BEAT, WORKERS, LAB, VALKEY, POSTGRES = range(6)
 #: kept across restarts, on 127.0.0.1
 PORTS = ("postgres", "valkey", "smtpd_inbound", "lab")
-WEB_WORKERS = 2
-WEB_THREADS = 8
 DRAIN_S = 10
 MOST_DELIVER = 64
-KILL_AFTER_S = 5  # granian ends a worker that does not stop by itself
-
-
-@dataclass(frozen=True)
-class Address:
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -84,7 +74,7 @@ class Plan:
             "MAIL_ROUTE": self.mail_route,
             "SMTPD_INBOUND": str(self.inbound),
             "BASE_URL": self.url,
-            "WEB_THREADS": str(WEB_THREADS),
+            "WEB_THREADS": str(serve.WEB_THREADS),
             "DRAIN_S": str(DRAIN_S),
         }
         if self.has_lab:
@@ -120,16 +110,13 @@ def web(plan: Plan) -> Child:
     host = plan.url.removeprefix("http://").rsplit(":", 1)[0].strip("[]")  # never the wildcard that it may listen on
     return Child(
         name="web",
-        argv=_python(
-            *("-m", "granian", "--interface", "wsgi", "--host", plan.web.host, "--port", str(plan.web.port)),
-            *("--workers", str(WEB_WORKERS), "--blocking-threads", str(WEB_THREADS), "--respawn-failed-workers"),
-            *("--workers-kill-timeout", str(KILL_AFTER_S), "--no-ws", "--http", "1", "--log-level", "warning"),
-            "mailapi.wsgi:application",
+        argv=serve.web(
+            plan.web, serve.number("WEB_WORKERS", serve.WEB_WORKERS), serve.number("WEB_THREADS", serve.WEB_THREADS)
         ),
         env=plan.environ("web"),
         cwd=ROOT,
         stage=DOORS,
-        stop_s=KILL_AFTER_S + 3,
+        stop_s=serve.KILL_AFTER_S + 3,
         ready=lambda: http_get(host, plan.web.port, "/health/ready")[0] == 200,
         lacks=lambda: http_get(host, plan.web.port, "/health/ready")[1],
     )
@@ -138,7 +125,7 @@ def web(plan: Plan) -> Child:
 def smtpd(plan: Plan) -> Child:
     return Child(
         name="smtpd",
-        argv=_python("manage.py", "smtpd"),
+        argv=serve.smtpd(),
         env=plan.environ("smtpd"),
         cwd=ROOT,
         stage=DOORS,
@@ -156,10 +143,7 @@ def deliver(plan: Plan) -> list[Child]:
     return [
         Child(
             name=name,
-            argv=_python(
-                *("-m", "celery", "-A", "mailapi", "worker", "-P", "threads", "-c", "1", "-Q", "deliver"),
-                *("-n", f"{name}@%h", "--without-gossip", "--without-mingle", "-l", "INFO"),
-            ),
+            argv=serve.deliver(name),
             env=plan.environ("deliver"),
             cwd=ROOT,
             stage=WORKERS,
@@ -172,10 +156,7 @@ def deliver(plan: Plan) -> list[Child]:
 def jobs(plan: Plan) -> Child:
     return Child(
         name="jobs",
-        argv=_python(
-            *("-m", "celery", "-A", "mailapi", "worker", "-P", "prefork", "-c", "2", "-Q", "jobs"),
-            *("-n", "jobs@%h", "--without-gossip", "--without-mingle", "-l", "INFO"),
-        ),
+        argv=serve.jobs("jobs", serve.number("JOBS", serve.JOBS)),
         env=plan.environ("jobs"),
         cwd=ROOT,
         stage=WORKERS,
@@ -186,10 +167,7 @@ def jobs(plan: Plan) -> Child:
 def beat(plan: Plan) -> Child:
     return Child(
         name="beat",
-        argv=_python(
-            *("-m", "celery", "-A", "mailapi", "beat", "-l", "WARNING", "--pidfile="),
-            *("-s", str(plan.var / "beat-schedule")),
-        ),
+        argv=serve.beat(str(plan.var / "beat-schedule")),
         env=plan.environ("beat"),
         cwd=ROOT,
         stage=BEAT,

@@ -67,7 +67,7 @@ def test_settings_of_the_usual_kinds_are_read():
         ("MTA_STS_PORT", "0"),
         ("SMTP_CA_FILE", "/nowhere/ca.pem"),
         ("SMTP_CA_FILE", str(Path(__file__))),
-        ("HELO_NAME", ""),
+        ("HELO_NAME", "-"),
         ("HELO_NAME", "a.example\r\nMAIL FROM:<>"),
         ("BOUNCE_DOMAIN", "a b"),
         ("RETRY_SCHEDULE", "soon"),
@@ -85,6 +85,12 @@ def test_nonsense_in_a_setting_is_one_line_that_names_it(name, value):
     assert told.returncode == 1
     assert told.stderr.startswith(name)
     assert len(told.stderr.splitlines()) == 1
+
+
+def test_an_empty_variable_counts_as_unset():
+    left_out = read(MAX_AGE="", HELO_NAME="", RETRY_SCHEDULE="", REDIS_URL="", SMTP_PORT="", DNS_TRUST_AD="")
+    assert (left_out.returncode, left_out.stderr) == (0, "")
+    assert read(SECRET_KEY="").stderr.startswith("SECRET_KEY is not set")
 
 
 def test_an_address_with_a_password_in_it_is_not_repeated():

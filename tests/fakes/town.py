@@ -27,12 +27,12 @@ import psycopg
 import pytest
 import redis
 
-from mailapi.up import postgres, valkey
+from mailapi.up import postgres, serve, valkey
+from mailapi.up.addresses import Address
 from mailapi.up.supervisor import GUARD, Supervisor
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PYTHON = sys.executable
-BIN = Path(sys.executable).parent
 
 
 def free_port() -> int:
@@ -94,13 +94,14 @@ class Town:
         # the database's own user must get through to its data
         for step in (self.folder, self.folder / "logs"):
             step.chmod(0o755)
-        self.place = postgres.place(self.folder, self.folder)
+        self.place = self.place_of_postgres()
         postgres.initialise(Supervisor(self.folder / "logs"), self.place, self.password, self.env)
         self.start("postgres")
         self.until(lambda: self.answers(self.pg_port) and self._sql_answers(), "postgres")
         postgres.make_database(self._url("postgres"), "mailapi")
         self.start("valkey")
         self.until(lambda: self.answers(self.valkey_port), "valkey")
+        self.before_the_parts()
         self._manage("migrate", "-v0")
         wanted = self.folder / "seed.json"
         wanted.write_text(json.dumps({"api_key": self.key, "admin_password": secrets.token_hex(8)}))
@@ -109,8 +110,13 @@ class Town:
             self.start(name)
         self.until(lambda: self.answers(self.web_port) and self.answers(self.lab_port), "web and lab")
 
+    def place_of_postgres(self) -> postgres.Place:
+        return postgres.place(self.folder, self.folder)
+
+    def before_the_parts(self) -> None:
+        """What else has to stand before anything of ours runs."""
+
     def _command(self, name: str) -> tuple[tuple[str, ...], str]:
-        celery = (PYTHON, "-m", "celery", "-A", "mailapi")
         match name:
             case "postgres":
                 return postgres.child(self.place, self.database_url, self.env, 0).argv, "command"
@@ -122,17 +128,15 @@ class Town:
                 reports = ("--bounce-to", f"127.0.0.1:{self.smtpd_port}", "--slow", "0.3")
                 return (*lab, *reports, "--spool-log", str(self.log)), "command"
             case "smtpd":
-                return (PYTHON, str(ROOT / "manage.py"), "smtpd"), "smtpd"
+                return serve.smtpd(), "smtpd"
             case "web":
-                web = (str(BIN / "granian"), "--interface", "wsgi", "mailapi.wsgi:application", "--no-ws")
-                size = ("--workers", "2", "--blocking-threads", "8", "--respawn-failed-workers")
-                return (*web, *size, "--port", str(self.web_port), "--workers-kill-timeout", "5"), "web"
+                return serve.web(Address("127.0.0.1", self.web_port)), "web"
             case "jobs":
-                return (*celery, "worker", "-P", "prefork", "-c", "2", "-Q", "jobs", "-n", "jobs@%h"), "jobs"
+                return serve.jobs("jobs"), "jobs"
             case "beat":
-                return (*celery, "beat", "-s", str(self.folder / "beat")), "beat"
+                return serve.beat(str(self.folder / "beat")), "beat"
             case _:
-                return (*celery, "worker", "-P", "threads", "-c", "1", "-Q", "deliver", "-n", f"{name}@%h"), "deliver"
+                return serve.deliver(name), "deliver"
 
     def start(self, name: str) -> None:
         argv, role = self._command(name)

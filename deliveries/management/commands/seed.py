@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from secrets import token_urlsafe
 from typing import Any
 
 from django.conf import settings
@@ -26,15 +27,22 @@ class Command(BaseCommand):
     help = "Create the first tenant, admin, API key and verified sandbox domain; a second run changes nothing."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--secrets", required=True, help="JSON file with api_key and admin_password")
+        parser.add_argument(
+            "--secrets", help="JSON file with api_key and admin_password; without it they are made up, and shown once"
+        )
 
     @transaction.atomic
-    def handle(self, *args: Any, secrets: str, **options: Any) -> None:
-        try:
-            wanted = json.loads(Path(secrets).read_text())
-            api_key, password = str(wanted["api_key"]), str(wanted["admin_password"])
-        except (OSError, ValueError, KeyError, TypeError) as e:
-            raise CommandError(f"--secrets {secrets}: {e!r}") from None
+    def handle(self, *args: Any, secrets: str | None, **options: Any) -> None:
+        if secrets is None:
+            if User.objects.exists():
+                raise CommandError("there are logins already; seed is for a first start")
+            api_key, password = keys.new_secret(), token_urlsafe(12)
+        else:
+            try:
+                wanted = json.loads(Path(secrets).read_text())
+                api_key, password = str(wanted["api_key"]), str(wanted["admin_password"])
+            except (OSError, ValueError, KeyError, TypeError) as e:
+                raise CommandError(f"--secrets {secrets}: {e!r}") from None
         prune.run()
         tenant, _ = Tenant.objects.get_or_create(name=TENANT)
         self._admin(tenant, password)

@@ -1,0 +1,103 @@
+"""docker/ judged by the rules of others (Compose specification, hadolint, systemd) and against our own settings."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.fakes.daemon import missing
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCKER = ROOT / "docker"
+BIN = Path(sys.executable).parent
+
+
+def run(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(w) for w in words], capture_output=True, text=True, check=False, cwd=ROOT)
+
+
+def compose() -> dict[str, Any]:
+    return dict(yaml.safe_load((DOCKER / "compose.yaml").read_text()))
+
+
+def test_the_compose_file_keeps_to_the_specification() -> None:
+    done = run(BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", DOCKER / "compose.yaml")
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_image_passes_the_linter() -> None:
+    done = run(BIN / "hadolint", DOCKER / "Dockerfile")
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_variable_of_the_compose_file_is_explained_and_every_explained_one_is_used() -> None:
+    used = set(re.findall(r"(?<!\$)\$\{(\w+)", (DOCKER / "compose.yaml").read_text()))
+    explained = set(re.findall(r"^(\w+)=", (DOCKER / ".env.example").read_text(), re.MULTILINE))
+    assert used == explained
+
+
+def test_the_parts_are_told_settings_that_exist() -> None:
+    documented = set(re.findall(r"^\| `([A-Z_]+)` \|", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE))
+    for name, service in compose()["services"].items():
+        if name in ("postgres", "valkey", "caddy"):
+            continue
+        assert {variable.removesuffix("_FILE") for variable in service["environment"]} <= documented, name
+
+
+def test_every_secret_that_a_part_reads_is_made_by_the_script() -> None:
+    made = set(re.findall(r"^make (\w+)", (DOCKER / "secrets.sh").read_text(), re.MULTILINE))
+    assert made == set(compose()["secrets"])
+    for service in compose()["services"].values():
+        assert set(service.get("secrets", [])) <= made
+
+
+def test_a_deliver_worker_may_drain_before_it_is_killed() -> None:
+    variables = dict(re.findall(r"^(\w+)=(\d+)", (DOCKER / ".env.example").read_text(), re.MULTILINE))
+    assert int(variables["DELIVER_GRACE"]) >= int(variables["DRAIN_S"]) + 15
+    unit = (DOCKER / "systemd" / "mailapi-deliver@.service").read_text()
+    assert "TimeoutStopSec=75" in unit and "DRAIN_S=60" in (DOCKER / "systemd" / "mailapi.env.example").read_text()
+
+
+def test_the_secrets_are_made_once_and_closed_to_others(tmp_path: Path) -> None:
+    shutil.copy(DOCKER / "secrets.sh", tmp_path)
+    assert run("sh", tmp_path / "secrets.sh").returncode == 0
+    folder = tmp_path / "secrets"
+    first = {p.name: p.read_text() for p in folder.iterdir()}
+    assert folder.stat().st_mode & 0o777 == 0o700 and all(first.values())
+    assert first["postgres_password"] in first["database_url"]
+    assert run("sh", tmp_path / "secrets.sh").returncode == 0
+    assert {p.name: p.read_text() for p in folder.iterdir()} == first
+
+
+@pytest.mark.parametrize("unit", sorted(p.name for p in (DOCKER / "systemd").glob("*.service")))
+def test_systemd_understands_the_units(unit: str, tmp_path: Path) -> None:
+    if not shutil.which("systemd-analyze"):
+        missing("there is no systemd-analyze")
+    for source in (DOCKER / "systemd").iterdir():
+        text = source.read_text().replace("/opt/mailapi/.venv/bin/python", "/bin/true")
+        (tmp_path / source.name).write_text(text.replace("User=mailapi", "User=root"))
+    done = run("systemd-analyze", "verify", "--man=no", tmp_path / unit.replace("@.", "@1."))
+    assert done.returncode == 0 and unit.split("@")[0] not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("nobody",), "invalid choice: 'nobody'"),
+        ((), "required: role"),
+        (("web",), "WEB_LISTEN='8000' is not host:port"),
+    ],
+)
+def test_words_that_serve_does_not_know_are_one_clear_line(words: tuple[str, ...], said: str) -> None:
+    env = {"PATH": "/usr/bin:/bin", "WEB_LISTEN": "8000"}
+    done = subprocess.run(
+        [sys.executable, "manage.py", "serve", *words], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode and said in done.stderr and "Traceback" not in done.stderr

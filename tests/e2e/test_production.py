@@ -1,0 +1,56 @@
+"""The production layout on this machine: HTTPS through Caddy, Postgres 15, Redis or RabbitMQ, `manage.py serve`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.fakes.deployment import Deployment
+from tests.fakes.town import PYTHON, folder_for
+
+#: Resend's SDK in a process of its own, since it takes the authorities from the environment
+CLIENT = """
+import json, sys, resend
+resend.api_url, resend.api_key = sys.argv[1:3]
+mail = {"from": sys.argv[3], "subject": "Over HTTPS", "text": "It works."}
+ids = {who: resend.Emails.send({**mail, "to": f"{who}@simulator.test"})["id"] for who in ("delivered", "bounced")}
+print(json.dumps(ids))
+"""
+
+
+@pytest.fixture(params=["redis", "rabbitmq"])
+def deployment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    deployment = Deployment(folder_for(tmp_path_factory), request.param)
+    try:
+        deployment.build()
+        yield deployment
+    finally:
+        deployment.tear_down()
+
+
+def test_an_sdk_sends_over_https_and_the_mail_goes_its_way(deployment: Deployment) -> None:
+    town = deployment
+    town.until(lambda: town.answers(town.https_port), "Caddy")
+    env = {**town.env, "REQUESTS_CA_BUNDLE": str(town.authority)}
+    sent = subprocess.run(
+        [PYTHON, "-c", CLIENT, town.https, town.key, town.sender], env=env, capture_output=True, text=True, timeout=120
+    )
+    assert sent.returncode == 0, f"{sent.stderr[-2000:]}\n{town.tails()}"
+    ids = json.loads(sent.stdout)
+
+    def status(who: str) -> str:
+        return town.sql("SELECT status FROM delivery WHERE message_id = %s", ids[who])[0][0]
+
+    for who in ids:
+        town.until(lambda who=who: status(who) == who, f"the mail to {who}@ is {who}")
+    assert town.sql("SHOW server_version_num")[0][0].startswith("15")
+    login = subprocess.run(
+        ["curl", "-sS", "-i", "--cacert", str(town.authority), f"{town.https}/admin/login/"],
+        env=env, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert " 200" in login.stdout.splitlines()[0], login.stdout[:500] + login.stderr
+    cookies = [line.lower() for line in login.stdout.splitlines() if line.lower().startswith("set-cookie:")]
+    assert cookies and all("secure" in cookie for cookie in cookies)

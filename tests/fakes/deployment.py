@@ -1,0 +1,163 @@
+"""docker/compose.yaml without Docker: the same commands and environment as plain processes, beside servers of Debian.
+
+Postgres 15, Redis or RabbitMQ, and Caddy in front, with docker/Caddyfile. What differs from the containers is what
+must: addresses on loopback, ports of the kernel, and the sandbox instead of the Internet.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mailapi.up import postgres
+from tests.fakes.daemon import missing, need
+from tests.fakes.town import PYTHON, ROOT, Town, free_port
+
+DOCKER = ROOT / "docker"
+POSTGRES_15 = Path("/usr/lib/postgresql/15")
+REDIS = Path("/usr/bin/redis-server")
+RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+CADDY = Path("/usr/bin/caddy")
+_VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}|\$(\$)")
+
+
+def compose() -> dict[str, Any]:
+    return dict(yaml.safe_load((DOCKER / "compose.yaml").read_text()))
+
+
+def filled_in(text: str, variables: dict[str, str]) -> str:
+    """`${NAME}`, `${NAME:-default}`, `${NAME:?why}` as Compose reads them."""
+
+    def value(found: re.Match[str]) -> str:
+        name, sign, rest, dollar = found.groups()
+        if dollar:
+            return "$"
+        if found := variables.get(name, ""):
+            return found
+        assert sign != "?", f"{name}: {rest}"
+        return rest or ""
+
+    return _VARIABLE.sub(value, str(text))
+
+
+class Deployment(Town):
+    """A town of the production parts. `https` is its address; `authority` is the file of Caddy's own authority."""
+
+    def __init__(self, folder: Path, broker: str) -> None:
+        need(POSTGRES_15 / "bin" / "postgres", REDIS, CADDY)
+        if broker == "rabbitmq":
+            need(RABBITMQ)
+        if os.geteuid() != 0:
+            missing("RabbitMQ and Postgres of Debian are started as root here")
+        super().__init__(folder)
+        self.broker = broker
+        self.http_port, self.https_port, self.amqp_port, self.dist_port, self.epmd_port = (
+            free_port() for _ in range(5)
+        )
+        self.redis_url = self.env["REDIS_URL"]
+        self.https = f"https://localhost:{self.https_port}"
+        self.authority = folder / "caddy" / "caddy" / "pki" / "authorities" / "local" / "root.crt"
+        self.services = compose()["services"]
+        self._settle_environment()
+
+    def _settle_environment(self) -> None:
+        """What compose.yaml gives every part; secrets come from files, as there."""
+        secrets = self.folder / "secrets"
+        secrets.mkdir()
+        broker_url = self.redis_url if self.broker == "redis" else f"amqp://guest:guest@127.0.0.1:{self.amqp_port}//"
+        for name, value in {
+            "database_url": self.database_url,
+            "broker_url": broker_url,
+            "secret_key": self.env["SECRET_KEY"],
+            "field_keys": self.env["FIELD_KEYS"],
+            "verp_keys": self.env["VERP_KEYS"],
+        }.items():
+            (secrets / name).write_text(value + "\n")
+        variables = {
+            "WEB_NAME": "localhost",
+            "HELO_NAME": "mx.example.net",
+            "BOUNCE_DOMAIN": "bounce.example.net",
+            "MAIL_ROUTE": "sandbox",
+            "DRAIN_S": "5",
+        }
+        declared = self.services["web"]["environment"]
+        given = {name: filled_in(value, variables) for name, value in declared.items()}
+        given = {name: value.replace("/run/secrets", str(secrets)) for name, value in given.items()}
+        if self.broker == "rabbitmq":
+            del given["REDIS_URL_FILE"]
+            given["REDIS_URL"] = self.redis_url
+        kept = ("PATH", "LANG", "HOME", "PYTHONPATH", "DJANGO_SETTINGS_MODULE", "SANDBOX_SMTP", "SMTPD_INBOUND")
+        # `localhost` has the port of the test in it
+        self.env = {k: self.env[k] for k in kept if k in self.env} | given | {
+            "BASE_URL": self.https,
+            "PYTHONUNBUFFERED": "1",
+            "LEASE_S": "10",
+        }  # fmt: skip
+
+    def place_of_postgres(self) -> postgres.Place:
+        (self.folder / "postgres").parent.mkdir(exist_ok=True)
+        return postgres.Place(POSTGRES_15, self.folder / "postgres", postgres.unprivileged())
+
+    def build(self) -> None:
+        super().build()
+        self.until(self.authority.exists, "Caddy made its authority")
+
+    def before_the_parts(self) -> None:
+        if self.broker == "rabbitmq":
+            self.start("rabbitmq")
+            self.until(lambda: self.answers(self.amqp_port), "RabbitMQ", 240)
+        self.start("caddy")
+
+    def _command(self, name: str) -> tuple[tuple[str, ...], str]:
+        match name:
+            case "valkey":
+                conf = self.folder / "redis.conf"
+                conf.write_text(f'bind 127.0.0.1\nport {self.valkey_port}\nrequirepass {self.password}\nsave ""\n')
+                return (str(REDIS), str(conf)), "command"
+            case "rabbitmq":
+                return ("env", *self._rabbitmq_words(), str(RABBITMQ)), "command"
+            case "caddy":
+                return (
+                    "env",
+                    *self._caddy_words(),
+                    str(CADDY),
+                    "run",
+                    "--config",
+                    str(DOCKER / "Caddyfile"),
+                ), "command"
+            case "lab" | "postgres":
+                return super()._command(name)
+        service = name.rstrip("0123456789")
+        words = self.services[service]["command"]
+        extra = {"web": [f"WEB_LISTEN=127.0.0.1:{self.web_port}"]}.get(service, [])
+        extra += [f"PART_NAME={name}", f"BEAT_SCHEDULE={self.folder / 'beat'}"]
+        return ("env", *extra, PYTHON, str(ROOT / "manage.py"), *words), service
+
+    def _rabbitmq_words(self) -> list[str]:
+        home = self.folder / "rabbitmq"
+        home.mkdir(exist_ok=True)
+        (home / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{self.amqp_port}\n")
+        return [
+            *(f"HOME={home}", f"RABBITMQ_MNESIA_BASE={home}", f"RABBITMQ_LOG_BASE={home}"),
+            *(f"RABBITMQ_NODENAME=town{self.amqp_port}@localhost", f"RABBITMQ_DIST_PORT={self.dist_port}"),
+            *(f"ERL_EPMD_PORT={self.epmd_port}", "ERL_EPMD_ADDRESS=127.0.0.1", f"RABBITMQ_PID_FILE={home}/pid"),
+            *(f"RABBITMQ_CONFIG_FILE={home}/rabbitmq", f"RABBITMQ_ENABLED_PLUGINS_FILE={home}/plugins"),
+        ]
+
+    def _caddy_words(self) -> list[str]:
+        options = f"http_port {self.http_port}\nhttps_port {self.https_port}\nskip_install_trust\nadmin off"
+        return [
+            *(f"XDG_DATA_HOME={self.folder}/caddy", f"XDG_CONFIG_HOME={self.folder}/caddy", f"HOME={self.folder}"),
+            *("ACME_EMAIL=nobody@example.net", "WEB_NAME=localhost", "HELO_NAME=mx.localhost"),
+            *(f"WEB_UPSTREAM=127.0.0.1:{self.web_port}", f"CADDY_OPTIONS={options}"),
+        ]
+
+    def tear_down(self) -> None:
+        super().tear_down()
+        if self.broker == "rabbitmq":  # Erlang's name server leaves every session
+            subprocess.run(["epmd", "-port", str(self.epmd_port), "-kill"], capture_output=True, check=False)
