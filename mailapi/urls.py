@@ -6,7 +6,7 @@ from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
 
-from mailapi.views import docs, domains, emails, events, health, receiving, suppressions, webhooks
+from mailapi.views import docs, domains, emails, events, health, receiving, suppressions, templates, webhooks
 
 urlpatterns = [
     path("admin/", admin.site.urls),
@@ -40,6 +40,11 @@ urlpatterns = [
     # RFC 5322 §3.2.3: a local part may hold a slash
     path("suppressions/<path:suppression_id>", suppressions.Suppression.as_view()),
     path("compat/postmark/", include("mailapi.compat.postmark.urls")),
+    path("templates", templates.Templates.as_view()),
+    path("templates/<str:template_id>", templates.Template.as_view()),
+    path("templates/<str:template_id>/publish", templates.Publish.as_view()),
+    path("templates/<str:template_id>/duplicate", templates.Duplicate.as_view()),
+    path("templates/<str:template_id>/preview", templates.Preview.as_view()),
     path("health/live", health.Live.as_view()),
     path("health/ready", health.Ready.as_view()),
     path("openapi.json", docs.openapi, name="openapi"),

@@ -18,6 +18,7 @@ from deliveries.models.messages import (
 from deliveries.models.outbox import WebhookDelivery, WebhookEndpoint, WebhookTry
 from deliveries.models.policies import MtaStsPolicy
 from deliveries.models.queue import Destination, MxSite, Queued, Site
+from deliveries.models.templates import Template, TemplateVersion
 
 __all__ = [
     "ApiKey",
@@ -47,6 +48,8 @@ __all__ = [
     "SendingDomain",
     "Site",
     "Suppression",
+    "Template",
+    "TemplateVersion",
     "Tenant",
     "User",
     "WebhookDelivery",

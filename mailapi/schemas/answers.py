@@ -263,3 +263,58 @@ class Live(Answer):
 class Ready(Answer):
     status: Literal["ok", "waiting"]
     parts: dict[str, str] = Field(description="`ok`, or why the part does not answer.")
+
+
+class VariableOut(Answer):
+    key: str
+    type: str
+    fallback_value: Any
+
+
+class TemplateLine(Answer):
+    id: str
+    name: str
+    alias: str | None
+    status: Literal["draft", "published"]
+    created_at: str
+    updated_at: str
+    published_at: str | None
+
+
+class TemplateList(Answer):
+    object: Literal["list"]
+    has_more: bool
+    data: list[TemplateLine]
+
+
+class Template(TemplateLine):
+    """The draft; `status` says whether a version of it is sent from."""
+
+    object: Literal["template"]
+    current_version_id: str | None = Field(description="The version that mails are sent from.")
+    has_unpublished_versions: bool = Field(description="Whether the draft differs from that version.")
+    from_: str | None = Field(alias="from")
+    subject: str | None
+    reply_to: list[str] | None
+    html: str | None
+    text: str | None
+    variables: list[VariableOut]
+    language: Literal["native", "handlebars", "mustachio"]
+
+
+class TemplateChanged(Answer):
+    object: Literal["template"]
+    id: str
+
+
+class TemplateDeleted(TemplateChanged):
+    deleted: Literal[True]
+
+
+class TemplatePreview(Answer):
+    object: Literal["template_preview"]
+    id: str
+    subject: str | None
+    html: str | None
+    text: str | None
+    missing_variables: list[str] = Field(description="They have no fallback, and stand there as their keys.")

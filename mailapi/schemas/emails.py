@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import (
     AfterValidator,
     BeforeValidator,
+    ConfigDict,
     Field,
     PlainValidator,
     ValidationError,
@@ -208,11 +209,27 @@ Priority = Literal["high", "normal", "bulk"]
 _LATER = "{} is not available on this server yet; leave it out."
 
 
+_TEMPLATE = {
+    "type": "object",
+    "required": ["id"],
+    "additionalProperties": False,
+    "properties": {
+        "id": {"type": "string", "description": "The id or the alias of a published template.", "maxLength": 100},
+        "variables": {"type": "object", "additionalProperties": True},
+    },
+}
+
+
+def _template_brings(schema: dict[str, Any]) -> None:
+    schema["required"] = [name for name in schema["required"] if name not in ("from", "subject")]
+
+
 class SendEmail(Shape):
-    """A mail to send. At least one of `html` and `text` is required."""
+    """A mail to send. It has `html` or `text`, `from` and `subject`, or a template that brings them."""
+
+    model_config = ConfigDict(json_schema_extra=_template_brings)
 
     not_here: ClassVar[Mapping[str, str]] = {
-        "template": _LATER.format("template"),
         "topic_id": _LATER.format("topic_id") + " `stream` names the kind of mail that one may unsubscribe from.",
         "react": "Render React components to `html` before sending (Resend's Node SDK does it).",
     }
@@ -248,6 +265,11 @@ class SendEmail(Shape):
         description="`{address: {KEY: value}}`. Each address in `to` gets a mail of its own, in which `{{{KEY}}}` is "
         "its value: as it is in `subject` and `text`, HTML-escaped in `html`.",
         json_schema_extra={"maxProperties": MAX_RECIPIENTS},
+    )
+
+    # mailapi.schemas.templates puts the template's parts in its place before a mail is read
+    template: Annotated[Any, WithJsonSchema(_TEMPLATE)] = Field(
+        default=None, description="Brings html and text, and from, subject and reply_to where the mail has none."
     )
 
     @model_validator(mode="after")

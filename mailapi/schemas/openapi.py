@@ -17,6 +17,7 @@ from pydantic.json_schema import model_json_schema
 from mailapi.schemas import answers
 from mailapi.schemas.emails import MAX_BATCH, SendEmail, UpdateEmail
 from mailapi.schemas.suppressions import AddSuppression, AddSuppressions, RemoveSuppressions
+from mailapi.schemas.templates import CreateTemplate, PreviewTemplate, UpdateTemplate
 from mailapi.schemas.webhooks import KNOWN, CreateWebhook, ReplayWebhook, RotateSecret, UpdateWebhook
 
 
@@ -256,6 +257,53 @@ describe_suppressions_remove = extend_schema_view(
         operation_id="removeSuppressions", summary="Take up to 100 addresses off the list", tags=["suppressions"],
         request=RemoveSuppressions, responses=_answers(answers.SuppressionsRemoved, 400, 413, 422),
     )
+)  # fmt: skip
+_TEMPLATE_ID = OpenApiParameter(
+    "template_id", OpenApiTypes.STR, OpenApiParameter.PATH, description="The id, or the alias."
+)
+describe_templates = extend_schema_view(
+    get=_list("templates", "listTemplates", answers.TemplateList, "templates"),
+    post=extend_schema(
+        operation_id="createTemplate", summary="Make a template; a draft at first", tags=["templates"],
+        request=CreateTemplate, responses=_answers(answers.TemplateChanged, 400, 413, 422, status=201),
+    ),
+)  # fmt: skip
+describe_template = extend_schema_view(
+    get=extend_schema(
+        operation_id="getTemplate", summary="A template: its draft, and whether it is published", tags=["templates"],
+        request=None, parameters=[_TEMPLATE_ID], responses=_answers(answers.Template, 404, 422),
+    ),
+    patch=extend_schema(
+        operation_id="updateTemplate", summary="Change the draft", tags=["templates"], request=UpdateTemplate,
+        parameters=[_TEMPLATE_ID], responses=_answers(answers.TemplateChanged, 400, 404, 413, 422),
+        description="Mails are sent from the published version until the draft is published again.",
+    ),
+    delete=extend_schema(
+        operation_id="deleteTemplate", summary="Remove a template", tags=["templates"], request=None,
+        parameters=[_TEMPLATE_ID], responses=_answers(answers.TemplateDeleted, 404),
+        description="Mails that were accepted before are sent: their content was rendered then.",
+    ),
+)  # fmt: skip
+
+
+def _template_verb(name: str, summary: str, *errors: int, status: int = 200, **more: Any) -> Any:
+    shape = more.pop("shape", answers.TemplateChanged)
+    return extend_schema_view(
+        post=extend_schema(
+            operation_id=name, summary=summary, tags=["templates"], parameters=[_TEMPLATE_ID],
+            responses=_answers(shape, 404, *errors, status=status), **{"request": None, **more},
+        )
+    )  # fmt: skip
+
+
+describe_template_publish = _template_verb(
+    "publishTemplate", "Send from the draft as it is now", 422,
+    description="Its CSS is inlined and a text part made, unless it has one.",
+)  # fmt: skip
+describe_template_duplicate = _template_verb("duplicateTemplate", "A copy of the draft", 422, status=201)
+describe_template_preview = _template_verb(
+    "previewTemplate", "The draft with values, as a mail would have it", 400, 413, 422,
+    shape=answers.TemplatePreview, request=PreviewTemplate,
 )  # fmt: skip
 describe_live = extend_schema_view(
     get=extend_schema(

@@ -18,6 +18,7 @@ from mailapi.schemas.body import Body, json_body
 from mailapi.schemas.emails import MAX_BATCH, MAX_MERGED, SendEmail, UpdateEmail, across_fields, when_it_is_named
 from mailapi.schemas.faults import Shape, check, merged, read_shape, refusal
 from mailapi.schemas.openapi import describe_batch, describe_email, describe_email_cancel, describe_emails
+from mailapi.schemas.templates import with_templates
 from mailapi.views.base import View, found, listed, page_of, path_id, shape_of
 
 _LONGEST_KEY = 256
@@ -33,7 +34,7 @@ class Emails(View):
     def post(self, request: Request) -> HttpResponse:
         with json_body(request._request) as body:
             once = _idempotency(request, "emails", body)
-            mail = read_shape(body, SendEmail, across_fields)
+            mail = read_shape(with_templates(self.caller().tenant_id, body), SendEmail, across_fields)
             accepted = _accept_one(self.caller().secret_hash, mail.drafts(), once)
         return _replayable(JsonResponse(_told(accepted.ids)), accepted)
 
@@ -67,7 +68,7 @@ class Batch(View):
         permissive = _permissive(request)
         with json_body(request._request) as body:
             once = _idempotency(request, "emails/batch", body)
-            drafts, faults = _drafts(body)
+            drafts, faults = _drafts(with_templates(self.caller().tenant_id, body))
             if faults and not permissive:
                 raise refusal(faults)
             accepted, faults, told = _accept_most(self.caller().secret_hash, drafts, once, faults, permissive)

@@ -114,7 +114,7 @@ FIELDS = {
     "a time too far ahead": ({"scheduled_at": "9999-12-31T23:59:59Z"}, "scheduled_at", "invalid_time"),
     "a day without a time": ({"scheduled_at": "2030-01-01"}, "scheduled_at", "invalid_time"),
     "an unknown field": ({"sujet": "x"}, "sujet", "unknown_field"),
-    "a template": ({"template": {"id": "x"}}, "template", "not_available"),
+    "a template that is not there": ({"template": {"id": "x"}, "text": None}, "template.id", "unknown_template"),
     "a topic": ({"topic_id": "x"}, "topic_id", "not_available"),
 }  # fmt: skip
 

@@ -3,9 +3,13 @@
     compiled = compile_template(html=…, text=…, subject=…)    # once per version; BadTemplate
     compiled.render({"NAME": "Ada"})                          # for each mail; BadTemplate
 
-`dialect` says whose language it is written in (dialects.py); minijinja runs all of them. In html every value is
-escaped unless the template says otherwise; text and subject take them as they are. A rendering has bounds: steps of
-the engine, octets of output, time. Data are JSON values (dict, list, str, int, float, bool, None).
+`dialect` says whose language it is written in; each is translated out of a small set (native, stache), and minijinja
+runs all of them. In html every value is escaped unless the template says otherwise; text and subject take them as they
+are. A rendering has bounds: steps of the engine, octets of output, time. Data are JSON values (dict, list, str, int,
+float, bool, None).
+
+    variables     what a template declares, and what a request brings
+    publishing    CSS inlined, a text part made, once per version
 """
 
 from __future__ import annotations
@@ -23,9 +27,9 @@ from urllib.parse import quote
 import minijinja
 
 from deliveries.errors import BadTemplate
-from deliveries.mime import dialects
-from deliveries.mime.dialects import Dialect as Dialect
-from deliveries.mime.dialects import translate
+from deliveries.mime.template import blocks
+from deliveries.mime.template.dialects import Dialect as Dialect
+from deliveries.mime.template.dialects import translate
 
 #: characters of one part's source
 MOST_SOURCE = 512 * 1024
@@ -103,12 +107,12 @@ def _engine(source: str, escaping: bool) -> minijinja.Environment:
         debug=False,
         pycompat=False,
         auto_escape_callback=lambda name: None,
-        block_start_string=dialects.BLOCK,
-        block_end_string=dialects.BLOCK_END,
-        variable_start_string=dialects.VALUE,
-        variable_end_string=dialects.VALUE_END,
-        comment_start_string=dialects.COMMENT,
-        comment_end_string=dialects.COMMENT_END,
+        block_start_string=blocks.BLOCK,
+        block_end_string=blocks.BLOCK_END,
+        variable_start_string=blocks.VALUE,
+        variable_end_string=blocks.VALUE_END,
+        comment_start_string=blocks.COMMENT,
+        comment_end_string=blocks.COMMENT_END,
     )
     try:
         engine.add_template("part", source)

@@ -1,214 +1,27 @@
-"""Four ways to write a template, one engine: each is translated into minijinja's, under delimiters of our own.
+"""Handlebars (SendGrid, Mailgun) and Mustachio (Postmark): one grammar, in which a block decides what a path means.
 
-    native      Resend's `{{{KEY}}}`, and `{{ KEY }}`, `{% if %}`, `{% for %}` (expressions.py)
-    handlebars  SendGrid, Mailgun: `{{a}}`, `{{{a}}}`, #if, #unless, #each, #with, else, `../`, @index …
-    mustachio   Postmark: the same paths, `{{#a}}…{{/a}}` goes into `a`, `{{^a}}` is its contrary
+    {{a.b}} {{{a}}} {{&a}} {{../a}} {{this}} {{@index}} {{@root.a}}    values
+    #if #unless #each #with else `else if`                             Handlebars' blocks
+    #equals #notEquals #greaterThan #lessThan #and #or, insert, length SendGrid's helpers
+    {{#a}}…{{/a}} {{^a}}…{{/a}}                                        Mustachio's: into `a`, and its contrary
 
-A translation counts what it writes: `spend(n)` stands in every loop's body with the octets of its text, so that the
-engine can stop before an output grows, not after.
+Left out: partials, formatDate, helpers of one's own.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from enum import StrEnum
 
 from deliveries.errors import BadTemplate
-from deliveries.mime.expressions import Expression, literal
+from deliveries.mime.template.blocks import Writer
+from deliveries.mime.template.expressions import literal
 
-#: what minijinja takes for its own; no template holds U+0001
-BLOCK, BLOCK_END, VALUE, VALUE_END = "\x01%", "%\x01", "\x01{", "}\x01"
-COMMENT, COMMENT_END = "\x01#", "#\x01"
-#: blocks within blocks, and `else if` of one: minijinja goes into each, and its stack ends without an error
-DEEPEST = 20
-MOST_BRANCHES = 50
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
-_NATIVE = re.compile(
-    r"\{\{\{(?P<triple>.*?)\}\}\}|\{\{(?P<value>.*?)\}\}|\{%-?(?P<block>.*?)-?%\}|\{#.*?#\}", re.DOTALL
-)
-_STACHE = re.compile(
+TAG = re.compile(
     r"(?P<escaped>\\\{\{.*?\}\})|\{\{~?!--.*?--~?\}\}|\{\{~?!.*?\}\}|\{\{(?P<lt>~?)\{(?P<triple>.*?)\}(?P<rt>~?)\}\}"
     r"|\{\{(?P<l>~?)(?P<tag>.*?)(?P<r>~?)\}\}",
     re.DOTALL,
 )
-
-
-class Dialect(StrEnum):
-    NATIVE = "native"
-    HANDLEBARS = "handlebars"
-    MUSTACHIO = "mustachio"
-
-
-@dataclass(frozen=True, slots=True)
-class Translated:
-    """minijinja's source of one part, and the names that it asks its data for."""
-
-    source: str
-    names: frozenset[str]
-
-
-def translate(dialect: Dialect, text: str) -> Translated:
-    """BadTemplate, with the line, when `text` cannot be understood."""
-    if found := _CONTROL.search(text):
-        raise BadTemplate("A control character stands in the template; remove it.", _line(text, found.start()))
-    if dialect is Dialect.NATIVE:
-        return _Native(text).translated()
-    return _Stache(text, dialect).translated()
-
-
-def _line(text: str, at: int) -> int:
-    return text.count("\n", 0, at) + 1
-
-
-@dataclass(slots=True)
-class _Block:
-    """An open block: its word, what closes it in minijinja, where its loop's `spend` goes and its text's octets."""
-
-    word: str
-    close: str
-    place: int | None = None
-    octets: int = 0
-    #: the context within, for look-ups
-    frame: str | None = None
-    params: dict[str, str] = field(default_factory=dict)
-    seen_else: bool = False
-    branches: int = 0
-
-
-class _Writer:
-    def __init__(self, text: str) -> None:
-        self.text, self.out, self.open = text, list[str](), list[_Block]()
-        self.names: set[str] = set()
-        self._fresh = 0
-
-    def translated(self) -> Translated:
-        try:
-            self.read()
-        except BadTemplate as bad:
-            if bad.line is None:
-                raise BadTemplate(bad.message, _line(self.text, self.at)) from None
-            raise
-        if self.open:
-            raise BadTemplate(f"`{self.open[-1].word}` is never closed.", _line(self.text, len(self.text)))
-        return Translated("".join(self.out), frozenset(self.names))
-
-    at = 0
-
-    def read(self) -> None:
-        raise NotImplementedError
-
-    def between(self, text: str) -> None:
-        """What stands between two tags."""
-        for sign in ("{{", "{%") if isinstance(self, _Native) else ("{{",):
-            if sign in text:
-                raise BadTemplate(f"`{sign}` is never closed.", _line(self.text, self.text.rfind(sign, 0, self.at)))
-        self.plain(text)
-
-    def plain(self, text: str) -> None:
-        self.out.append(text)
-        for block in reversed(self.open):
-            if block.place is not None:
-                block.octets += len(text.encode("utf-8", "replace"))
-                break
-
-    def value(self, source: str, safe: bool = False) -> None:
-        self.out.append(f"{VALUE} {'raw' if safe else 'html'}({source}) {VALUE_END}")
-
-    def block(self, source: str) -> None:
-        self.out.append(f"{BLOCK} {source} {BLOCK_END}")
-
-    def enter(self, source: str, word: str, close: str, loop: bool = False, **more: object) -> None:
-        if len(self.open) >= DEEPEST:
-            raise BadTemplate(f"Blocks are nested deeper than {DEEPEST}.")
-        self.block(source)
-        self.open.append(_Block(word, close, len(self.out) if loop else None, **more))  # type: ignore[arg-type]
-        if loop:
-            self.out.append("")
-
-    def leave(self) -> _Block:
-        block = self.open.pop()
-        if block.place is not None:
-            self.out[block.place] = f"{VALUE} spend({block.octets}) {VALUE_END}"
-        self.block(block.close)
-        return block
-
-    def branch(self, source: str) -> None:
-        self.open[-1].branches += 1
-        if self.open[-1].branches > MOST_BRANCHES:
-            raise BadTemplate(f"One condition has more than {MOST_BRANCHES} branches.")
-        self.block(f"elif {source}")
-
-    def fresh(self) -> str:
-        self._fresh += 1
-        return f"v{self._fresh}"
-
-    def in_loop(self) -> bool:
-        return any(block.place is not None for block in self.open)
-
-
-class _Native(_Writer):
-    def read(self) -> None:
-        end = 0
-        for found in _NATIVE.finditer(self.text):
-            self.at = found.start()
-            self.between(self.text[end : self.at])
-            end = found.end()
-            if (inner := found["block"]) is not None:
-                self._statement(inner.strip())
-            elif (inner := found["triple"] if found["triple"] is not None else found["value"]) is not None:
-                expression = Expression(inner, self._lookup, self.in_loop())
-                source = expression.read()
-                self.value(source, expression.safe)
-        self.at = len(self.text)
-        self.between(self.text[end:])
-
-    def _lookup(self, name: str) -> str:
-        for block in reversed(self.open):
-            if name in block.params:
-                return block.params[name]
-        self.names.add(name)
-        return f"at(c, {literal(name)})"
-
-    def _statement(self, text: str) -> None:
-        word, _, rest = text.partition(" ")
-        innermost = self.open[-1] if self.open else None
-        if word == "if":
-            self.enter(f"if truthy({self._read(rest)})", "if", "endif")
-        elif word == "elif" and innermost and innermost.word == "if" and not innermost.seen_else:
-            self.branch(f"truthy({self._read(rest)})")
-        elif word == "else" and not rest and innermost and not innermost.seen_else:
-            innermost.seen_else = True
-            self.block("else")
-        elif word == "for":
-            self._loop(rest)
-        elif word in ("endif", "endfor") and not rest and innermost and f"end{innermost.word}" == word:
-            self.leave()
-        elif word in ("elif", "else", "endif", "endfor"):
-            raise BadTemplate(f"`{word}` has nothing to belong to.")
-        else:
-            raise BadTemplate(f"There is no `{word}`; known are if, elif, else, endif, for and endfor.")
-
-    def _read(self, text: str) -> str:
-        return Expression(text, self._lookup, self.in_loop()).read()
-
-    def _loop(self, text: str) -> None:
-        expression = Expression(text, self._lookup, self.in_loop())
-        names = expression.names()
-        source = expression.read()
-        if len(names) > 2:
-            raise BadTemplate("A loop has one name, or two for the keys and values of an object.")
-        first, second = self.fresh(), self.fresh()
-        # one name: the elements, of an object its keys
-        params = {names[0]: first, names[1]: second} if len(names) == 2 else {names[0]: second}
-        over = f"entries({source}, {'true' if len(names) == 2 else 'false'})"
-        self.enter(f"for {first}, {second} in {over}", "for", "endfor", loop=True, params=params)
-
-
-# --- Handlebars and Mustachio ---------------------------------------------------------------------------------
-
 _PART = re.compile(
     r"""\s*("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[()]|\|[^|]*\||(?:\[[^\]]*\]|[^\s()"'|\[])+)""", re.DOTALL
 )
@@ -232,15 +45,16 @@ _REST_OF_LINE = re.compile(r"[ \t]*(?:\r?\n|\Z)")
 _MOST_PARTS = 100
 
 
-class _Stache(_Writer):
-    def __init__(self, text: str, dialect: Dialect) -> None:
+class Stache(Writer):
+    def __init__(self, text: str, lines_go: bool) -> None:
         super().__init__(text)
-        self.dialect = dialect
+        #: whether a line that holds only a block's tag goes with it
+        self.lines_go = lines_go
         self.frames = ["c"]
 
     def read(self) -> None:
         end, trim = 0, False
-        for found in _STACHE.finditer(self.text):
+        for found in TAG.finditer(self.text):
             self.at = found.start()
             before = self.text[end : self.at]
             end = found.end()
@@ -252,7 +66,6 @@ class _Stache(_Writer):
                 before = before.rstrip()
             trim = right
             if self._stands_alone(found, tag):
-                # Handlebars takes a line away that holds only a block's tag
                 before = before[: max(len(before) - (self.at - self._line_start()), 0)]
                 if after := _REST_OF_LINE.match(self.text, end):
                     end = after.end()
@@ -267,7 +80,7 @@ class _Stache(_Writer):
         self.between(self.text[end:].lstrip() if trim else self.text[end:])
 
     def _stands_alone(self, found: re.Match[str], tag: str) -> bool:
-        if self.dialect is not Dialect.HANDLEBARS or found["triple"] is not None or found["escaped"] is not None:
+        if not self.lines_go or found["triple"] is not None or found["escaped"] is not None:
             return False
         if tag and tag[0] not in "#/^!" and tag[:4] != "else":
             return False

@@ -1,0 +1,42 @@
+"""Whose language a template is written in, and its way into minijinja's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from enum import StrEnum
+
+from deliveries.errors import BadTemplate
+from deliveries.mime.template import native, stache
+from deliveries.mime.template.blocks import Translated, line_of
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+
+
+class Dialect(StrEnum):
+    #: Resend's substitution, with loops and conditions
+    NATIVE = "native"
+    #: SendGrid's and Mailgun's
+    HANDLEBARS = "handlebars"
+    #: Postmark's
+    MUSTACHIO = "mustachio"
+
+
+def translate(dialect: Dialect, text: str) -> Translated:
+    """BadTemplate, with the line, when `text` cannot be understood."""
+    if found := _CONTROL.search(text):
+        raise BadTemplate("A control character stands in the template; remove it.", line_of(text, found.start()))
+    if dialect is Dialect.NATIVE:
+        return native.Native(text).translated()
+    return stache.Stache(text, lines_go=dialect is Dialect.HANDLEBARS).translated()
+
+
+def tags(dialect: Dialect, text: str) -> Iterator[tuple[int, int, bool]]:
+    """(start, end, whether it is a block's) of each tag, comments included, in order."""
+    for found in (native.TAG if dialect is Dialect.NATIVE else stache.TAG).finditer(text):
+        if dialect is Dialect.NATIVE:
+            block = found["block"] is not None
+        else:
+            tag = (found["tag"] or "").strip()
+            block = tag[:1] in ("#", "/", "^") or tag == "else" or tag.startswith("else ")
+        yield found.start(), found.end(), block
