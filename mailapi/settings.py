@@ -45,6 +45,11 @@ def database(address: str) -> dict[str, object]:
     parts = urlsplit(address)
     options: dict[str, object] = {k: v for k, _, v in (p.partition("=") for p in parts.query.split("&")) if v}
     options.setdefault("connect_timeout", 5)
+    # a host that vanished says nothing for hours otherwise; libpq ignores these on a Unix socket
+    options.setdefault("keepalives_idle", 15)
+    options.setdefault("keepalives_interval", 5)
+    options.setdefault("keepalives_count", 3)
+    options.setdefault("tcp_user_timeout", 30_000)
     # Django's default, None, switches preparing off even where a statement asks for it (models/sql.py)
     options.setdefault("prepare_threshold", 5)
     # every statement is short; where the planner cannot know how few rows it takes, compiling would cost 100 ms
@@ -124,6 +129,7 @@ if UNKNOWN_POLICY not in ("retry", "hold"):
 BRAKES = flag("BRAKES", not SANDBOX)
 LEASE_S = number("LEASE_S", 60, 2)
 DRAIN_S = number("DRAIN_S", 60)
+WATCHDOG_S = number("WATCHDOG_S", 180, 2)
 IN_FLIGHT = int(number("IN_FLIGHT", 200, 1))
 WEBHOOK_ALLOW_PRIVATE = flag("WEBHOOK_ALLOW_PRIVATE", SANDBOX) and SANDBOX
 

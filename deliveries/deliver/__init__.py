@@ -3,6 +3,7 @@
     jobs.load      rows → what is to be sent, or why it is not
     engine         the event loop of this process: route, compose, sign, converse
     ledger         started_at, before any final dot
+    watchdog       ends the process where one of its threads stands still
 
 The calling thread is the one that speaks to the database; the event loop has a thread of its own and
 never touches it. A sliding window, not a batch with a barrier: a slow destination holds only its places.
@@ -89,7 +90,8 @@ class Pump:
 
     def run(self) -> int:
         try:
-            return self._pump()
+            with self.engine.watchdog.working("pump"):
+                return self._pump()
         finally:
             self.engine.shaping.leave()
 
@@ -97,6 +99,7 @@ class Pump:
         while True:
             try:
                 metrics.alive("deliver")
+                self.engine.watchdog.beat("pump")
                 self._renew()
                 self._claim()
                 self._collect()

@@ -21,6 +21,7 @@ from django.conf import settings
 from deliveries.deliver.jobs import Job
 from deliveries.deliver.ledger import LeaseLost, Ledger
 from deliveries.deliver.policies import Policies
+from deliveries.deliver.watchdog import Watchdog
 from deliveries.errors import ComposeError
 from deliveries.mime import verp
 from deliveries.mime.deliverable import Prepared, finish, seven_bit
@@ -97,8 +98,11 @@ class Engine:
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="event-loop", daemon=True)
         self._thread.start()
-        self._ledger = Ledger(self._loop)
+        self.watchdog = Watchdog(settings.WATCHDOG_S)
+        self.watchdog.follow("event-loop", self._thread.ident, self._loop.call_soon_threadsafe)
+        self._ledger = Ledger(self._loop, self.watchdog)
         asyncio.run_coroutine_threadsafe(self._open(), self._loop).result(30)
+        self.watchdog.start()
 
     async def _open(self) -> None:
         self._pool = Pool(
@@ -225,6 +229,7 @@ class Engine:
     def close(self) -> None:
         """Say good-bye on idle connections and end the threads; nothing may be in flight."""
         asyncio.run_coroutine_threadsafe(self._pool.close(), self._loop).result(10)
+        self.watchdog.stop()
         self._ledger.close()
         self._policies.close()
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -17,6 +17,7 @@ from uuid import UUID
 from django.db import DatabaseError, InterfaceError, connection
 
 from deliveries import queue
+from deliveries.deliver.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +34,9 @@ class LeaseLost(Exception):
 
 
 class Ledger:
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, watchdog: Watchdog) -> None:
         self._loop = loop
+        self._watchdog = watchdog
         self._inbox: stdlib_queue.SimpleQueue[_Asked | None] = stdlib_queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self._thread.start()
@@ -55,7 +57,8 @@ class Ledger:
             batch = [asked]
             while len(batch) < _BATCH and not self._inbox.empty() and (asked := self._inbox.get()) is not None:
                 batch.append(asked)
-            self._write(batch)
+            with self._watchdog.working("ledger"):
+                self._write(batch)
         connection.close()
 
     def _write(self, batch: list[_Asked]) -> None:
@@ -72,6 +75,7 @@ class Ledger:
                 self._answer([(future, False) for _, _, future, until in batch if until <= now])
                 batch = [asked for asked in batch if asked[3] > now]
                 time.sleep(0.2)
+                self._watchdog.beat("ledger")
             else:
                 self._answer([(future, delivery_id in started) for delivery_id, _, future, _ in batch])
                 return

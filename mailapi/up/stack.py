@@ -148,6 +148,7 @@ def deliver(plan: Plan) -> list[Child]:
             cwd=ROOT,
             stage=WORKERS,
             stop_s=DRAIN_S + 5,
+            again=True,  # its watchdog may end it
         )
         for name in names
     ]

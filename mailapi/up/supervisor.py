@@ -25,6 +25,7 @@ from .words import Refusal, Stopped, complain
 
 GUARD = Path(__file__).with_name("guard.py")
 LOG_MAX_OCTETS = 10 * 1024 * 1024  # a log that is longer at the start is put aside as NAME.log.1
+LIVED_S = 10.0  # whoever ends sooner would end again
 POLL_S = 0.03
 POLL_MOST_S = 0.25  # a part that is starting has better things to do than to answer us
 
@@ -44,6 +45,7 @@ class Child:
     owner: tuple[int, int] | None = None  # uid, gid; None = as we are
     ready: Callable[[], bool] | None = None  # cheap, asked again until True
     lacks: Callable[[], str] | None = None  # what it says is missing, asked when it is not ready in time
+    again: bool = False  # started again where it ends by itself, if it had lived for LIVED_S
 
 
 class ChildDied(Refusal):
@@ -51,11 +53,17 @@ class ChildDied(Refusal):
 
     def __init__(self, name: str, code: int, last_lines: list[str]) -> None:
         self.name, self.code, self.last_lines = name, code, last_lines
-        how = (
-            f"was ended by {signal.Signals(code - 128).name}"
-            if code > 128 and code - 128 < 65
-            else f"exited with {code}"
-        )
+        if code == 128 + signal.SIGKILL:
+            # its last words were about something else; nobody hears this signal come
+            super().__init__(
+                f"{name} was killed by signal 9 (SIGKILL): somebody's kill, or the kernel's want of memory"
+            )
+            self.last_lines = []
+            return
+        if 128 < code < 128 + 65:
+            how = f"was ended by signal {code - 128} ({signal.Signals(code - 128).name})"
+        else:
+            how = f"exited with {code}"
         super().__init__(f"{name} {how}" + (f": {last_lines[-1]}" if last_lines else ""))
 
 
@@ -65,6 +73,7 @@ class _Running:
     guard: subprocess.Popen[bytes]
     log: Path
     log_from: int  # octets that were in the log before this start
+    since: float
     is_ready: bool = False
 
 
@@ -107,7 +116,7 @@ class Supervisor:
         with open(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as out:
             log_from = out.seek(0, os.SEEK_END)
             guard = self._guard(child, out.fileno(), out.fileno())
-        self.running[child.name] = _Running(child, guard, log, log_from, child.ready is None)
+        self.running[child.name] = _Running(child, guard, log, log_from, time.monotonic(), child.ready is None)
 
     def _guard(self, child: Child, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
         owner = "-" if child.owner is None else f"{child.owner[0]}:{child.owner[1]}"
@@ -145,13 +154,18 @@ class Supervisor:
             pause_s = min(pause_s * 1.2, POLL_MOST_S)
 
     def check(self) -> None:
-        """Raises Stopped when a signal came, ChildDied when a part is gone."""
+        """Raises Stopped when a signal came, ChildDied when a part is gone that is not started again."""
         if self.asked:
             raise Stopped
-        for name, r in self.running.items():
+        for name, r in list(self.running.items()):
             code = r.guard.poll()
-            if code is not None:
-                raise ChildDied(name, code, last_lines(r.log, r.log_from))
+            if code is None:
+                continue
+            death = ChildDied(name, code, last_lines(r.log, r.log_from))
+            if not r.child.again or time.monotonic() - r.since < LIVED_S:
+                raise death
+            complain(f"{death}; started again, see {r.log}")
+            self.start(r.child)
 
     def run_once(self, command: Child, timeout_s: float) -> str:
         """Runs a command to its end and returns its standard output; its standard error goes to NAME.log.

@@ -96,10 +96,32 @@ def test_lines_of_an_earlier_start_are_not_told_again(tmp_path, supervisor):
     assert death.value.last_lines == []
 
 
-def test_a_part_that_a_signal_ended_is_told_by_the_signals_name(tmp_path, supervisor):
-    supervisor.start(child(tmp_path, "shot", "import os; os.kill(os.getpid(), 9)", ready=None))
-    with pytest.raises(ChildDied, match="shot was ended by SIGKILL"):
+def test_a_part_that_was_killed_is_told_so_without_its_last_words_which_were_about_something_else(tmp_path, supervisor):
+    code = "import os; print('all is well', flush=True); os.kill(os.getpid(), {})"
+    supervisor.start(child(tmp_path, "shot", code.format(9), ready=None))
+    with pytest.raises(ChildDied, match=r"^shot was killed by signal 9 \(SIGKILL\)") as death:
         supervisor.watch()
+    assert "all is well" not in str(death.value) and death.value.last_lines == []
+
+
+def test_a_part_that_another_signal_ended_is_told_with_its_last_words(tmp_path, supervisor):
+    code = "import os; print('bad pointer', flush=True); os.kill(os.getpid(), 11)"
+    supervisor.start(child(tmp_path, "torn", code, ready=None))
+    with pytest.raises(ChildDied, match=r"^torn was ended by signal 11 \(SIGSEGV\): bad pointer$"):
+        supervisor.watch()
+
+
+def test_a_part_that_may_start_again_does_unless_it_ends_at_once(tmp_path, supervisor, monkeypatch, capfd):
+    ended = tmp_path / "ended"
+    code = "import sys; open(sys.argv[1], 'a').write('x'); sys.exit(70)"
+    supervisor.start(child(tmp_path, "frail", code, str(ended), ready=None, again=True))
+    with pytest.raises(ChildDied, match="frail exited with 70"):
+        supervisor.watch()
+    monkeypatch.setattr("mailapi.up.supervisor.LIVED_S", 0)
+    while len(ended.read_text()) < 3:
+        supervisor.check()
+        time.sleep(0.02)
+    assert "frail exited with 70; started again" in capfd.readouterr().err
 
 
 def test_a_program_that_does_not_exist_is_one_line(tmp_path, supervisor):

@@ -160,5 +160,5 @@ def test_one_command_delivers_a_mail_and_stops_without_a_trace_and_starts_again(
     )
     os.kill(part, signal.SIGKILL)
     code, _, err = third.ended()
-    assert code == 1 and "beat was ended by SIGKILL" in err.splitlines()[-1]
+    assert code == 1 and "beat was killed by signal 9 (SIGKILL)" in err.splitlines()[-1]
     assert belonging_to(var) == {}
