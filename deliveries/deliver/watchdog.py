@@ -79,7 +79,7 @@ class Watchdog:
 
     def _arm(self) -> None:
         """Anew in every tick; it must outlast what the ticks find by themselves."""
-        faulthandler.dump_traceback_later(2 * self._most * _TICK_S, exit=True, file=sys.__stderr__)
+        faulthandler.dump_traceback_later(2 * self._most * _TICK_S, exit=True)
 
     def tick(self) -> None:
         for name, watched in list(self._watched.items()):
