@@ -54,7 +54,7 @@ def database(address: str) -> dict[str, object]:
     options.setdefault("prepare_threshold", 5)
     # every statement is short; where the planner cannot know how few rows it takes, compiling would cost 100 ms
     session = f"-c statement_timeout={_STATEMENT_TIMEOUT_MS[ROLE]} -c lock_timeout={_LOCK_TIMEOUT_MS[ROLE]} -c jit=off"
-    if ROLE == "web":
+    if ROLE in ("web", "smtpd"):
         # accept's statement runs for 0.7 ms and is parsed and planned for 2.3 ms; its plan never depends on the values
         session += " -c plan_cache_mode=force_generic_plan"
     options["options"] = session
@@ -78,7 +78,7 @@ _LOCK_TIMEOUT_MS = {"web": 2000, "deliver": 5000, "jobs": 5000, "smtpd": 5000, "
 if ROLE not in _STATEMENT_TIMEOUT_MS:
     raise ImproperlyConfigured(f"MAILAPI_ROLE={ROLE!r} is none of {', '.join(_STATEMENT_TIMEOUT_MS)}")
 WEB_THREADS = int(number("WEB_THREADS", 8, 1))
-POOL_SIZE = {"web": WEB_THREADS, "deliver": 3, "jobs": 2, "smtpd": 2, "beat": 1, "command": 4}[ROLE]
+POOL_SIZE = {"web": WEB_THREADS, "deliver": 3, "jobs": 2, "smtpd": 4, "beat": 1, "command": 4}[ROLE]
 
 # --- parts --------------------------------------------------------------------------------------------------
 DATABASES = {"default": database(url("DATABASE_URL", ("postgres", "postgresql")))}
@@ -111,6 +111,11 @@ BOUNCE_DOMAIN = host_name("BOUNCE_DOMAIN", "bounce.localhost.localdomain")
 # where the MX of a return path points; smtpd may stand on another host than the one that sends
 MX_NAME = host_name("MX_NAME", HELO_NAME)
 SMTPD_INBOUND = host_port("SMTPD_INBOUND")
+SMTPD_SUBMISSION = host_port("SMTPD_SUBMISSION")
+SMTPD_SUBMISSIONS = host_port("SMTPD_SUBMISSIONS")
+SMTPD_CERT_FILE = text("SMTPD_CERT_FILE", "")
+SMTPD_KEY_FILE = text("SMTPD_KEY_FILE", "")
+SMTPD_AUTH_WITHOUT_TLS = flag("SMTPD_AUTH_WITHOUT_TLS")
 
 # --- how it goes --------------------------------------------------------------------------------------------
 try:

@@ -23,7 +23,7 @@ from deliveries.errors import BadInput, Fault
 
 MAX_TAGS = 75
 MAX_METADATA = 50
-MAX_VALUE = 500
+MAX_VALUE = 1024
 MAX_SCHEDULE = timedelta(days=30)
 
 _TAG_FIELDS = frozenset({"x-tag", "x-tags", "x-pm-tag"})
@@ -35,7 +35,8 @@ _NAMES = frozenset(n.encode() for n in (*_TAG_FIELDS, *_STREAM_FIELDS, *_TIME_FI
 _METADATA_NAMES = tuple(n.encode() for n in _METADATA)
 
 _TAG = re.compile(r"([A-Za-z0-9_-]{1,256})(?:=([A-Za-z0-9_-]{0,256}))?")
-_STREAM = re.compile(r"[a-z0-9_-]{1,64}")
+_STREAM = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_METADATA_KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _YES, _NO = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
 
 
@@ -69,9 +70,11 @@ def read_control(fields: Sequence[tuple[str, str]], now: datetime) -> Control:
         if name in _TAG_FIELDS:
             tags += _tags(name, value, faults)
         elif name.startswith(_METADATA):
-            if len(value) > MAX_VALUE:
-                faults.append(Fault(name, "too_long", f"{name} has more than {MAX_VALUE} characters."))
-            metadata[name.partition("metadata-")[2]] = value
+            key_of_it = name.partition("metadata-")[2]
+            if not _METADATA_KEY.fullmatch(key_of_it) or len(value) > MAX_VALUE:
+                why = f"{name}: a key has 1 to 64 ASCII letters, digits, _, - and dots, a value {MAX_VALUE} characters."
+                faults.append(Fault(name, "invalid_metadata", why))
+            metadata[key_of_it] = value
         elif name in _STREAM_FIELDS:
             streams.append(value)
         elif name in _TIME_FIELDS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import ssl
 import tempfile
 from datetime import UTC, datetime, timedelta
@@ -16,10 +17,22 @@ from cryptography.x509.oid import NameOID
 
 def make_context(name: str, *, expired: bool = False) -> tuple[ssl.SSLContext, bytes]:
     """A server context for host `name`, and its certificate in PEM, which a `SMTP_CA_FILE` may trust."""
+    secret, pem = make_pem(name, expired=expired)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with tempfile.TemporaryDirectory() as folder:  # the ssl module reads keys from files only
+        path = Path(folder) / "lab.pem"
+        path.touch(mode=0o600)
+        path.write_bytes(secret + pem)
+        context.load_cert_chain(path)
+    return context, pem
+
+
+def make_pem(*names: str, expired: bool = False) -> tuple[bytes, bytes]:
+    """A key and its self-signed certificate for host names and addresses, in PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     now = datetime.now(UTC)
     start, end = (now - timedelta(days=60), now - timedelta(days=30)) if expired else (now, now + timedelta(days=3650))
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
     certificate = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -28,16 +41,16 @@ def make_context(name: str, *, expired: bool = False) -> tuple[ssl.SSLContext, b
         .serial_number(x509.random_serial_number())
         .not_valid_before(start - timedelta(hours=1))
         .not_valid_after(end)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([_general(name) for name in names]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )
-    pem = certificate.public_bytes(Encoding.PEM)
     secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with tempfile.TemporaryDirectory() as folder:  # the ssl module reads keys from files only
-        path = Path(folder) / "lab.pem"
-        path.touch(mode=0o600)
-        path.write_bytes(secret + pem)
-        context.load_cert_chain(path)
-    return context, pem
+    return secret, certificate.public_bytes(Encoding.PEM)
+
+
+def _general(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)

@@ -1,15 +1,13 @@
 """One client at our listener: aiosmtpd 1.4.6 with the verbs that its defaults leave open made safe.
 
 aiosmtpd keeps the loop over commands, STARTTLS and the reading of DATA, which ends at CRLF.CRLF only. Ours are paths,
-relaying, recipients, limits, the checks on the data, AUTH, and that 250 waits for `store` (PROTOCOL 28, 30).
+relaying, recipients, limits, the checks on the data, enhanced status codes (RFC 2034), and that 250 waits for `store`
+(PROTOCOL 28, 30). What submission adds is in `smtp.submission`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import ipaddress
 import logging
 import re
 import uuid
@@ -28,8 +26,8 @@ from deliveries.smtp.limits import (
     MAX_RECEIVED_HEADERS,
     MAX_RECIPIENTS,
 )
-from deliveries.smtp.path import BadPath, parse_path_argument, relay_shape
-from deliveries.smtp.received import COMMAND_LIMITS, Received
+from deliveries.smtp.path import BadPath, PathArgument, parse_path_argument, relay_shape
+from deliveries.smtp.received import COMMAND_LIMITS, Asked, Received, Refusal
 
 if TYPE_CHECKING:
     from deliveries.smtp.listener import Listener
@@ -39,10 +37,14 @@ log = logging.getLogger(__name__)
 _RECEIVED = re.compile(rb"(?im)^received[ \t]*:")
 _HELO = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
 #: verbs of aiosmtpd that we do not speak
-_UNSPOKEN = ("EXPN", "HELP", "VRFY")
+_UNSPOKEN = ("AUTH", "EXPN", "HELP", "VRFY")
 #: octets of a BDAT chunk follow at once, and would be read as commands
 _CHUNKING = "BDAT"
-_MAX_AUTH_FAILURES = 3
+#: a reply without an enhanced status code
+_UNCODED = re.compile(r"([245])\d\d(?=[ -](?![245]\.\d{1,3}\.\d))")
+#: RFC 3463 §3.6: what the codes of aiosmtpd's own replies mean
+_CODES = {"2": "2.0.0", "4": "4.3.0", "5": "5.5.1"}
+_CODES_OF = {"501": "5.5.4", "552": "5.3.4"}
 #: octets that count as getting on; by drops nobody comes to them soon
 _STRIDE_OCTETS = 4_096
 
@@ -53,6 +55,10 @@ class Transaction(_Envelope):
     def __init__(self) -> None:
         super().__init__()
         self.reverse_path: str | None = None
+        # submission's: SMTPUTF8, RET and ENVID of MAIL, and what each RCPT asks for (RFC 3461)
+        self.utf8 = False
+        self.ret = self.envid = ""
+        self.asked: dict[str, Asked] = {}
 
 
 class Conversation(SMTP):
@@ -64,6 +70,11 @@ class Conversation(SMTP):
     command_size_limit = MAX_COMMAND_OCTETS
     command_size_limits = defaultdict(lambda: MAX_COMMAND_OCTETS)
     line_length_limit = MAX_INBOUND_LINE_OCTETS
+    #: parameters of MAIL and RCPT that are spoken
+    mail_parameters: frozenset[str] = frozenset({"SIZE", "BODY", "SMTPUTF8", "AUTH"})
+    rcpt_parameters: frozenset[str] = frozenset()
+    #: the words with which a stored mail is answered
+    stored_as = "stored as"
 
     def __init__(self, listener: Listener) -> None:
         bounds = listener.bounds
@@ -89,8 +100,8 @@ class Conversation(SMTP):
         self._storing = False
         self._mails = 0
         self._refused_recipients = 0
-        self._auth_failures = 0
-        self._principal: object | None = None
+        #: RFC 2034 §4: neither the greeting nor the answer to EHLO and HELO has an enhanced code
+        self._coded = False
         self._touched = 0.0
         self._stride_octets = 0
         self.moved_at = self.loop.time()  #: the last reply of ours or stride of data, seconds of the loop's clock
@@ -141,6 +152,10 @@ class Conversation(SMTP):
 
     async def push(self, status: Any) -> None:
         self._move()
+        if self._coded and (found := _UNCODED.match(status)):
+            code = found[0]
+            status = f"{code} {_CODES_OF.get(code, _CODES[found[1]])}{status[3:]}"
+        self._coded = True
         await super().push(status)
 
     def _move(self) -> None:
@@ -173,18 +188,23 @@ class Conversation(SMTP):
         self._set_rset_state()
         self.session.extended_smtp = True
         self.session.host_name = hostname
-        offers = [self.hostname, "PIPELINING", f"SIZE {self._bounds.max_size_octets}", "8BITMIME", "SMTPUTF8"]
-        if self.tls_context and not self._encrypted:
-            offers.append("STARTTLS")
-        if self._listener.authenticate and self._may_authenticate:
-            offers.append("AUTH PLAIN LOGIN")
+        offers = [self.hostname, *self.offers()]
+        self._coded = False
         await self.push("\r\n".join([*(f"250-{offer}" for offer in offers[:-1]), f"250 {offers[-1]}"]))
+
+    async def smtp_HELO(self, hostname: str) -> None:
+        self._coded = not hostname
+        await super().smtp_HELO(hostname)
+
+    def offers(self) -> list[str]:
+        """The keywords of the answer to EHLO (RFC 5321 §4.1.1.1)."""
+        size = f"SIZE {self._bounds.max_size_octets}"
+        offers = ["PIPELINING", size, "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES"]
+        return [*offers, "STARTTLS"] if self.tls_context and not self._encrypted else offers
 
     async def smtp_MAIL(self, arg: str | None) -> None:
         if await self.check_helo_needed():
             return None
-        if self._listener.authenticate and self._principal is None:
-            return await self.push("530 5.7.0 Authentication required")
         if self.envelope.reverse_path is not None:
             return await self.push("503 5.5.1 Sender already given")
         if self._mails >= self._bounds.max_mails:
@@ -194,7 +214,7 @@ class Conversation(SMTP):
         path = parse_path_argument(arg or "", "FROM")
         if isinstance(path, BadPath):
             return await self.push(f"501 5.1.7 {path.text}")
-        if unknown := path.parameters.keys() - {"SIZE", "BODY", "SMTPUTF8", "AUTH"}:
+        if unknown := path.parameters.keys() - self.mail_parameters:
             return await self.push(f"555 5.5.4 {min(unknown)} is not offered")
         size = path.parameters.get("SIZE", "0")
         if not (size.isascii() and size.isdigit() and len(size) <= 20):
@@ -203,6 +223,8 @@ class Conversation(SMTP):
             return await self.push("552 5.3.4 Message too big")
         if path.parameters.get("BODY", "7BIT").upper() not in ("7BIT", "8BITMIME"):
             return await self.push("501 5.5.4 BODY is 7BIT or 8BITMIME")
+        if (refusal := self.asked_of_mail(path)) is not None:
+            return await self.push(f"{refusal.code} {refusal.text}")
         self.envelope.reverse_path = path.mailbox
         await self.push("250 2.1.0 Ok")
 
@@ -214,14 +236,14 @@ class Conversation(SMTP):
         path = parse_path_argument(arg or "", "TO")
         if isinstance(path, BadPath) or not path.mailbox:
             return await self._refuse(f"501 5.1.3 {path.text if isinstance(path, BadPath) else 'empty path'}")
-        if path.parameters:
-            return await self.push(f"555 5.5.4 {min(path.parameters)} is not offered")
+        if unknown := path.parameters.keys() - self.rcpt_parameters:
+            return await self.push(f"555 5.5.4 {min(unknown)} is not offered")
         if relay_shape(path):
             return await self._refuse("550 5.7.1 Relaying denied")
         if len(self.envelope.rcpt_tos) >= MAX_RECIPIENTS:
             # RFC 5321 §4.5.3.1.10: the client sends the rest in another transaction
             return await self.push("452 4.5.3 Too many recipients")
-        refusal = self._listener.accept_rcpt(path.mailbox)
+        refusal = self.asked_of_rcpt(path) or self._listener.accept_rcpt(path.mailbox)
         if isinstance(refusal, Awaitable):
             refusal = await refusal
         if refusal is not None:
@@ -246,42 +268,26 @@ class Conversation(SMTP):
         mail = self._received(octets, envelope)
         self._storing = True
         try:
-            await self._listener.store(mail)
+            stored = await self._listener.store(mail)
         except Exception:
             # whatever it was, the mail is not ours: the client must keep it and come again
             log.exception("mail %s from %s could not be stored", mail.id, self._peer)
             return "451 4.3.0 Mail could not be stored, try again later"
         finally:
             self._storing = False
+        if isinstance(stored, Refusal):
+            return f"{stored.code} {stored.text}"
         self._mails += 1
-        return f"250 2.6.0 Ok: stored as {mail.id}"
+        return f"250 2.6.0 Ok: {self.stored_as} {stored or mail.id}"
 
-    async def smtp_AUTH(self, arg: str | None) -> None:
-        """RFC 4954, PLAIN and LOGIN."""
-        authenticate = self._listener.authenticate
-        if authenticate is None:
-            return await self.push("502 5.5.1 Command not implemented")
-        if await self.check_helo_needed("EHLO"):
-            return None
-        if not self._may_authenticate:
-            return await self.push("538 5.7.11 Encryption required for AUTH")
-        if self._principal is not None or self.envelope.reverse_path is not None:
-            return await self.push("503 5.5.1 Not now")
-        mechanism, _, initial = (arg or "").partition(" ")
-        try:
-            login = await self._login(mechanism.upper(), initial.strip())
-        except (binascii.Error, UnicodeDecodeError, ValueError):
-            return await self.push("501 5.5.2 Malformed or cancelled")
-        if login is None:
-            return await self.push("504 5.5.4 Mechanism not offered")
-        self._principal = await authenticate(*login)
-        if self._principal is not None:
-            return await self.push("235 2.7.0 Welcome")
-        self._auth_failures += 1
-        if self._auth_failures < _MAX_AUTH_FAILURES:
-            return await self.push("535 5.7.8 Credentials refused")
-        await self.push("421 4.7.0 Too many failures")
-        self.transport.close()
+    # --- what submission adds to ---------------------------------------------------------------------
+
+    def asked_of_mail(self, path: PathArgument) -> Refusal | None:
+        """Keep what further parameters of MAIL ask for, or say why not."""
+        return None
+
+    def asked_of_rcpt(self, path: PathArgument) -> Refusal | None:
+        """The same for RCPT."""
         return None
 
     # --- below the verbs --------------------------------------------------------------------------
@@ -298,13 +304,6 @@ class Conversation(SMTP):
         tls = self.transport.get_extra_info("ssl_object") if self.transport is not None else None
         return (tls.version() or "TLS") if tls is not None else ""
 
-    @property
-    def _may_authenticate(self) -> bool:
-        try:
-            return self._encrypted or ipaddress.ip_address(self._peer).is_loopback
-        except ValueError:
-            return False
-
     async def _refuse(self, reply: str) -> None:
         self._refused_recipients += 1
         if self._refused_recipients <= self._bounds.max_refused_recipients:
@@ -319,28 +318,6 @@ class Conversation(SMTP):
     async def _no_chunks(self, arg: str | None) -> None:
         await self.push("502 5.5.1 Command not implemented")
         self.transport.close()
-
-    async def _login(self, mechanism: str, initial: str) -> tuple[str, str] | None:
-        if mechanism == "PLAIN":
-            token = initial or await self._challenge("")
-            _, username, password = base64.b64decode(token, validate=True).decode().split("\0")
-            return username, password
-        if mechanism == "LOGIN":
-            words = []
-            for question in (b"Username:", b"Password:"):
-                token = initial or await self._challenge(base64.b64encode(question).decode())
-                initial = ""
-                words.append(base64.b64decode(token, validate=True).decode())
-            return words[0], words[1]
-        return None
-
-    async def _challenge(self, question: str) -> str:
-        await self.push(f"334 {question}")
-        line: bytes = await self._reader.readuntil(b"\n")
-        answer = line.strip().decode("ascii")
-        if answer == "*":
-            raise ValueError("cancelled")
-        return answer
 
     def _received(self, octets: bytes, envelope: Transaction) -> Received:
         at = datetime.now(UTC)
@@ -363,7 +340,6 @@ class Conversation(SMTP):
             octets=line.encode("ascii", "replace") + octets,
             tls=self._tls_version,
             at=at,
-            principal=self._principal,
         )
 
 

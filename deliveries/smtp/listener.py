@@ -4,8 +4,9 @@
     await listener.start("0.0.0.0", 25)
     await listener.stop()
 
-It knows no database: `accept_rcpt` says whether an address exists, `store` returns when the mail is committed and
-raises when it could not be. `Conversation` speaks with one client. Left out: VRFY, EXPN, ETRN, BDAT, relaying.
+It knows no database: `accept_rcpt` says whether an address exists, `store` returns when the mail is committed (None,
+or the id by which it is known), gives a Refusal where it never will be, and raises when it could not be.
+`Conversation`, or `Submission` with `authenticate`, speaks with one client. Left out: VRFY, EXPN, ETRN, BDAT, relaying.
 """
 
 from __future__ import annotations
@@ -19,22 +20,26 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from deliveries.smtp.inbound import Conversation
-from deliveries.smtp.received import NO_SUCH_USER, RELAY_DENIED, Bounds, Received, Refusal
+from deliveries.smtp.received import NO_SUCH_USER, RELAY_DENIED, Asked, Bounds, Received, Refusal
+from deliveries.smtp.submission import Submission
 
-__all__ = ["NO_SUCH_USER", "RELAY_DENIED", "Bounds", "Listener", "Received", "Refusal"]
+__all__ = ["NO_SUCH_USER", "RELAY_DENIED", "Asked", "Bounds", "Listener", "Received", "Refusal"]
 
 log = logging.getLogger(__name__)
 
+#: whose failed logins are remembered before those that have run out are dropped
+_MOST_PEERS = 10_000
+
 AcceptRcpt = Callable[[str], Refusal | Awaitable[Refusal | None] | None]
-Store = Callable[[Received], Awaitable[None]]
+Store = Callable[[Received], Awaitable[Refusal | str | None]]
 Authenticate = Callable[[str, str], Awaitable[object | None]]
 
 
 class Listener:
     """The listening sockets and what all conversations share.
 
-    With `authenticate` (submission, RFC 6409) MAIL needs AUTH first, and AUTH needs TLS; it gets username and password
-    and gives any object that is not None for a client that may send.
+    With `authenticate` (submission, RFC 6409) MAIL needs AUTH first, and AUTH needs TLS (`clear_auth`: or loopback); it
+    gets username and password and gives any object that is not None for a client that may send.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class Listener:
         store: Store,
         tls: ssl.SSLContext | None = None,
         authenticate: Authenticate | None = None,
+        clear_auth: bool = False,
         bounds: Bounds | None = None,
     ) -> None:
         self.hostname = hostname
@@ -52,9 +58,11 @@ class Listener:
         self.store = store
         self.tls = tls
         self.authenticate = authenticate
+        self.clear_auth = clear_auth
         self.bounds = bounds or Bounds()
         self.conversations: set[Conversation] = set()
         self._by_peer: Counter[str] = Counter()
+        self._wrong: dict[str, tuple[int, float]] = {}  #: peer → failed logins, when they are forgotten
         self._servers: list[asyncio.Server] = []
         self._empty: asyncio.Event | None = None  #: set when the last conversation has ended, while stopping
         # aiosmtpd logs every line of every client at INFO
@@ -65,7 +73,7 @@ class Listener:
         if implicit_tls and self.tls is None:
             raise ValueError("implicit TLS needs a context")
         server = await asyncio.get_running_loop().create_server(
-            lambda: Conversation(self),
+            lambda: Submission(self) if self.authenticate else Conversation(self),
             host,
             port,
             ssl=self.tls if implicit_tls else None,
@@ -103,6 +111,18 @@ class Listener:
         self._by_peer[key] += 1
         self.conversations.add(conversation)
         return True
+
+    def may_guess(self, peer: str) -> bool:
+        """Whether a login from there is looked at; the right ones are refused too while too many were wrong."""
+        count, until = self._wrong.get(_network(peer), (0, 0.0))
+        return count < self.bounds.max_auth_failures or until < asyncio.get_running_loop().time()
+
+    def guessed_wrong(self, peer: str) -> None:
+        now, key = asyncio.get_running_loop().time(), _network(peer)
+        if len(self._wrong) >= _MOST_PEERS:
+            self._wrong = {k: v for k, v in self._wrong.items() if v[1] >= now}
+        count, until = self._wrong.get(key, (0, 0.0))
+        self._wrong[key] = (count + 1 if until >= now else 1, now + self.bounds.auth_window_s)
 
     def _make_room(self) -> bool:
         """Part with the slowest, unless even that one got on a moment ago."""

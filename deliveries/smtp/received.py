@@ -23,10 +23,20 @@ RELAY_DENIED = Refusal(550, "5.7.1 Relaying denied")
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
-    """One mail as it came, with our Received line on top. `reverse_path` is "" for the null path.
+class Asked:
+    """Of which ends a client wants to hear for one forward-path (RFC 3461 §4.1): SUCCESS, FAILURE, DELAY. `orcpt` is
+    `type;xtext`, "" where none was given."""
 
-    `tls` is the version, "" in clear. `principal` is what `authenticate` gave, None without AUTH.
+    notify: frozenset[str] = frozenset()
+    orcpt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One mail as it came, with our Received line on top (not in submission). `reverse_path` is "" for the null path.
+
+    `tls` is the version, "" in clear. `principal` is what `authenticate` gave, None without AUTH. `asked` is as long as
+    `forward_paths` in submission, else empty; `ret` is FULL, HDRS or "", `envid` xtext.
     """
 
     id: str
@@ -38,6 +48,9 @@ class Received:
     tls: str
     at: datetime
     principal: object | None = None
+    ret: str = ""
+    envid: str = ""
+    asked: tuple[Asked, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +62,8 @@ class Bounds:
     max_connections_per_peer: int = 20  #: per IPv4 address or IPv6 /64
     max_refused_recipients: int = 20  #: per connection: who guesses more is harvesting
     max_mails: int = 200  #: per connection
+    max_auth_failures: int = 30  #: of one peer within auth_window_s: keys have 256 bits, this spares us the looking up
+    auth_window_s: float = 600
     slow_s: float = 2  #: who got on within it keeps its place also when all are taken
     idle_s: float = 300  #: RFC 5321 §4.5.3.2.7: at least five minutes
     lifetime_s: float = 3600  #: of a connection, however busy: one octet a minute is busy too

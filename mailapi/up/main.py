@@ -243,7 +243,12 @@ def up_facts(plan: Plan, seeded: dict[str, Any]) -> dict[str, Any]:
         "api_key": seeded["api_key"],
         "sender": seeded["sender"],
         "admin": {"url": f"{plan.url}/admin/", **seeded["admin"]},
-        "smtp": {"inbound": env["SMTPD_INBOUND"], "submission": None},
+        "smtp": {
+            "inbound": env["SMTPD_INBOUND"],
+            "submission": env.get("SMTPD_SUBMISSION") or None,
+            "submissions": env.get("SMTPD_SUBMISSIONS") or None,
+            "ca_file": env.get("SMTPD_CERT_FILE") or (str(plan.var / "smtpd-ca.pem") if plan.has_lab else None),
+        },
         "sandbox": {
             "domain": seeded["sandbox_domain"] if plan.has_lab else None,
             "smtp": env.get("SANDBOX_SMTP") or None,
@@ -264,11 +269,19 @@ mailapi {facts["version"]} answers at {facts["url"]}
   panel     {facts["admin"]["url"]}   {facts["admin"]["username"]} / {facts["admin"]["password"]}
   API key   {facts["api_key"]}
   docs      {facts["url"]}/docs/
+  SMTP      {submission(facts)}
 
 {first_mail(facts)}
 
 Ctrl-C stops everything."""
     )
+
+
+def submission(facts: dict[str, Any]) -> str:
+    smtp = facts["smtp"]
+    if smtp["submission"] is None:
+        return "none: set SMTPD_CERT_FILE to offer submission"
+    return f"{smtp['submission']} (STARTTLS), {smtp['submissions']} (TLS); any user name, the API key as password"
 
 
 def first_mail(facts: dict[str, Any]) -> str:

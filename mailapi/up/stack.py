@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 DOORS, BEAT, WORKERS, LAB, VALKEY, POSTGRES = range(6)
 #: kept across restarts, on 127.0.0.1
-PORTS = ("postgres", "valkey", "smtpd_inbound", "lab")
+PORTS = ("postgres", "valkey", "smtpd_inbound", "smtpd_submission", "smtpd_submissions", "lab")
 DRAIN_S = 10
 MOST_DELIVER = 64
 
@@ -49,6 +49,11 @@ class Plan:
     @property
     def has_lab(self) -> bool:
         return self.mail_route == "sandbox"
+
+    @property
+    def submits(self) -> bool:
+        """Submission needs TLS: with a certificate, or in the sandbox with one of its own making."""
+        return self.has_lab or bool(os.environ.get("SMTPD_CERT_FILE"))
 
     @property
     def lab(self) -> Address:
@@ -77,6 +82,9 @@ class Plan:
             "WEB_THREADS": str(serve.WEB_THREADS),
             "DRAIN_S": str(DRAIN_S),
         }
+        if self.submits:
+            for name in ("smtpd_submission", "smtpd_submissions"):
+                ours[name.upper()] = str(Address("127.0.0.1", self.ports[name]))
         if self.has_lab:
             ours |= {"SANDBOX_SMTP": str(self.lab), "SANDBOX_SPOOL": str(self.var / "sandbox")}
         for name in ("SECRET_KEY", "FIELD_KEYS", "VERP_KEYS"):

@@ -1,8 +1,10 @@
-"""manage.py smtpd: the door for mail that comes back (SMTPD_INBOUND).
+"""manage.py smtpd: the door for mail that comes back (SMTPD_INBOUND), and for mail that is to be sent.
 
 Taken are bounce addresses with a token of ours, postmaster@ and abuse@, and the addresses at which tenants receive; all
 else is refused in the session, so that no mail of ours ever has to say so afterwards (RFC 5321 §6.2). A mail is
 answered 250 once its row is committed, and 451 while Postgres is away: the client keeps it. Health is the port itself.
+
+SMTPD_SUBMISSION (STARTTLS) and SMTPD_SUBMISSIONS (implicit TLS) are the doors of `deliveries.submission`.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -25,9 +28,12 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, OperationalError, connection, transaction
 from django.db.models import Q
 
-from deliveries import addresses
+from deliveries import addresses, certificate
+from deliveries import submission as desk
+from deliveries.certificate import Certificate
 from deliveries.errors import TokenError
 from deliveries.feedback import COMPLAINT_GRACE, is_role
+from deliveries.keys import Caller
 from deliveries.mime import verp
 from deliveries.models import InboundMessage, SendingDomain
 from deliveries.smtp.listener import NO_SUCH_USER, RELAY_DENIED, Listener, Received, Refusal
@@ -35,7 +41,7 @@ from deliveries.smtp.reply import clean
 
 log = logging.getLogger(__name__)
 
-#: threads that talk to Postgres; the pool of role smtpd is as large
+#: threads that talk to Postgres, for each of inbound and submission; the pool of role smtpd holds both
 _THREADS = 2
 #: SIGTERM to the end, at most: mails whose data has come are still stored
 _GRACE_S = 5.0
@@ -46,34 +52,92 @@ T = TypeVar("T")
 
 
 class Command(BaseCommand):
-    help = "Listens on SMTPD_INBOUND for bounces, complaints, postmaster@ and abuse@"
+    help = "Listens on SMTPD_INBOUND for what comes back, on SMTPD_SUBMISSION and SMTPD_SUBMISSIONS for mail to be sent"
 
     def handle(self, *args: Any, **options: Any) -> None:
-        if settings.SMTPD_INBOUND is None:
+        if not (settings.SMTPD_INBOUND or settings.SMTPD_SUBMISSION or settings.SMTPD_SUBMISSIONS):
             raise CommandError("SMTPD_INBOUND is not set; write the address to listen on, as 0.0.0.0:25.")
-        asyncio.run(_serve(*settings.SMTPD_INBOUND))
+        asyncio.run(_serve(certificate.load()))
 
 
-async def _serve(host: str, port: int) -> None:
+async def _serve(tls: Certificate | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with inbound(host, port) as (host, port):
-        log.info("inbound SMTP listens on %s port %d", host, port)
+    context = tls.context if tls else None
+    async with contextlib.AsyncExitStack() as doors:
+        if settings.SMTPD_INBOUND:
+            where = await doors.enter_async_context(inbound(*settings.SMTPD_INBOUND, context))
+            log.info("inbound SMTP listens on %s port %d", *where)
+        if settings.SMTPD_SUBMISSION or settings.SMTPD_SUBMISSIONS:
+            listener = await doors.enter_async_context(submission(context))
+            if settings.SMTPD_SUBMISSION:
+                log.info("submission listens on %s port %d", *await listener.start(*settings.SMTPD_SUBMISSION))
+            if settings.SMTPD_SUBMISSIONS:
+                where = await listener.start(*settings.SMTPD_SUBMISSIONS, implicit_tls=True)
+                log.info("submission over TLS listens on %s port %d", *where)
+        if tls is not None:
+            renewing = asyncio.create_task(tls.renew())
+            doors.callback(renewing.cancel)
         await stop.wait()
 
 
 @contextlib.asynccontextmanager
-async def inbound(host: str, port: int) -> Any:
+async def inbound(host: str, port: int, tls: ssl.SSLContext | None = None) -> Any:
     """The listener and its threads, for as long as the block lasts; gives the address, port 0 chosen by the kernel."""
     door = Door()
-    listener = Listener(hostname=settings.HELO_NAME, accept_rcpt=door.accept_rcpt, store=door.store)
+    listener = Listener(hostname=settings.HELO_NAME, accept_rcpt=door.accept_rcpt, store=door.store, tls=tls)
     try:
         yield await listener.start(host, port)
     finally:
         await listener.stop(_GRACE_S)
         await door.close()
+
+
+@contextlib.asynccontextmanager
+async def submission(tls: ssl.SSLContext | None) -> Any:
+    """The listener for mail to be sent, with threads of its own: a flood of bounces keeps no application out."""
+    threads = Threads()
+
+    async def authenticate(_username: str, password: str) -> Caller | None:
+        return await threads.run(lambda: desk.login(password))
+
+    async def store(mail: Received) -> Refusal | str:
+        return await threads.run(lambda: desk.take(mail))
+
+    listener = Listener(
+        hostname=settings.HELO_NAME,
+        accept_rcpt=desk.forward_path,
+        store=store,
+        tls=tls,
+        authenticate=authenticate,
+        clear_auth=settings.SMTPD_AUTH_WITHOUT_TLS,
+    )
+    try:
+        yield listener
+    finally:
+        await listener.stop(_GRACE_S)
+        await threads.close()
+
+
+class Threads:
+    """Threads that talk to Postgres; each gives its connection back to the pool after each piece of work."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="smtpd")
+
+    async def run(self, work: Callable[[], T]) -> T:
+        def alone() -> T:
+            try:
+                return work()
+            finally:
+                connection.close()
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool, alone)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._pool.shutdown, True, cancel_futures=True)
 
 
 class Door:
@@ -83,7 +147,7 @@ class Door:
         self._keys = verp.Keys.parse(settings.VERP_KEYS)
         self._bounce_domain = settings.BOUNCE_DOMAIN.lower()
         self._own = {self._bounce_domain, settings.HELO_NAME.lower()}
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="smtpd")
+        self._threads = Threads()
         self._bell = _Bell()
 
     async def accept_rcpt(self, forward_path: str) -> Refusal | None:
@@ -91,7 +155,7 @@ class Door:
         domain = forward_path.rpartition("@")[2].lower() if "@" in forward_path else self._bounce_domain
         if is_role(forward_path):
             try:
-                ours = domain in self._own or await self._in_thread(lambda: _sends(domain))
+                ours = domain in self._own or await self._threads.run(lambda: _sends(domain))
             except DatabaseError as e:
                 log.warning("cannot tell whether %s is a domain of ours: %s", domain, e)
                 return _NOT_NOW
@@ -117,7 +181,7 @@ class Door:
             return _returns(_domain(forward_path)), addresses.find(forward_path)
 
         try:
-            returns, found = await self._in_thread(ask)
+            returns, found = await self._threads.run(ask)
         except DatabaseError as e:
             log.warning("cannot tell who receives at %s: %s", forward_path, e)
             return _NOT_NOW
@@ -130,22 +194,13 @@ class Door:
         ours = [p for p in mail.forward_paths if is_role(p) or _domain(p) in self._own or self._proven(p)]
         rows = [_row(mail, path) for path in ours]
         if claimed := [path for path in mail.forward_paths if path not in ours]:
-            rows += await self._in_thread(lambda: _received(mail, claimed))
-        await self._in_thread(lambda: _commit(rows))
+            rows += await self._threads.run(lambda: _received(mail, claimed))
+        await self._threads.run(lambda: _commit(rows))
         if any(row.state == State.WAITING for row in rows):
             self._bell.ring()
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._threads.shutdown, True, cancel_futures=True)
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        def alone() -> T:
-            try:
-                return work()
-            finally:
-                connection.close()  # back to the pool
-
-        return await asyncio.get_running_loop().run_in_executor(self._threads, alone)
+        await self._threads.close()
 
 
 def _sends(domain: str) -> bool:

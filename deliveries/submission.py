@@ -1,0 +1,122 @@
+"""Submission (RFC 6409): a mail that came over SMTP, with an API key for its password, becomes a Draft like any other.
+
+    login(password)     → who it is
+    forward_path(path)  → whether it is an address at all
+    take(mail)          → accept(), one commit; the id, or the refusal that the client is told
+
+Blocking: the command `smtpd` runs each in a thread of its pool.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from django.db import OperationalError, connection
+
+from deliveries import keys
+from deliveries.accept import Idempotency, accept, of_raw
+from deliveries.errors import BadInput, Conflict, Fault, KeyRefused, MailapiError
+from deliveries.keys import Caller
+from deliveries.mime import raw
+from deliveries.mime.address import Address, parse_address
+from deliveries.mime.control import Control, read_control
+from deliveries.models.sql import drop_broken
+from deliveries.smtp.listener import Received, Refusal
+
+#: no key of ours is longer, and no login may cost a hash of megabytes
+_LONGEST_KEY = 512
+_MAX_REPLY = 400  # RFC 5321 §4.5.3.1.5 allows 512 with code and CRLF
+_NOT_ASCII = re.compile(r"[^ -~]+")
+#: RFC 3463: what a fault is to an SMTP client
+_REPLIES = {
+    "domain_not_verified": (550, "5.7.1"),
+    "too_large": (552, "5.3.4"),
+}
+
+
+def login(password: str) -> Caller | None:
+    """The caller behind an API key; None when it is unknown, revoked or suspended."""
+    if not password or len(password) > _LONGEST_KEY:
+        return None
+    try:
+        caller = keys.find(password)
+    except OperationalError:
+        # a restart of Postgres leaves dead connections behind: one try with those that live
+        connection.close()
+        drop_broken()
+        caller = keys.find(password)
+    if caller is not None:
+        keys.touch(caller.key_id)
+    return caller
+
+
+def forward_path(path: str) -> Refusal | None:
+    """None for an address that mail can go to; whether it is suppressed, accept says."""
+    try:
+        parse_address(path)
+    except ValueError as error:
+        return Refusal(553, f"5.1.3 {_line(str(error))}")
+    return None
+
+
+def take(mail: Received) -> Refusal | str:
+    """The id of the message, committed. Raises OperationalError where Postgres is away: the client keeps the mail."""
+    caller = mail.principal
+    assert isinstance(caller, Caller)
+    try:
+        whole = raw.read(mail.octets)
+        control = read_control(whole.control, datetime.now(UTC))
+        envelope = [parse_address(path) for path in mail.forward_paths]
+        draft = of_raw(whole, envelope, **_fields(control))
+        accepted = accept(caller.secret_hash, [draft], _once(control, whole, envelope))
+    except MailapiError as error:
+        return _refusal(error)
+    except OperationalError:
+        connection.close()
+        drop_broken()
+        raise
+    return str(accepted.ids[0])
+
+
+def _fields(control: Control) -> dict[str, object]:
+    asked = {
+        "tags": control.tags,
+        "metadata": control.metadata,
+        "stream": control.stream,
+        "scheduled_at": control.scheduled_at,
+        "deliver_before": control.deliver_before,
+    }
+    return {name: value for name, value in asked.items() if value}
+
+
+def _once(control: Control, whole: raw.Raw, envelope: Sequence[Address]) -> Idempotency | None:
+    if control.idempotency_key is None:
+        return None
+    recipients = "\0".join(sorted(a.addr_spec for a in envelope))
+    asked = repr((control.tags, control.metadata, control.stream, control.scheduled_at, control.deliver_before))
+    digest = hashlib.sha256(whole.same + f"\0{recipients}\0{asked}".encode()).digest()
+    return Idempotency("smtp", control.idempotency_key, digest)
+
+
+def _refusal(error: MailapiError) -> Refusal:
+    match error:
+        case BadInput(faults=faults):
+            code, enhanced = _REPLIES.get(faults[0].code, (554, "5.6.0"))
+            return Refusal(code, f"{enhanced} {_line(' '.join(map(_words, faults[:3])))}")
+        case Conflict(retry_after_s=None):
+            return Refusal(554, f"5.5.4 {_line(str(error))}")
+        case KeyRefused():
+            return Refusal(550, f"5.7.1 {_line(str(error))}")
+    return Refusal(451, f"4.3.2 {_line(str(error))}")
+
+
+def _words(fault: Fault) -> str:
+    return fault.message
+
+
+def _line(text: str) -> str:
+    """Fit for a reply: one line of ASCII; it may quote what the client sent."""
+    return _NOT_ASCII.sub("?", text)[:_MAX_REPLY]
