@@ -3,7 +3,8 @@
     python benchmarks/cpu.py [--mails 1000] [--rounds 1] [--parts drain,single,batch,wire] [--spy FOLDER]
 
 For comparing two states of the service back to back: processor time bears a shared machine better than rates do.
-`--spy` writes py-spy's samples of a deliver, a web and a jobs process (pip install py-spy). Needs Debian's postfix for its smtp-sink.
+`--spy` writes py-spy's samples of a deliver, a web and a jobs process (pip install py-spy). Needs Debian's postfix for
+its smtp-sink.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ class Router:
         self._rng = rng or random.Random()
 
     async def route(self, domain: str, lab: bool = False) -> Routed | Unroutable:
-        """The hops of `domain`, an A-label or U-label, in any case. `lab`: to the receiver lab, wherever it would go."""
+        """The hops of `domain` (A-label or U-label, any case). `lab`: to the receiver lab, wherever it would go."""
         name = _a_label(domain)
         if lab:
             return await self._fixed(self._sandbox, None) if self._sandbox else unroutable.no_lab()

@@ -1,1 +1,1 @@
-"""SendGrid's v3 API: Bearer, `POST /v3/mail/send` → 202 without a body, errors as `{"errors": [{"message", "field"}]}`."""
+"""SendGrid's v3 API: Bearer, `POST /v3/mail/send` → 202, no body, errors as `{"errors": [{"message", "field"}]}`."""
