@@ -20,6 +20,8 @@ def run() -> None:
     made = execute("SELECT make_partitions(%(months)s) AS made", {"months": _MONTHS_AHEAD}).fetchone()
     gone = forget_answers()
     execute("DELETE FROM refusals WHERE minute < now() - interval '8 days'")
+    execute("DELETE FROM site_weather WHERE slot < now() - interval '8 days'")
+    execute("DELETE FROM hour_tally WHERE hour < now() - interval '400 days'")
     # logins that ended, and tries that count no longer
     execute("DELETE FROM django_session WHERE expire_date < now()")
     execute("DELETE FROM axes_accessattempt WHERE attempt_time < now() - interval '1 day'")

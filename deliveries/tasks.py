@@ -17,6 +17,7 @@ from deliveries import mailboxes as polling
 from deliveries import metrics, prune
 from deliveries import notify as notifying
 from deliveries.deliver import sweep as sweeping
+from deliveries.record import figures
 
 
 @shared_task(name="deliveries.deliver")
@@ -67,6 +68,12 @@ def watch() -> None:
 def domains() -> None:
     """Sending domains whose records are due to be looked at."""
     _fresh(checking.run)
+
+
+@shared_task(name="deliveries.tally", soft_time_limit=50, time_limit=60)
+def tally() -> None:
+    """Events into the hours of the first page."""
+    _fresh(figures.tally)
 
 
 @shared_task(name="deliveries.forward", soft_time_limit=170, time_limit=180)

@@ -44,6 +44,9 @@ TONE: dict[Status, str] = {
     Status.CANCELED: "default",
 }
 
+#: stands among the statuses of the filter, though it is a flag: a delivered mail that was reported
+COMPLAINED = "complained"
+
 PERIODS = {"hour": 3600, "day": 86_400, "week": 7 * 86_400, "month": 30 * 86_400}
 
 
@@ -58,7 +61,7 @@ class StatusFilter(_Read):
     title = parameter_name = "status"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(s.value, s.value) for s in Status]
+        return [*((s.value, s.value) for s in Status), (COMPLAINED, "reported as spam")]
 
 
 class CategoryFilter(_Read):
@@ -121,13 +124,16 @@ class MessageAdmin(TenantAdmin):
             own = as_uuid(wanted)
             tenants = [own] if tenants is None or own in tenants else []
         try:
-            status = Status(asked["status"]) if "status" in asked else None
+            complained = asked.get("status") == COMPLAINED
+            status = Status(asked["status"]) if "status" in asked and not complained else None
             category = Category(asked["category"]) if "category" in asked else None
             since = now_ms - PERIODS[asked["period"]] * 1000 if "period" in asked else None
         except (ValueError, KeyError) as e:
             raise IncorrectLookupParameters(e) from e
         domain_id = as_uuid(asked["domain"]) if "domain" in asked else None
-        search = panel.Search(tenants, status=status, category=category, domain_id=domain_id, since_ms=since)
+        search = panel.Search(
+            tenants, status=status, category=category, domain_id=domain_id, since_ms=since, complained=complained
+        )
         search = parse(cl.query, search)
         one_word = search.words and " " not in search.words and not search.recipient
         if one_word and not panel.page(search, now_ms, 1).ids:

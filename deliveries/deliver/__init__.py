@@ -23,6 +23,7 @@ from django.db import DatabaseError, InterfaceError, OperationalError, connectio
 from deliveries import metrics, queue
 from deliveries.deliver import jobs
 from deliveries.deliver.engine import Engine, Released
+from deliveries.record import figures
 from deliveries.record.homes import Moved, move
 from deliveries.record.outcomes import record
 from deliveries.record.settle import Result
@@ -113,6 +114,7 @@ class Pump:
                 self._away = self._claim_more = True
                 time.sleep(AWAY_S)
             if self._finished():
+                figures.flush(now=_stopping.is_set())
                 return self._recorded
 
     def _claim(self) -> None:

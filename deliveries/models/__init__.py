@@ -3,6 +3,7 @@
 from deliveries.models.accounts import ApiKey, AuditEntry, DkimKey, Membership, SendingDomain, Tenant, User
 from deliveries.models.brakes import Brake, Refusals
 from deliveries.models.factors import Authenticator, RecoveryCode
+from deliveries.models.figures import HourTally, SiteWeather, TallyMark
 from deliveries.models.incoming import BounceMailbox, FetchedMail, Handover, InboundRoute
 from deliveries.models.messages import (
     Attachment,
@@ -34,6 +35,7 @@ __all__ = [
     "Event",
     "FetchedMail",
     "Handover",
+    "HourTally",
     "IdempotencyKey",
     "InboundMessage",
     "InboundRoute",
@@ -47,7 +49,9 @@ __all__ = [
     "Refusals",
     "SendingDomain",
     "Site",
+    "SiteWeather",
     "Suppression",
+    "TallyMark",
     "Template",
     "TemplateVersion",
     "Tenant",

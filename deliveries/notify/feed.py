@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from deliveries.models.horizon import horizon
 from deliveries.models.sql import execute
 from deliveries.notify.body import bodies
 from deliveries.states import OPT_IN
@@ -49,8 +50,7 @@ def page(tenant_id: UUID, limit: int, after: UUID | None = None, types: Sequence
     """Up to `limit` events after the event `after`, oldest first; without types all but the opt-in ones."""
     # without types nearly all that is looked at is shown
     look = LOOK_AT if types else min(4 * limit, LOOK_AT)
-    horizon = execute(_HORIZON, {"settle": SETTLE_S, "readers": READERS_S}).fetchone()
-    assert horizon is not None
+    still = horizon(SETTLE_S, READERS_S)
     rows = execute(
         _PAGE,
         {
@@ -58,7 +58,7 @@ def page(tenant_id: UUID, limit: int, after: UUID | None = None, types: Sequence
             "after": after or UUID(int=0),
             "after_ms": after.int >> 80 if after else None,
             "lost": _LOST_CURSOR_S,
-            "horizon": horizon["at"],
+            "horizon": still,
             "types": list(types),
             "opt_in": [e.value for e in OPT_IN],
             "look": look,
@@ -82,13 +82,6 @@ def one(tenant_id: UUID, event_id: UUID) -> dict[str, Any] | None:
     body = bodies([event_id]).get(event_id)
     return {"id": str(event_id), **json.loads(body)} if body else None
 
-
-_HORIZON = """
-SELECT least(clock_timestamp() - make_interval(secs => %(settle)s::float8), min(a.xact_start)) AS at
-  FROM pg_stat_activity a
- WHERE a.datname = current_database() AND a.backend_type = 'client backend' AND a.pid <> pg_backend_pid()
-   AND (a.backend_xid IS NOT NULL OR a.xact_start > clock_timestamp() - make_interval(secs => %(readers)s::float8))
-"""
 
 _PAGE = """
 WITH looked AS MATERIALIZED (

@@ -48,6 +48,7 @@ class Search:
     status: Status | None = None
     category: Category | None = None
     domain_id: UUID | None = None
+    complained: bool = False  #: the recipient reported it as spam
     since_ms: int | None = None  #: Unix milliseconds; accepted from then on
 
     @property
@@ -59,7 +60,7 @@ class Search:
 
     @property
     def by_delivery(self) -> bool:
-        return bool(self.recipient or self.status or self.category)
+        return bool(self.recipient or self.status or self.category or self.complained)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +192,9 @@ def _conditions(search: Search, p: dict[str, Any]) -> tuple[list[str], list[str]
             p[name] = str(value)
             where.append(f"d.{name} = %({name})s")
             same.append(f"n.{name} = %({name})s")
+    if search.complained:
+        where.append("d.complained_at IS NOT NULL")
+        same.append("n.complained_at IS NOT NULL")
     if search.words:
         p["words"] = search.words
         where.append(f"{_SUBJECT} @@ plainto_tsquery('simple'::regconfig, %(words)s)")
@@ -255,23 +259,3 @@ def summaries(ids: Sequence[UUID]) -> dict[UUID, Summary]:
         )
         for message, group in grouped.items()
     }
-
-
-def last_day(tenants: Collection[UUID] | None, now_ms: int) -> dict[Status, int]:
-    """Deliveries accepted in the last 24 h by status, each counted up to COUNT_LIMIT."""
-    owner = "(SELECT id FROM tenant)" if tenants is None else "unnest(%(tenants)s::uuid[])"
-    one = f"""
-        SELECT %(status_{{0}})s AS status, count(*) FROM (
-            SELECT 1 FROM {owner} AS t(id) CROSS JOIN LATERAL (
-                SELECT 1 FROM delivery d WHERE d.tenant_id = t.id AND d.status = %(status_{{0}})s AND d.id >= %(since)s
-                 LIMIT %(limit)s) x
-             LIMIT %(limit)s) counted
-    """
-    params: dict[str, Any] = {"since": uuid7_floor(now_ms - 86_400_000), "limit": COUNT_LIMIT}
-    if tenants is not None:
-        params["tenants"] = list(tenants)
-    for i, status in enumerate(Status):
-        params[f"status_{i}"] = str(status)
-    with connection.cursor() as cursor:
-        cursor.execute(" UNION ALL ".join(one.format(i) for i in range(len(Status))), params)
-        return {Status(status): n for status, n in cursor.fetchall()}

@@ -20,7 +20,7 @@ from deliveries import queue
 from deliveries.models.fields import uuid7
 from deliveries.models.queue import NEVER
 from deliveries.models.sql import execute
-from deliveries.record import paces, tally
+from deliveries.record import figures, paces, tally
 from deliveries.record.settle import Change, Result, Row, Standing, Tried, settle
 from deliveries.record.suppressions import SECOND_SIGHT, SUPPRESS_FROM
 from deliveries.smtp.outcome import Broken, Replied, TlsFacts, Unable, Verdict
@@ -68,6 +68,9 @@ def _record(results: Sequence[Result], parked: bool = False) -> dict[Status, int
         if not parked:
             tally.count(results, now)
             paces.learn(results, now)  # last: whoever waits for a site's row waits for nothing else of ours
+    if not parked:
+        figures.note(results)
+        figures.flush()
     counts: dict[Status, int] = {}
     for _, _, change in changes:
         if change.status is not None:

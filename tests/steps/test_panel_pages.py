@@ -227,14 +227,3 @@ def test_a_message_cannot_be_written_by_a_form(client, shop):
     assert client.get(f"{LIST}add/").status_code in (403, 405)
     assert client.post(f"{LIST}add/", {}).status_code in (403, 405)
     assert client.post(f"{LIST}{row.id}/delete/", {"post": "yes"}).status_code == 403
-
-
-def test_the_home_page_counts_the_last_day_by_status(client, shop, django_assert_num_queries):
-    mail.message(shop, "a@example.net", "b@example.net")
-    mail.message(shop, "a@example.net", status=Status.DEFERRED)
-    mail.message(shop, "a@example.net", status=Status.DEFERRED, age=timedelta(days=2))
-    mail.message(mail.tenant("Other"), "a@example.net")
-    with django_assert_num_queries(5):
-        response = client.get("/admin/")
-    counts = {c["word"]: c["count"] for c in response.context["cards"]}
-    assert counts == {"delivered": "2", "queued": "0", "deferred": "1", "bounced": "0"}
