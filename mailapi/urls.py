@@ -39,7 +39,7 @@ urlpatterns = [
     path("suppressions/batch/remove", suppressions.RemoveMany.as_view()),
     # RFC 5322 §3.2.3: a local part may hold a slash
     path("suppressions/<path:suppression_id>", suppressions.Suppression.as_view()),
-    path("compat/postmark/", include("mailapi.compat.postmark.urls")),
+    path("compat/", include("mailapi.compat.urls")),
     path("templates", templates.Templates.as_view()),
     path("templates/<str:template_id>", templates.Template.as_view()),
     path("templates/<str:template_id>/publish", templates.Publish.as_view()),

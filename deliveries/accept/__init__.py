@@ -21,6 +21,7 @@ from django.db import OperationalError, connection
 
 from deliveries import queue
 from deliveries.accept.columns import columns
+from deliveries.accept.columns import message_id_of as message_id_of
 from deliveries.accept.drafts import Accepted as Accepted
 from deliveries.accept.drafts import Draft as Draft
 from deliveries.accept.drafts import Idempotency as Idempotency

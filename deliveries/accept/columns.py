@@ -29,7 +29,7 @@ def columns(
     for message_id, draft in zip(ids, drafts, strict=True):
         p["m_id"].append(message_id)
         p["m_domain"].append(draft.sender.domain)
-        p["m_message_id"].append(_message_id(message_id, draft))
+        p["m_message_id"].append(message_id_of(message_id, draft))
         p["m_from"].append(draft.sender.header())
         for name in ("to", "cc", "bcc", "reply_to"):
             p[f"m_{name}"].append(json.dumps([a.header() for a in getattr(draft, name)]))
@@ -73,7 +73,7 @@ def columns(
     return p
 
 
-def _message_id(ident: UUID, draft: Draft) -> str:
+def message_id_of(ident: UUID, draft: Draft) -> str:
     """Without angle brackets; a Message-ID among the sender's headers takes the place of ours, as in the mail."""
     own = [value.strip(" \t<>") for name, value in draft.headers if name.lower() == "message-id"]
     return own[-1] if own else f"{ident.hex}@{draft.sender.domain}"

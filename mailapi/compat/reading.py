@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.errors import HeaderParseError
-from email.header import decode_header
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from deliveries.encoded import decode_words, split_addresses
 from deliveries.errors import Fault
 from deliveries.mime.address import Address, named_address, parse_address
 from deliveries.mime.compose import Attachment, refused_header, refused_subject
@@ -28,7 +27,7 @@ _LONGEST_VALUE = 4_096
 _LONGEST_LABEL = 256
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_ENCODED_WORD = re.compile(r"=\?[^?]+\?[bBqQ]\?[^?]*\?=")  # RFC 2047 §2
+_BLANK = " \t"
 _STREAM: TypeAdapter[str] = TypeAdapter(Stream)
 
 
@@ -105,13 +104,13 @@ class Reading:
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             self.wrong(field, "wrong_type", "Must be addresses, separated by commas.")
             return ()
-        found = (self._address(field, one) for text in texts for one in split(text))
+        found = (self._address(field, one) for text in texts for one in split_addresses(text) if one.strip(_BLANK))
         return tuple(address for address in found if address)
 
     def _address(self, field: str, text: str) -> Address | None:
         try:
-            address = parse_address(text)
-            name = decoded(address.display_name)
+            address = parse_address(text.strip(_BLANK))
+            name = decode_words(address.display_name)
             return address if name == address.display_name else named_address(name, address.addr_spec)
         except ValueError as error:
             self.wrong(field, "invalid_address", f"{text[:320]!r}: {error}")
@@ -129,7 +128,7 @@ class Reading:
         for unknown in value.keys() - {address_key, name_key}:
             self.wrong(f"{field}.{unknown[:100]}", "unknown_field", f"Known are {address_key} and {name_key}.")
         try:
-            return named_address(decoded(name or ""), value[address_key].strip(" "))
+            return named_address(decode_words(name or ""), value[address_key].strip(" "))
         except ValueError as error:
             self.wrong(f"{field}.{address_key}", "invalid_address", f"{value[address_key][:320]!r}: {error}")
             return None
@@ -211,38 +210,3 @@ class Reading:
         if at - now > MAX_SCHEDULE:
             self.wrong(field, "invalid_time", f"A mail can be scheduled up to {MAX_SCHEDULE.days} days ahead.")
         return at
-
-
-def split(text: str) -> Iterator[str]:
-    """The addresses of a list; a comma within a quoted string or angle brackets separates nothing (RFC 5322 §3.4)."""
-    start, quoted, angled, escaped = 0, False, False, False
-    for place, letter in enumerate(text):
-        if escaped:
-            escaped = False
-        elif quoted:
-            escaped, quoted = letter == "\\", letter != '"'
-        elif letter == '"':
-            quoted = True
-        elif letter in "<>":
-            angled = letter == "<"
-        elif letter == "," and not angled:
-            yield from _present(text[start:place])
-            start = place + 1
-    yield from _present(text[start:])
-
-
-def _present(text: str) -> Iterator[str]:
-    if text := text.strip(" \t"):
-        yield text
-
-
-def decoded(name: str) -> str:
-    """A display name whose encoded words (RFC 2047) are read, as clients write them that make headers themselves."""
-    if not _ENCODED_WORD.search(name):
-        return name
-    try:
-        return "".join(
-            part if isinstance(part, str) else part.decode(charset or "ascii") for part, charset in decode_header(name)
-        )
-    except (HeaderParseError, LookupError, ValueError):
-        return name
