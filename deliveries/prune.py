@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import logging
+import time
+from datetime import UTC, datetime, timedelta
+
+from django.conf import settings
 
 from deliveries.models.sql import execute
+from deliveries.record import retention
 
 log = logging.getLogger(__name__)
 
@@ -13,6 +18,8 @@ _MONTHS_AHEAD = 2
 #: PROTOCOL 32: an answer is kept ≥ 24 h; one hour more, so that a replay at the last moment still finds it
 _IDEMPOTENCY_HOURS = 25
 _BATCH = 5_000
+#: a pass of retention, well within the task's time limit; the next hour goes on
+_RETENTION_S = 300.0
 
 
 def run() -> None:
@@ -27,6 +34,25 @@ def run() -> None:
     execute("DELETE FROM axes_accessattempt WHERE attempt_time < now() - interval '1 day'")
     if (made and made["made"]) or gone:
         log.info("housekeeping: %s partitions made, %d idempotency keys forgotten", made and made["made"], gone)
+    retain()
+
+
+def retain(now: datetime | None = None) -> dict[str, int]:
+    """What KEEP_…_DAYS says has served its time goes (0: is kept for ever); what went, by kind."""
+    now = now or datetime.now(UTC)
+    left = retention.Time(time.monotonic() + _RETENTION_S)
+    went = {}
+    if days := settings.KEEP_CONTENT_DAYS:
+        went["contents"] = retention.forget_contents(now - timedelta(days=days), left)
+    if days := settings.KEEP_MAIL_DAYS:
+        went["mails"] = retention.forget_mail(now - timedelta(days=days), left)
+    if days := settings.KEEP_WEBHOOKS_DAYS:
+        went["webhooks"] = retention.forget_posts(now - timedelta(days=days), left)
+    if days := settings.KEEP_INBOUND_DAYS:
+        went["inbound"] = retention.forget_inbound(now - timedelta(days=days), left)
+    if any(went.values()):
+        log.info("retention: %s", ", ".join(f"{n} {kind}" for kind, n in went.items() if n))
+    return went
 
 
 def forget_answers() -> int:
