@@ -1,22 +1,38 @@
-"""API keys: made once, kept as a hash, looked up by it."""
+"""API keys: made once, kept as a hash, looked up by it; and what each may do.
+
+A key may be limited: to sending or to reading, to one sender domain, to some networks, in time, or to the receiver lab
+(a test key). A key that makes another gives it no more than it has itself.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.db import transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from deliveries.models import ApiKey, AuditEntry, Tenant
+from deliveries.errors import BadInput, Fault
+from deliveries.models import ApiKey, AuditEntry, SendingDomain, Tenant
 
 #: the shape that Resend's SDKs expect of a key; 32 octets = 256 bits behind it
 PREFIX = "re_"
+TEST_PREFIX = "re_test_"
+#: keys of one tenant that are not revoked
+MOST = 500
+#: characters of a key that are shown, to tell keys apart: some after the prefix, and far from all
+_SHOWN = {False: 8, True: 12}
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +43,39 @@ class Caller:
     tenant_id: UUID
     scope: str
     secret_hash: bytes
+    domain_id: UUID | None = None  #: sends from this domain only
+    networks: tuple[str, ...] = ()  #: empty = from everywhere
+    test: bool = False  #: its mail goes to the receiver lab
+    expires_at: datetime | None = None
+
+    def admits(self, address: str) -> bool:
+        """Whether it may be used from this address (IPv4, IPv6, or mapped); from an unknown one only without limits."""
+        if not self.networks:
+            return True
+        try:
+            found = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        mapped = getattr(found, "ipv4_mapped", None)
+        return any((mapped or found) in network for network in _networks(self.networks))
+
+
+@lru_cache(maxsize=1000)
+def _networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
+    return tuple(ipaddress.ip_network(text) for text in texts)
+
+
+def address_of(meta: Mapping[str, Any]) -> str:
+    """The client of a WSGI request: what the outermost of our own PROXIES saw; "" where nobody knows.
+
+    X-Forwarded-For is read from its end: what stands further left was written by the client.
+    """
+    found: str = meta.get("REMOTE_ADDR") or ""
+    if settings.PROXIES:
+        hops = [h.strip() for h in (meta.get("HTTP_X_FORWARDED_FOR") or "").split(",") if h.strip()]
+        if hops:
+            found = hops[-min(settings.PROXIES, len(hops))]
+    return found.strip("[]")
 
 
 def hash_of(secret: str) -> bytes:
@@ -34,36 +83,103 @@ def hash_of(secret: str) -> bytes:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
 
 
-def new_secret() -> str:
-    return PREFIX + secrets.token_urlsafe(32)
+def new_secret(test: bool = False) -> str:
+    return (TEST_PREFIX if test else PREFIX) + secrets.token_urlsafe(32)
 
 
-def create(tenant: Tenant, name: str, scope: str = ApiKey.Scope.FULL, secret: str | None = None) -> tuple[ApiKey, str]:
-    """A new key and its plain text, which is not kept anywhere."""
-    secret = secret or new_secret()
-    key = ApiKey.objects.create(tenant=tenant, name=name, scope=scope, prefix=secret[:8], secret_hash=hash_of(secret))
+def create(
+    tenant: Tenant, name: str, scope: str = ApiKey.Scope.FULL, secret: str | None = None, **limits: Any
+) -> tuple[ApiKey, str]:
+    """A new key and its plain text, which is not kept anywhere. `limits`: domain_id, networks, test, expires_at."""
+    test = bool(limits.get("test"))
+    secret = secret or new_secret(test)
+    key = ApiKey.objects.create(
+        tenant=tenant, name=name, scope=scope, prefix=secret[: _SHOWN[test]], secret_hash=hash_of(secret), **limits
+    )
     return key, secret
 
 
+def issue(caller: Caller, name: str, scope: str, **limits: Any) -> tuple[ApiKey, str]:
+    """The same, asked for with another key, whose own limits hold for the new one; BadInput names what goes beyond."""
+    limits = _within(caller, limits)
+    domain_id = limits.get("domain_id")
+    if domain_id and not SendingDomain.objects.filter(tenant_id=caller.tenant_id, id=domain_id).exists():
+        raise BadInput([Fault("domain_id", "not_found", "There is no domain with this id; GET /domains lists yours.")])
+    with transaction.atomic():
+        tenant = Tenant.objects.get(id=caller.tenant_id)
+        if ApiKey.objects.filter(tenant=tenant, revoked_at=None).count() >= MOST:
+            raise BadInput([Fault("name", "too_many", f"There are {MOST} API keys already; remove one first.")])
+        key, secret = create(tenant, name, scope, **limits)
+        _audit(key, f"key:{caller.key_id}", "key.created")
+    return key, secret
+
+
+def change(caller: Caller, key_id: UUID, name: str | None, networks: Sequence[str] | None) -> bool:
+    """What is not None; False when the tenant has no such key. BadInput as issue()."""
+    wishes: dict[str, Any] = {} if name is None else {"name": name}
+    if networks is not None:
+        wishes["networks"] = _within(caller, {"networks": list(networks)})["networks"]
+    with transaction.atomic():
+        own = ApiKey.objects.select_for_update().filter(tenant_id=caller.tenant_id, revoked_at=None, id=key_id)
+        key = own.first()
+        if key is None:
+            return False
+        if wishes:
+            own.update(**wishes)
+            _audit(key, f"key:{caller.key_id}", "key.changed")
+    return True
+
+
+def _within(caller: Caller, limits: dict[str, Any]) -> dict[str, Any]:
+    """What was asked for, with the caller's own limits where it left one out."""
+    faults = []
+    limits = dict(limits)
+    if caller.networks:
+        own = _networks(caller.networks)
+        wanted = _networks(tuple(limits.get("networks") or caller.networks))
+        if not all(any(w.version == o.version and w.subnet_of(o) for o in own) for w in wanted):  # type: ignore[arg-type]
+            allowed = ", ".join(caller.networks)
+            faults.append(Fault("ip_allow", "beyond_own", f"The key that asks is limited to {allowed}; stay within."))
+        limits["networks"] = [str(w) for w in wanted]
+    if caller.expires_at:
+        limits["expires_at"] = limits.get("expires_at") or caller.expires_at
+        if limits["expires_at"] > caller.expires_at:
+            words = f"The key that asks ends at {caller.expires_at.isoformat()}; the new one cannot outlive it."
+            faults.append(Fault("expires_at", "beyond_own", words))
+    if caller.test:
+        limits["test"] = True
+    if faults:
+        raise BadInput(faults)
+    return limits
+
+
 def find(secret: str) -> Caller | None:
-    """The caller behind `secret`; None when it is unknown, revoked or suspended."""
+    """The caller behind `secret`; None when it is unknown, revoked, suspended or past its end.
+
+    Whether it may be used from where the request came is Caller.admits()."""
+    digest = hash_of(secret)
     row = (
-        ApiKey.objects.filter(secret_hash=hash_of(secret), revoked_at=None, suspended_at=None)
-        .values_list("id", "tenant_id", "scope")
+        ApiKey.objects.filter(secret_hash=digest, revoked_at=None, suspended_at=None)
+        .filter(Q(expires_at=None) | Q(expires_at__gt=Now()))
+        .values_list("id", "tenant_id", "scope", "domain_id", "networks", "test", "expires_at")
         .first()
     )
-    return Caller(*row, secret_hash=hash_of(secret)) if row else None
+    if row is None:
+        return None
+    key_id, tenant_id, scope, domain_id, networks, test, expires_at = row
+    return Caller(key_id, tenant_id, scope, digest, domain_id, tuple(networks), test, expires_at)
 
 
-def revoke(key_ids: Sequence[UUID], actor: str) -> int:
-    """Refused from now on, for good; how many were not so before."""
+def revoke(key_ids: Sequence[UUID], actor: str, tenant_id: UUID | None = None) -> int:
+    """Refused from now on, for good; how many were not so before. With a tenant: its keys alone."""
+    own = ApiKey.objects.filter(id__in=key_ids, revoked_at=None)
+    if tenant_id is not None:
+        own = own.filter(tenant_id=tenant_id)
     with transaction.atomic():
-        rows = list(ApiKey.objects.select_for_update().filter(id__in=key_ids, revoked_at=None).order_by("id"))
+        rows = list(own.select_for_update().order_by("id"))
         ApiKey.objects.filter(id__in=[k.id for k in rows]).update(revoked_at=Now())
-        AuditEntry.objects.bulk_create(
-            AuditEntry(tenant_id=k.tenant_id, actor=actor, action="key.revoked", subject=f"{k.name} ({k.prefix}…)")
-            for k in rows
-        )
+        for key in rows:
+            _audit(key, actor, "key.revoked")
     return len(rows)
 
 
@@ -72,3 +188,7 @@ def touch(key_id: UUID) -> None:
     ApiKey.objects.filter(Q(last_used_at=None) | Q(last_used_at__lt=Now() - timedelta(minutes=1)), id=key_id).update(
         last_used_at=Now()
     )
+
+
+def _audit(key: ApiKey, actor: str, action: str) -> None:
+    AuditEntry.objects.create(tenant_id=key.tenant_id, actor=actor, action=action, subject=str(key)[:300])

@@ -7,10 +7,11 @@ statement of accept looks again, so that it never stores a mail for one.
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 from rest_framework.authentication import BaseAuthentication
-from rest_framework.permissions import BasePermission
+from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
 from deliveries import keys
@@ -31,12 +32,12 @@ _touched: dict[Any, float] = {}
 
 
 def caller_of(secret: str) -> Caller:
-    """The caller behind a key's plain text; KeyRefused when it is unknown or revoked."""
+    """The caller behind a key's plain text; KeyRefused when it is unknown, revoked or past its end."""
     if not secret or len(secret) > _LONGEST:
         raise _unknown()
     now = time.monotonic()
     digest = keys.hash_of(secret)
-    if (held := _callers.get(digest)) and held[1] > now:
+    if (held := _callers.get(digest)) and held[1] > now and not _ended(held[0]):
         return held[0]
     caller = keys.find(secret)
     if caller is None:
@@ -58,15 +59,25 @@ def forget() -> None:
     _touched.clear()
 
 
+def _ended(caller: Caller) -> bool:
+    return caller.expires_at is not None and caller.expires_at <= datetime.now(UTC)
+
+
 def _unknown() -> KeyRefused:
-    return KeyRefused("invalid_api_key", "This API key is unknown or was revoked; make a new one in the panel.", 403)
+    words = "This API key is unknown, expired or was revoked; make a new one in the panel."
+    return KeyRefused("invalid_api_key", words, 403)
 
 
 class KeyAuthentication(BaseAuthentication):
     """RFC 6750 §2.1. Raises KeyRefused, so that a missing and a wrong key are told apart."""
 
     def authenticate(self, request: Request) -> tuple[Caller, None]:
-        return caller_of(self.secret_of(request)), None
+        caller = caller_of(self.secret_of(request))
+        if not caller.admits(address := keys.address_of(request.META)):
+            # whoever holds the secret may know from where we saw it: it tells what to put on the list
+            words = f"This API key may not be used from {address or 'an unknown address'}; add it to ip_allow."
+            raise KeyRefused("restricted_api_key", words, 403)
+        return caller, None
 
     def secret_of(self, request: Request) -> str:
         """The key's plain text, where this door expects it."""
@@ -81,10 +92,17 @@ class KeyAuthentication(BaseAuthentication):
 
 
 class HasKey(BasePermission):
-    """A key for sending opens only what a view names in `open_to_sending` (HTTP methods)."""
+    """A key for sending opens only what a view names in `open_to_sending`; one for reading all that changes nothing
+    and tells no secret."""
 
     def has_permission(self, request: Request, view: Any) -> bool:
         caller: Caller = request.user  # type: ignore[assignment]
-        if caller.scope == ApiKey.Scope.FULL or request.method in getattr(view, "open_to_sending", ()):
+        if caller.scope == ApiKey.Scope.FULL:
             return True
-        raise KeyRefused("restricted_api_key", "This API key may only send; use one with full access.", 401)
+        if caller.scope == ApiKey.Scope.SENDING:
+            if request.method in getattr(view, "open_to_sending", ()):
+                return True
+            raise KeyRefused("restricted_api_key", "This API key may only send; use one with full access.", 401)
+        if request.method in SAFE_METHODS and not getattr(view, "tells_secrets", False):
+            return True
+        raise KeyRefused("restricted_api_key", "This API key may only read; use one with full access.", 401)

@@ -32,6 +32,8 @@ class View(APIView):
     http_method_names = ["get", "head", "post", "put", "patch", "delete"]
     #: methods that a key of scope sending_access may use
     open_to_sending: tuple[str, ...] = ()
+    #: what it shows is closed to a key of scope read_access
+    tells_secrets = False
 
     def caller(self) -> Caller:
         caller: Caller = self.request.user  # type: ignore[assignment]

@@ -6,7 +6,7 @@ from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
 
-from mailapi.views import docs, domains, emails, events, health, receiving, suppressions, templates, webhooks
+from mailapi.views import api_keys, docs, domains, emails, events, health, receiving, suppressions, templates, webhooks
 
 urlpatterns = [
     path("admin/", admin.site.urls),
@@ -34,6 +34,8 @@ urlpatterns = [
     path("domains/<str:domain_id>", domains.Domain.as_view()),
     path("domains/<str:domain_id>/verify", domains.Verify.as_view()),
     path("domains/<str:domain_id>/dkim/rotate", domains.Rotate.as_view()),
+    path("api-keys", api_keys.ApiKeys.as_view()),
+    path("api-keys/<str:key_id>", api_keys.ApiKey.as_view()),
     path("suppressions", suppressions.Suppressions.as_view()),
     path("suppressions/batch/add", suppressions.AddMany.as_view()),
     path("suppressions/batch/remove", suppressions.RemoveMany.as_view()),

@@ -38,20 +38,28 @@ _TRIES = 4
 def accept(secret_hash: bytes, drafts: Sequence[Draft], idempotency: Idempotency | None = None) -> Accepted:
     """Store `drafts`, all or none, and ring the bell.
 
-    Raises KeyRefused (unknown, revoked or suspended meanwhile), BadInput (a sender domain that is not the tenant's or
-    not verified) and Conflict (idempotency key in use or used for another body); then nothing was stored.
+    Raises KeyRefused (unknown, revoked, expired or suspended meanwhile; a test key without a lab), BadInput (a sender
+    domain that is not the tenant's or not verified, or not the key's) and Conflict (idempotency key in use or used for
+    another body); then nothing was stored.
     """
     ids = tuple(uuid7() for _ in drafts)
     params = columns(secret_hash, ids, drafts, idempotency)
     row = _execute(params)
     if not row["key_ok"]:
-        raise KeyRefused("invalid_api_key", "This API key is unknown or was revoked.", 403)
+        raise KeyRefused("invalid_api_key", "This API key is unknown, expired or was revoked, or may only read.", 403)
     if row["suspended"]:
         raise KeyRefused(
             "account_suspended", "This account is suspended; nothing is accepted until it is released.", 403
         )
+    if row["labless"]:
+        raise KeyRefused(
+            "restricted_api_key",
+            "This is a test key, whose mail goes to the receiver lab, and this installation has none (SANDBOX_SMTP); "
+            "send with another key.",
+            403,
+        )
     if row["refused"]:
-        raise BadInput(_domain_faults(drafts, set(row["refused"])), http_status=403)
+        raise BadInput(_domain_faults(drafts, set(row["refused"]), row["domain_id"] is not None), http_status=403)
     if not row["stored"]:
         assert idempotency is not None  # the only check left
         return _replay(row["tenant_id"], idempotency)
@@ -95,13 +103,14 @@ def _replay(tenant_id: UUID, idempotency: Idempotency) -> Accepted:
     return Accepted(tuple(UUID(i) for i in answer["ids"]), replayed=True)
 
 
-def _domain_faults(drafts: Sequence[Draft], refused: set[str]) -> list[Fault]:
+def _domain_faults(drafts: Sequence[Draft], refused: set[str], restricted: bool) -> list[Fault]:
+    also = " This API key is restricted to one domain: send from that one." if restricted else ""
     return [
         Fault(
             "from",
             "domain_not_verified",
             f"The domain {draft.sender.domain} is not verified for this account, or is suspended; add it, publish its "
-            "DNS records and verify it, or send from a verified domain.",
+            f"DNS records and verify it, or send from a verified domain.{also}",
             index if len(drafts) > 1 else None,
         )
         for index, draft in enumerate(drafts)

@@ -64,6 +64,7 @@ def columns(
             p["a_cid"].append(attachment.content_id)
             p["a_content"].append(attachment.content)
     p["secret_hash"] = secret_hash
+    p["lab"] = settings.SANDBOX_SMTP is not None
     p["max_age_s"] = settings.RETRY.max_age_s
     p["idem_id"] = uuid7()
     p["idem_endpoint"] = idempotency.endpoint if idempotency else None

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from deliveries import queue
+from deliveries.models import ApiKey
+from deliveries.routing.static import SANDBOX_SITE
 from deliveries.states import EventType, Status
 
 STATEMENT = f"""
 WITH api AS (
-    SELECT k.id, k.tenant_id, t.suspended_at
+    SELECT k.id, k.tenant_id, k.domain_id, k.test, t.suspended_at, k.test AND NOT %(lab)s::bool AS labless
       FROM api_key k JOIN tenant t ON t.id = k.tenant_id
      WHERE k.secret_hash = %(secret_hash)s AND k.revoked_at IS NULL AND k.suspended_at IS NULL
+       AND k.scope <> '{ApiKey.Scope.READING}' AND (k.expires_at IS NULL OR k.expires_at > now())
 ), asked AS (
     SELECT * FROM unnest(
         %(m_id)s::uuid[], %(m_domain)s::text[], %(m_message_id)s::text[], %(m_from)s::text[], %(m_to)s::text[],
@@ -21,11 +24,12 @@ WITH api AS (
            files, scheduled_at, deliver_before, html, text, headers, raw)
 ), owned AS (
     SELECT d.id, d.name FROM sending_domain d, api
-     WHERE d.tenant_id = api.tenant_id AND d.verified_at IS NOT NULL AND d.suspended_at IS NULL
-       AND d.name = ANY (%(m_domain)s::text[])
+     WHERE d.tenant_id = api.tenant_id AND d.suspended_at IS NULL AND (d.verified_at IS NOT NULL OR api.test)
+       AND (api.domain_id IS NULL OR d.id = api.domain_id) AND d.name = ANY (%(m_domain)s::text[])
 ), checked AS (
     SELECT api.* FROM api
-     WHERE suspended_at IS NULL AND NOT EXISTS (SELECT FROM asked WHERE domain NOT IN (SELECT name FROM owned))
+     WHERE suspended_at IS NULL AND NOT labless
+       AND NOT EXISTS (SELECT FROM asked WHERE domain NOT IN (SELECT name FROM owned))
 ), idem AS (
     -- waits for a concurrent request with the same key, at most lock_timeout
     INSERT INTO idempotency_key (id, tenant_id, endpoint, key, body_hash, answer, created_at)
@@ -37,7 +41,8 @@ WITH api AS (
 ), go AS (
     SELECT * FROM checked WHERE %(idem_key)s::text IS NULL OR EXISTS (SELECT FROM idem)
 ), path AS (
-    SELECT p.id, p.message, p.position, p.field, p.recipient, p.event, coalesce(mx.site, p.destination) AS destination,
+    SELECT p.id, p.message, p.position, p.field, p.recipient, p.event,
+           CASE WHEN go.test THEN '{SANDBOX_SITE}' ELSE coalesce(mx.site, p.destination) END AS destination,
            go.tenant_id, m.lane, m.size, greatest(m.scheduled_at, now()) AS due_at,
            coalesce(m.deliver_before, greatest(m.scheduled_at, now()) + make_interval(secs => %(max_age_s)s))
                AS expires_at,
@@ -106,6 +111,8 @@ WITH api AS (
 SELECT EXISTS (SELECT FROM api) AS key_ok,
        (SELECT tenant_id FROM api) AS tenant_id,
        EXISTS (SELECT FROM api WHERE suspended_at IS NOT NULL) AS suspended,
+       EXISTS (SELECT FROM api WHERE labless) AS labless,
+       (SELECT domain_id FROM api) AS domain_id,
        ARRAY(SELECT DISTINCT domain FROM asked, api WHERE domain NOT IN (SELECT name FROM owned)) AS refused,
        EXISTS (SELECT FROM go) AS stored
 """

@@ -23,7 +23,7 @@ from django.utils import timezone
 from django.utils.http import url_has_allowed_host_and_scheme, urlencode
 from django.views.decorators.cache import never_cache
 
-from deliveries import logins
+from deliveries import keys, logins
 from deliveries.models import User
 
 #: addresses of the panel that a person reaches without the second factor
@@ -31,17 +31,9 @@ _OPEN = {"login", "logout", "jsi18n", "second_factor", "second_factor_new"}
 
 
 def client_ip(request: HttpRequest) -> str:
-    """Who is counted: the address that the outermost of our own PROXIES saw; of IPv6 its /64, which one host has.
-
-    X-Forwarded-For is read from its end: what stands further left was written by the client.
-    """
-    found = request.META.get("REMOTE_ADDR", "")
-    if settings.PROXIES:
-        hops = [h.strip() for h in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",") if h.strip()]
-        if hops:
-            found = hops[-min(settings.PROXIES, len(hops))]
+    """Who is counted: the address that the outermost of our own PROXIES saw; of IPv6 its /64, which one host has."""
     try:
-        address = ipaddress.ip_address(found.strip("[]"))
+        address = ipaddress.ip_address(keys.address_of(request.META))
     except ValueError:
         return "0.0.0.0"  # noqa: S104  a name for "nobody knows", which is counted like any other
     if isinstance(address, ipaddress.IPv6Address):

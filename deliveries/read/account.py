@@ -1,4 +1,4 @@
-"""What a tenant has: webhook endpoints, suppressed addresses, as Resend's API shows them."""
+"""What a tenant has: API keys, webhook endpoints, suppressed addresses, as Resend's API shows them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uuid import UUID
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from deliveries.models import Suppression, WebhookEndpoint
+from deliveries.models import ApiKey, Suppression, WebhookEndpoint
 from deliveries.read.emails import iso, keyset
 
 Page = tuple[list[dict[str, Any]], bool]
@@ -55,6 +55,27 @@ def _suppression(row: Suppression) -> dict[str, Any]:
         "detail": row.detail,
         "expires_at": iso(row.expires_at),
     }
+
+
+def api_keys(tenant_id: UUID, limit: int, after: UUID | None, before: UUID | None) -> Page:
+    """Keys that are not revoked; their secrets nobody knows."""
+    rows, more = keyset(ApiKey.objects.filter(tenant_id=tenant_id, revoked_at=None), limit, after, before)
+    return [
+        {
+            "id": str(row.id),
+            "name": row.name,
+            "created_at": iso(row.created_at),
+            "last_used_at": iso(row.last_used_at),
+            "permission": row.scope,
+            "domain_id": str(row.domain_id) if row.domain_id else None,
+            "prefix": row.prefix,
+            "ip_allow": row.networks,
+            "test": row.test,
+            "expires_at": iso(row.expires_at),
+            "suspended": row.suspended_at is not None,
+        }
+        for row in rows
+    ], more
 
 
 def webhooks(tenant_id: UUID, limit: int, after: UUID | None, before: UUID | None) -> Page:

@@ -46,6 +46,8 @@ class Webhooks(View):
 
 @describe_webhook
 class Webhook(View):
+    tells_secrets = True  # its signing secret
+
     def get(self, request: Request, webhook_id: str) -> HttpResponse:
         return found(read.webhook(self.caller().tenant_id, path_id(webhook_id)))
 

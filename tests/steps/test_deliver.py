@@ -17,7 +17,7 @@ from deliveries import deliver, domains, queue
 from deliveries.deliver import jobs
 from deliveries.deliver.sweep import sweep
 from deliveries.mime import verp
-from deliveries.models import Attempt, Delivery, MessageContent, Queued, Suppression
+from deliveries.models import ApiKey, Attempt, Delivery, MessageContent, Queued, Suppression
 from deliveries.retry import Schedule
 from deliveries.sandbox.lab import Lab
 from tests.fakes.house import build, dkim_pair
@@ -265,3 +265,16 @@ def test_a_bell_that_nobody_pumps_for_leaves_nothing_behind(lab: Lab) -> None:
     engine = deliver.engine()
     deliver.look()
     assert engine._ended.empty()
+
+
+def test_mail_of_a_test_key_ends_by_the_labs_rules_where_all_other_mail_goes_out(lab: Lab, settings) -> None:
+    settings.MAIL_ROUTE, settings.DNS_NAMESERVERS = "mx", (("127.0.0.1", 9),)  # nothing else could be found
+    house = build()
+    ApiKey.objects.filter(id=house.key.id).update(test=True)
+    (delivery,) = house.send("ann@somebody.example")
+    with fresh_pump():
+        deliver.run()
+    delivery.refresh_from_db()
+    # the lab answers for its own domain alone
+    assert (delivery.status, delivery.host, delivery.category) == ("bounced", "127.0.0.1", "relay_denied")
+    assert not Suppression.objects.filter(tenant=house.tenant).exists()

@@ -1,0 +1,168 @@
+"""Shapes of /api-keys: what is asked, what is answered, and their description."""
+
+from __future__ import annotations
+
+import ipaddress
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
+from pydantic import AfterValidator, Field, PlainValidator, StrictBool, ValidationError, WithJsonSchema
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from deliveries.errors import Fault
+from mailapi.schemas.answers import Answer
+from mailapi.schemas.faults import Shape, fault
+from mailapi.schemas.openapi import _answers as answers
+from mailapi.schemas.openapi import _list as listing
+from mailapi.schemas.times import _iso as moment_of
+
+MOST_NETWORKS = 50
+Permission = Literal["full_access", "sending_access", "read_access"]
+
+
+def _name(value: str) -> str:
+    if not value.strip() or not value.isprintable():
+        raise fault("invalid_parameter", "Must be one line of text that tells what the key is for.")
+    return value.strip()
+
+
+def _network(value: Any) -> str:
+    try:
+        return str(ipaddress.ip_network(value.strip() if isinstance(value, str) else ""))
+    except ValueError as e:
+        why = "has bits below its mask" if "host bits" in str(e) else "is neither an address nor a network"
+        raise fault("invalid_network", f"This {why}; write 203.0.113.7, 203.0.113.0/24 or 2001:db8::/32.") from None
+
+
+def _networks(value: Any) -> list[str]:
+    if not isinstance(value, list):
+        raise fault("wrong_type", "Must be a list.")
+    if len(value) > MOST_NETWORKS:
+        raise fault("too_many", f"Has {len(value)} elements; {MOST_NETWORKS} are allowed.")
+    found, wrong = [], []
+    for i, text in enumerate(value):
+        try:
+            found.append(_network(text))
+        except PydanticCustomError as e:
+            wrong.append(InitErrorDetails(type=e, loc=(i,), input=None))
+    if wrong:
+        raise ValidationError.from_exception_data("ip_allow", wrong)
+    return list(dict.fromkeys(found))
+
+
+def _end(value: Any) -> datetime:
+    if not isinstance(value, str):
+        raise fault("wrong_type", "Must be a string such as 2030-01-31T09:00:00Z.")
+    moment = moment_of(value)
+    if moment <= datetime.now(UTC):
+        raise fault("invalid_time", "That time has passed; leave it out for a key without end.")
+    return moment
+
+
+def _domain_id(value: Any) -> UUID:
+    try:
+        return UUID(value)
+    except (ValueError, TypeError, AttributeError):
+        raise fault("invalid_id", "Must be the id of a domain, a UUID.") from None
+
+
+_Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_name)]
+_DomainId = Annotated[UUID, PlainValidator(_domain_id), WithJsonSchema({"type": "string", "format": "uuid"})]
+_End = Annotated[datetime, PlainValidator(_end), WithJsonSchema({"type": "string", "format": "date-time"})]
+_Networks = Annotated[
+    list[str],
+    PlainValidator(_networks),
+    WithJsonSchema({"type": "array", "items": {"type": "string"}, "maxItems": MOST_NETWORKS}),
+]
+
+
+class CreateApiKey(Shape):
+    """A key, and what it may do."""
+
+    name: _Name
+    permission: Permission = Field(
+        default="full_access", description="read_access: GET alone, and no signing secrets (ours)."
+    )
+    domain_id: _DomainId | None = Field(
+        default=None, description="Sends from this domain only; goes with sending_access."
+    )
+    ip_allow: _Networks = Field(default=[], description="Addresses and networks it may be used from; empty: all.")
+    expires_at: _End | None = Field(default=None, description="Refused from then on.")
+    test: StrictBool = Field(
+        default=False,
+        description="`re_test_…`: what it sends goes to the receiver lab, whatever the recipient; no domain has to be "
+        "verified.",
+    )
+
+
+class UpdateApiKey(Shape):
+    """What is not there stays as it is."""
+
+    name: _Name | None = None
+    ip_allow: _Networks | None = None
+
+
+def across_fields(data: dict[str, Any]) -> list[Fault]:
+    if data.get("domain_id") is not None and data.get("permission") != "sending_access":
+        return [Fault("domain_id", "invalid_parameter", "Goes with permission sending_access.")]
+    return []
+
+
+class ApiKeyCreated(Answer):
+    id: str
+    token: str = Field(description="Shown this once; only its hash is kept.")
+
+
+class ApiKeyLine(Answer):
+    id: str
+    name: str
+    created_at: str
+    last_used_at: str | None = Field(description="To a minute.")
+    permission: Permission
+    domain_id: str | None
+    prefix: str = Field(description="How the key begins.")
+    ip_allow: list[str]
+    test: bool
+    expires_at: str | None
+    suspended: bool = Field(description="By the operator: refused, and its mail held, until released.")
+
+
+class ApiKeyList(Answer):
+    object: Literal["list"]
+    has_more: bool
+    data: list[ApiKeyLine]
+
+
+class ApiKeyChanged(Answer):
+    object: Literal["api_key"]
+    id: str
+
+
+class ApiKeyDeleted(ApiKeyChanged):
+    deleted: Literal[True]
+
+
+_KEY_ID = OpenApiParameter("key_id", OpenApiTypes.UUID, OpenApiParameter.PATH)
+_TAG = ["api-keys"]
+describe_api_keys = extend_schema_view(
+    get=listing("API keys", "listApiKeys", ApiKeyList, "api-keys"),
+    post=extend_schema(
+        operation_id="createApiKey", summary="Make an API key", tags=_TAG, request=CreateApiKey,
+        responses=answers(ApiKeyCreated, 400, 413, 422, status=201),
+        description="It can do no more than the key that makes it: networks, end and test are handed on.",
+    ),
+)  # fmt: skip
+describe_api_key = extend_schema_view(
+    patch=extend_schema(
+        operation_id="updateApiKey", summary="Rename an API key, or change from where it is used", tags=_TAG,
+        request=UpdateApiKey, parameters=[_KEY_ID], responses=answers(ApiKeyChanged, 400, 404, 413, 422),
+    ),
+    delete=extend_schema(
+        operation_id="deleteApiKey", summary="Revoke an API key", tags=_TAG, request=None, parameters=[_KEY_ID],
+        responses=answers(ApiKeyDeleted, 404),
+        description="It sends nothing from this moment on, and is refused everywhere within five seconds.",
+    ),
+)  # fmt: skip
