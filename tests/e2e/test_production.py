@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import smtplib
+import ssl
 import subprocess
 from collections.abc import Iterator
+from email.message import EmailMessage
 
 import pytest
 
@@ -44,6 +47,21 @@ def test_an_sdk_sends_over_https_and_the_mail_goes_its_way(deployment: Deploymen
     def status(who: str) -> str:
         return town.sql("SELECT status FROM delivery WHERE message_id = %s", ids[who])[0][0]
 
+    letter = EmailMessage()
+    letter["From"], letter["To"], letter["Subject"] = town.sender, "delivered@simulator.test", "Over SMTP"
+    letter.set_content("It works.")
+    trust = ssl.create_default_context(cafile=str(town.authority))
+    with smtplib.SMTP("localhost", town.submission_port, timeout=60) as client:
+        client.starttls(context=trust)  # the certificate that Caddy serves with
+        client.login("api", town.key)
+        client.send_message(letter)
+    with smtplib.SMTP_SSL("localhost", town.submissions_port, timeout=60, context=trust) as client:
+        client.login("api", town.key)
+        client.send_message(letter)
+    by_smtp = (
+        "SELECT count(*) FROM delivery d JOIN message m ON m.id = d.message_id WHERE m.subject = %s AND status = %s"
+    )
+    town.until(lambda: town.sql(by_smtp, "Over SMTP", "delivered")[0][0] == 2, "both submitted mails are delivered")
     for who in ids:
         town.until(lambda who=who: status(who) == who, f"the mail to {who}@ is {who}")
     assert town.sql("SHOW server_version_num")[0][0].startswith("15")

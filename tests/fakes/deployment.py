@@ -98,20 +98,27 @@ class Deployment(Town):
             "PYTHONUNBUFFERED": "1",
             "LEASE_S": "10",
         }  # fmt: skip
+        certificates = self.folder / "caddy" / "caddy" / "certificates" / "local"
+        self.certificate = certificates / "localhost" / "localhost.crt"
+        self.submission_port, self.submissions_port = free_port(), free_port()
+        self.for_smtpd = {
+            "SMTPD_SUBMISSION": f"127.0.0.1:{self.submission_port}",
+            "SMTPD_SUBMISSIONS": f"127.0.0.1:{self.submissions_port}",
+            "SMTPD_CERT_FILE": str(self.certificate),
+            "SMTPD_KEY_FILE": str(self.certificate.with_suffix(".key")),
+        }
+        assert set(self.for_smtpd) < set(self.services["smtpd"]["environment"])
 
     def place_of_postgres(self) -> postgres.Place:
         (self.folder / "postgres").parent.mkdir(exist_ok=True)
         return postgres.Place(POSTGRES_15, self.folder / "postgres", postgres.unprivileged())
-
-    def build(self) -> None:
-        super().build()
-        self.until(self.authority.exists, "Caddy made its authority")
 
     def before_the_parts(self) -> None:
         if self.broker == "rabbitmq":
             self.start("rabbitmq")
             self.until(lambda: self.answers(self.amqp_port), "RabbitMQ", 240)
         self.start("caddy")
+        self.until(self.certificate.exists, "Caddy made its certificates")
 
     def _command(self, name: str) -> tuple[tuple[str, ...], str]:
         match name:
@@ -134,7 +141,10 @@ class Deployment(Town):
                 return super()._command(name)
         service = name.rstrip("0123456789")
         words = self.services[service]["command"]
-        extra = {"web": [f"WEB_LISTEN=127.0.0.1:{self.web_port}"]}.get(service, [])
+        extra = {
+            "web": [f"WEB_LISTEN=127.0.0.1:{self.web_port}"],
+            "smtpd": [f"{name}={value}" for name, value in self.for_smtpd.items()],
+        }.get(service, [])
         extra += [f"PART_NAME={name}", f"BEAT_SCHEDULE={self.folder / 'beat'}"]
         return ("env", *extra, PYTHON, str(ROOT / "manage.py"), *words), service
 
