@@ -78,12 +78,16 @@ class Alone:
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A destination that is due. `limit` is this process' part of its site's places, in transactions."""
+    """A destination that is due. `limit` is this process' part of its site's places, in transactions.
+
+    `proven`: its site was known to answer; `met`: it was asked before, whatever it did.
+    """
 
     id: int
     lane: int
     name: str
     proven: bool
+    met: bool
     limit: int
 
 
@@ -110,15 +114,16 @@ def claim(
     """Lease up to `free` due rows of at most `octets` in all (at least one row where any is due).
 
     `in_flight` is this process' transactions per destination name; a destination is given no more than its
-    places. Lanes go in order; within a lane destinations share evenly, and tenants within each. `unproven` bounds
-    what goes to sites that have not shown that they answer (None: `free` does), `urgent` are further places that
-    only Lane.HIGH may take.
+    places. Lanes go in order; within a lane destinations share evenly, and tenants within each. Sites that have not
+    shown that they answer have `unproven` places beside the free ones (None: as many as `free`); those that were asked
+    before and did not take half of them at most, so that nobody who was never asked waits for tar-pits. `urgent` are
+    further places that only Lane.HIGH may take.
     """
-    if free + urgent <= 0 or octets <= 0:
+    unproven = free if unproven is None else unproven
+    if max(free + urgent, unproven) <= 0 or octets <= 0:
         return Claim((), False)
-    unproven = free if unproven is None else min(free, unproven)
     candidates = _candidates(in_flight, unproven, shaper)
-    wants = _share(candidates, free, urgent, unproven, in_flight)
+    wants = _share(candidates, max(free, -urgent), urgent, unproven, in_flight)
     granted = _within_rates(wants, shaper)
     if not granted:
         return Claim((), False)
@@ -129,7 +134,8 @@ def claim(
         if short:
             _settle(short)
     _give_back(granted, taken, shaper)
-    return Claim(tuple(rows), len(rows) >= free > 0 or len(candidates) >= _CANDIDATES)
+    full = sum(row.proven for row in rows) >= free > 0 or sum(not row.proven for row in rows) >= unproven > 0
+    return Claim(tuple(rows), full or len(candidates) >= _CANDIDATES)
 
 
 def _candidates(in_flight: Mapping[str, int], unproven: int, shaper: Shaper) -> list[_Candidate]:
@@ -138,16 +144,18 @@ def _candidates(in_flight: Mapping[str, int], unproven: int, shaper: Shaper) -> 
         _limits.clear()
     found, behind = [], []
     # a claim looks at few unproven ones, so that they never crowd out the others
-    for due in execute(_DUE_DESTINATIONS, {"full": full, "most": _CANDIDATES, "unproven": max(unproven, 0)}):
+    looks = _CANDIDATES // 2 if unproven > 0 else 0
+    for due in execute(_DUE_DESTINATIONS, {"full": full, "most": _CANDIDATES, "unproven": looks}):
         if due["rests"] or due["site_proven"] not in (None, due["proven"]):
             behind.append(due["id"])
         if not due["rests"]:
             name, places = due["name"], due["places"]
+            met = places is not None
             if places is None:
                 # who was never met is asked by one mail first: a tar-pit holds one place, not all of them
                 places = profile_of(name).start if due["proven"] else 1
             _limits[name] = limit = shaper.share(name, places)
-            found.append(_Candidate(due["id"], due["lane"], name, due["proven"], limit))
+            found.append(_Candidate(due["id"], due["lane"], name, due["proven"], met, limit))
     if behind:
         _catch_up(behind)
     return found
@@ -159,19 +167,24 @@ def _share(
     """How many for each destination with a free place, by lane, evenly within a lane."""
     used = dict(in_flight)
     wants = []
+    again = unproven // 2  # of the places of the unproven, for those that were met
     for lane in sorted({c.lane for c in candidates}):
-        mates = [c for c in candidates if c.lane == lane]
+        mates = [c for c in candidates if c.lane == lane and c.proven]
         left = free + urgent if lane == Lane.HIGH else free
         for mates_left, c in zip(range(len(mates), 0, -1), mates, strict=True):
             want = min(_roof(lane, c.limit) - used.get(c.name, 0), -(-left // mates_left))
-            if not c.proven:
-                want = min(want, unproven)
             if want > 0:
                 wants.append((c, want))
                 used[c.name] = used.get(c.name, 0) + want
                 left -= want
-                unproven -= 0 if c.proven else want
         free = min(free, left)
+        for c in sorted((c for c in candidates if c.lane == lane and not c.proven), key=lambda c: c.met):
+            want = min(_roof(lane, c.limit) - used.get(c.name, 0), unproven, again if c.met else 1)
+            if want > 0:
+                wants.append((c, want))
+                used[c.name] = used.get(c.name, 0) + want
+                unproven -= want
+                again -= want if c.met else 0
     return wants
 
 

@@ -38,8 +38,10 @@ FEW = 8
 POLL_S = 0.02
 #: Postgres is away: how often it is asked whether it is back
 AWAY_S = 0.5
-#: transactions that only wait (tar-pits), in multiples of IN_FLIGHT: each costs a socket and little else
-DAWDLERS = 4
+#: transactions that only wait, or may turn out to (tar-pits), in multiples of IN_FLIGHT: a socket each, and little else
+WAITING = 10
+#: sites not known to answer that are asked in one round: their look-ups and handshakes hold up whoever is busy
+NEW_AT_ONCE = 25
 
 _lock = threading.Lock()
 _engine: Engine | None = None
@@ -133,16 +135,15 @@ class Pump:
             self._begin(claim.rows)
 
     def _ask(self) -> queue.Claim:
-        """Whoever only waits holds no place of others; who may turn out to, half of the places at most."""
+        """Whoever only waits, or may turn out to, holds no place and no octet of others."""
         crowd, places = self.engine.crowd(), settings.IN_FLIGHT
-        waiting = max(0, min(DAWDLERS * places, self.engine.most_sockets - places))
-        free = places - (crowd.all - min(crowd.dawdling, waiting))
+        most = max(0, min(WAITING * places, self.engine.most_sockets - places))
         return queue.claim(
             self.engine.lease_id,
-            free,
-            queue.MAX_OCTETS - self.engine.octets,
+            places - crowd.busy - max(0, crowd.waiting - most),
+            queue.MAX_OCTETS - (self.engine.octets - min(crowd.waiting_octets, queue.MAX_OCTETS)),
             self.engine.by_destination(),
-            unproven=max(0, min(-(-places // 2) - crowd.new, waiting - crowd.dawdling)),
+            unproven=max(0, min(NEW_AT_ONCE, most - crowd.waiting)),
             urgent=-(-places // 10),
             shaper=self.engine.shaping,
         )

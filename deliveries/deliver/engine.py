@@ -68,11 +68,11 @@ Ended = Result | Released | Moved
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """What is in flight. `dawdling`: for longer than seconds. `new`: others, to sites not known to answer."""
+    """What is in flight. `waiting`: for longer than seconds, or to sites not known to answer; `busy`: the others."""
 
-    all: int
-    dawdling: int
-    new: int
+    busy: int
+    waiting: int
+    waiting_octets: int
 
 
 @dataclass(slots=True, eq=False)
@@ -150,9 +150,8 @@ class Engine:
 
     def crowd(self) -> Crowd:
         before = time.monotonic() - _DAWDLES_S
-        dawdling = sum(1 for running in self._running.values() if running.since < before)
-        new = sum(1 for running in self._running.values() if running.since >= before and not running.job.proven)
-        return Crowd(len(self._running), dawdling, new)
+        waiting = [r.job.size for r in self._running.values() if r.since < before or not r.job.proven]
+        return Crowd(len(self._running) - len(waiting), len(waiting), sum(waiting))
 
     def by_destination(self) -> Counter[str]:
         return self._destinations.copy()
