@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import time
 from datetime import datetime, timedelta
-from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -129,7 +128,7 @@ def _named(forward_path: str, report: Report, received_at: datetime) -> tuple[UU
         if token is None:
             continue
         try:
-            return verp.read(_keys(settings.VERP_KEYS), token, received_at, grace), ""
+            return verp.read(verp.keys_of(settings.VERP_KEYS), token, received_at, grace), ""
         except TokenError as e:
             whys.append(f"the token in the {where} is {e}")
     return None, ("; ".join(whys) or "no token of ours").capitalize() + "."
@@ -155,11 +154,6 @@ def _refused(report: Report) -> Refused:
 def is_role(address: str) -> bool:
     """postmaster@ and abuse@, at any domain or none (RFC 5321 §4.5.1, RFC 2142)."""
     return address.partition("@")[0].lower() in ROLES
-
-
-@lru_cache(maxsize=4)
-def _keys(text: str) -> verp.Keys:
-    return verp.Keys.parse(text)
 
 
 def _one(statement: str, params: dict[str, Any]) -> dict[str, Any]:

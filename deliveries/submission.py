@@ -1,6 +1,6 @@
 """Submission (RFC 6409): a mail that came over SMTP, with an API key for its password, becomes a Draft like any other.
 
-    login(password)     → who it is
+    login(password, …)  → who it is
     forward_path(path)  → whether it is an address at all
     take(mail)          → accept(), one commit; the id, or the refusal that the client is told
 
@@ -23,6 +23,7 @@ from deliveries.keys import Caller
 from deliveries.mime import raw
 from deliveries.mime.address import Address, parse_address
 from deliveries.mime.control import Control, read_control
+from deliveries.models import ApiKey
 from deliveries.models.sql import drop_broken
 from deliveries.smtp.listener import Received, Refusal
 
@@ -37,8 +38,8 @@ _REPLIES = {
 }
 
 
-def login(password: str) -> Caller | None:
-    """The caller behind an API key; None when it is unknown, revoked or suspended."""
+def login(password: str, peer: str) -> Caller | None:
+    """The caller behind an API key; None when it is unknown, over, suspended, for reading only, or not for `peer`."""
     if not password or len(password) > _LONGEST_KEY:
         return None
     try:
@@ -48,8 +49,9 @@ def login(password: str) -> Caller | None:
         connection.close()
         drop_broken()
         caller = keys.find(password)
-    if caller is not None:
-        keys.touch(caller.key_id)
+    if caller is None or caller.scope == ApiKey.Scope.READING or not caller.admits(peer):
+        return None
+    keys.touch(caller.key_id)
     return caller
 
 
@@ -88,6 +90,7 @@ def _fields(control: Control) -> dict[str, object]:
         "stream": control.stream,
         "scheduled_at": control.scheduled_at,
         "deliver_before": control.deliver_before,
+        "unsubscribe": control.unsubscribe,
     }
     return {name: value for name, value in asked.items() if value}
 
@@ -96,7 +99,16 @@ def _once(control: Control, whole: raw.Raw, envelope: Sequence[Address]) -> Idem
     if control.idempotency_key is None:
         return None
     recipients = "\0".join(sorted(a.addr_spec for a in envelope))
-    asked = repr((control.tags, control.metadata, control.stream, control.scheduled_at, control.deliver_before))
+    asked = repr(
+        (
+            control.tags,
+            control.metadata,
+            control.stream,
+            control.scheduled_at,
+            control.deliver_before,
+            control.unsubscribe,
+        )
+    )
     digest = hashlib.sha256(whole.same + f"\0{recipients}\0{asked}".encode()).digest()
     return Idempotency("smtp", control.idempotency_key, digest)
 

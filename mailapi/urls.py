@@ -6,7 +6,19 @@ from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
 
-from mailapi.views import api_keys, docs, domains, emails, events, health, receiving, suppressions, templates, webhooks
+from mailapi.views import (
+    api_keys,
+    docs,
+    domains,
+    emails,
+    events,
+    health,
+    links,
+    receiving,
+    suppressions,
+    templates,
+    webhooks,
+)
 
 urlpatterns = [
     path("admin/", admin.site.urls),
@@ -47,6 +59,9 @@ urlpatterns = [
     path("templates/<str:template_id>/publish", templates.Publish.as_view()),
     path("templates/<str:template_id>/duplicate", templates.Duplicate.as_view()),
     path("templates/<str:template_id>/preview", templates.Preview.as_view()),
+    path("o/<str:token>", links.opened),
+    path("c/<str:token>", links.clicked),
+    path("u/<str:token>", links.leave),
     path("health/live", health.Live.as_view()),
     path("health/ready", health.Ready.as_view()),
     path("openapi.json", docs.openapi, name="openapi"),

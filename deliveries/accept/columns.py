@@ -22,7 +22,7 @@ def columns(
     """Columns as arrays: m_* a mail each, d_* a forward-path each, a_* an attachment each."""
     names = (
         "m_id m_domain m_message_id m_from m_to m_cc m_bcc m_reply_to m_subject m_tags m_metadata m_stream m_lane "
-        "m_size m_files m_scheduled m_before m_html m_text m_headers m_raw d_id d_message d_position d_field "
+        "m_size m_files m_scheduled m_before m_html m_text m_headers m_raw m_leave d_id d_message d_position d_field "
         "d_recipient d_address d_destination d_event a_id a_message a_position a_name a_type a_cid a_content"
     ).split()
     p: dict[str, Any] = {name: [] for name in names}
@@ -46,6 +46,7 @@ def columns(
         p["m_text"].append(draft.text)
         p["m_headers"].append(json.dumps(draft.headers))
         p["m_raw"].append(draft.raw)
+        p["m_leave"].append(draft.unsubscribe)
         for position, (field, address) in enumerate(_forward_paths(draft)):
             p["d_id"].append(uuid7())
             p["d_message"].append(message_id)

@@ -40,6 +40,7 @@ class Draft:
     deliver_before: datetime | None = None
     raw: bytes | None = None
     envelope: tuple[Address, ...] = ()
+    unsubscribe: bool = False  #: one click ends the stream for the recipient (RFC 8058)
 
 
 @dataclass(frozen=True, slots=True)

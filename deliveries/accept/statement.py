@@ -19,11 +19,11 @@ WITH api AS (
         %(m_cc)s::text[], %(m_bcc)s::text[], %(m_reply_to)s::text[], %(m_subject)s::text[], %(m_tags)s::text[],
         %(m_metadata)s::text[], %(m_stream)s::text[], %(m_lane)s::int[], %(m_size)s::int[], %(m_files)s::int[],
         %(m_scheduled)s::timestamptz[], %(m_before)s::timestamptz[], %(m_html)s::text[], %(m_text)s::text[],
-        %(m_headers)s::text[], %(m_raw)s::bytea[]
+        %(m_headers)s::text[], %(m_raw)s::bytea[], %(m_leave)s::bool[]
     ) AS m(id, domain, message_id, from_header, "to", cc, bcc, reply_to, subject, tags, metadata, stream, lane, size,
-           files, scheduled_at, deliver_before, html, text, headers, raw)
+           files, scheduled_at, deliver_before, html, text, headers, raw, leave)
 ), owned AS (
-    SELECT d.id, d.name FROM sending_domain d, api
+    SELECT d.id, d.name, d.open_tracking::int + 2 * d.click_tracking::int AS tracking FROM sending_domain d, api
      WHERE d.tenant_id = api.tenant_id AND d.suspended_at IS NULL AND (d.verified_at IS NOT NULL OR api.test)
        AND (api.domain_id IS NULL OR d.id = api.domain_id) AND d.name = ANY (%(m_domain)s::text[])
 ), checked AS (
@@ -65,10 +65,10 @@ WITH api AS (
 ), message_rows AS (
     INSERT INTO message (id, tenant_id, api_key_id, domain_id, message_id, from_header, "to", cc, bcc, reply_to,
                          subject, tags, metadata, stream, lane, size, attachment_count, created_at, scheduled_at,
-                         deliver_before)
+                         deliver_before, tracking, unsubscribe)
     SELECT m.id, go.tenant_id, go.id, owned.id, m.message_id, m.from_header, m."to"::jsonb, m.cc::jsonb, m.bcc::jsonb,
            m.reply_to::jsonb, m.subject, m.tags::jsonb, m.metadata::jsonb, m.stream, m.lane, m.size, m.files, now(),
-           m.scheduled_at, m.deliver_before
+           m.scheduled_at, m.deliver_before, CASE WHEN m.html IS NULL THEN 0 ELSE owned.tracking END, m.leave
       FROM asked m JOIN owned ON owned.name = m.domain CROSS JOIN go
 ), content_rows AS (
     INSERT INTO message_content (id, html, text, headers, raw)

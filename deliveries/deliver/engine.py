@@ -293,7 +293,7 @@ class Engine:
             running.started = True
 
         async def converse(prepared: Prepared) -> tuple[Attempted, ...]:
-            octets = finish(prepared, job.token, job.sender.signer, int(time.time()))
+            octets = finish(prepared, job.token, job.sender.signer, int(time.time()), job.fields)
             envelope = Envelope(
                 reverse_path=reverse_path,
                 forward_path=job.recipient,

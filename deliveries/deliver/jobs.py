@@ -7,15 +7,15 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 from django.conf import settings
 
+from deliveries.deliver.personal import Tracked, leaving, links_url, personal, unrendered
 from deliveries.errors import ComposeError
 from deliveries.mime import raw, verp
-from deliveries.mime.compose import Attachment, Composed, Mail, compose
+from deliveries.mime.compose import Attachment, Mail, compose
 from deliveries.mime.deliverable import Prepared, prepare
 from deliveries.mime.dkim import Signer
 from deliveries.models.fields import decrypt
@@ -42,6 +42,7 @@ class Sender:
     signer: Signer | None
     bounce_domain: str
     tls: Tls = Tls.MAY  #: the least that a hop of it must offer
+    links_url: str = ""  #: its own tracking host where that is verified and served; else empty, and BASE_URL serves
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class Job:
     prepared: Prepared
     sender: Sender
     token: str
+    fields: tuple[bytes, ...] = ()  #: header fields of this delivery alone
     lab: bool = False  #: a test key sent it: to the receiver lab and nowhere else
     proven: bool = True  #: its site is known to answer
 
@@ -75,10 +77,11 @@ def load(rows: Sequence[Claimed], lease_id: UUID) -> tuple[list[Job], list[Resul
     messages = _messages({row["message_id"] for row in ready})
     senders = _senders({row["domain_id"] for row in ready if row["domain_id"]})
     nobody = Sender(None, settings.BOUNCE_DOMAIN)
-    keys = verp_keys(settings.VERP_KEYS)
+    keys = verp.keys_of(settings.VERP_KEYS)
     loaded = []
     for row in ready:
-        prepared = messages[row["message_id"]]
+        sender = senders.get(row["domain_id"], nobody)
+        prepared = personal(messages[row["message_id"]], row["id"], sender.links_url)
         if isinstance(prepared, Verdict):
             refused.append(Result(row["id"], lease_id, prepared, reason=prepared.text))
             continue
@@ -92,18 +95,14 @@ def load(rows: Sequence[Claimed], lease_id: UUID) -> tuple[list[Job], list[Resul
                 domain=row["recipient"].rpartition("@")[2],
                 size=max(claimed.size, prepared.size_octets),
                 prepared=prepared,
-                sender=senders.get(row["domain_id"], nobody),
+                sender=sender,
                 token=verp.mint(keys, row["id"], row["expires_at"] + timedelta(days=_TOKEN_DAYS)),
+                fields=leaving(prepared, row["id"], sender.links_url) if row["unsubscribe"] else (),
                 lab=bool(row["test"]),
                 proven=claimed.proven,
             )
         )
     return loaded, refused
-
-
-@lru_cache(maxsize=1)
-def verp_keys(text: str) -> verp.Keys:
-    return verp.Keys.parse(text)
 
 
 def _refusal(row: dict[str, Any]) -> tuple[Verdict, str] | None:
@@ -133,7 +132,7 @@ def _refusal(row: dict[str, Any]) -> tuple[Verdict, str] | None:
 _SUSPENDED = {"tenant": "account", "domain": "sender domain", "key": "API key"}
 
 _DELIVERIES = """
-SELECT d.id, d.recipient, d.message_id, d.expires_at, d.reply, d.enhanced, d.host, m.domain_id,
+SELECT d.id, d.recipient, d.message_id, d.expires_at, d.reply, d.enhanced, d.host, m.domain_id, m.unsubscribe,
        d.expires_at <= now() AS expired,
        t.suspended_at IS NOT NULL AS tenant_suspended, o.suspended_at IS NOT NULL AS domain_suspended,
        k.suspended_at IS NOT NULL AS key_suspended, k.test,
@@ -149,12 +148,12 @@ SELECT d.id, d.recipient, d.message_id, d.expires_at, d.reply, d.enhanced, d.hos
 
 # --- contents ---------------------------------------------------------------------------------------------------
 
-_kept: OrderedDict[UUID, Prepared] = OrderedDict()
+_kept: OrderedDict[UUID, Prepared | Tracked] = OrderedDict()
 
 
-def _messages(ids: Iterable[UUID]) -> dict[UUID, Prepared | Verdict]:
+def _messages(ids: Iterable[UUID]) -> dict[UUID, Prepared | Tracked | Verdict]:
     """Composed once per message: every retry is the same mail, so what was composed stays right."""
-    found: dict[UUID, Prepared | Verdict] = {}
+    found: dict[UUID, Prepared | Tracked | Verdict] = {}
     missing = []
     for ident in ids:
         if ident in _kept:
@@ -168,9 +167,9 @@ def _messages(ids: Iterable[UUID]) -> dict[UUID, Prepared | Verdict]:
     files = _files([row["id"] for row in rows if row["attachment_count"]])
     for row in rows:
         try:
-            found[row["id"]] = prepared = prepare(_composed(row, files.get(row["id"], ())))
+            found[row["id"]] = prepared = _prepared(row, files.get(row["id"], ()))
         except ComposeError as e:
-            found[row["id"]] = Verdict(Status.FAILED, "compose", Category.PROTOCOL, text=f"It cannot be rendered: {e}")
+            found[row["id"]] = unrendered(e)
         else:
             _kept[row["id"]] = prepared
     for ident in missing:
@@ -180,12 +179,13 @@ def _messages(ids: Iterable[UUID]) -> dict[UUID, Prepared | Verdict]:
     return found
 
 
-def _composed(row: dict[str, Any], attachments: Sequence[Attachment]) -> Composed:
+def _prepared(row: dict[str, Any], attachments: Sequence[Attachment]) -> Prepared | Tracked:
     created: datetime = row["created_at"]
     date = max(created, row["scheduled_at"] or created)
     if row["raw"] is not None:
-        return raw.composed(bytes(row["raw"]), row["message_id"], date)
-    return compose(_mail(row, date, attachments))
+        return prepare(raw.composed(bytes(row["raw"]), row["message_id"], date))
+    mail = _mail(row, date, attachments)
+    return Tracked(mail, row["tracking"], row["size"]) if row["tracking"] else prepare(compose(mail))
 
 
 def _mail(row: dict[str, Any], date: datetime, attachments: Sequence[Attachment]) -> Mail:
@@ -216,7 +216,7 @@ def _files(message_ids: Sequence[UUID]) -> dict[UUID, list[Attachment]]:
 
 _CONTENTS = """
 SELECT m.id, m.message_id, m.created_at, m.scheduled_at, m.from_header, m."to", m.cc, m.reply_to, m.subject,
-       m.attachment_count, c.html, c.text, c.headers, c.raw
+       m.attachment_count, m.tracking, m.size, c.html, c.text, c.headers, c.raw
   FROM message m JOIN message_content c ON c.id = m.id
  WHERE m.id = ANY (%(ids)s::uuid[])
 """
@@ -237,13 +237,16 @@ def _senders(domain_ids: set[UUID]) -> dict[UUID, Sender]:
     stale = [i for i in domain_ids if i not in _sender_cache or _sender_cache[i][0] < fresh]
     for row in execute(_SENDERS, {"ids": stale}).fetchall() if stale else ():
         signer = Signer(row["name"], row["selector"], decrypt(bytes(row["private_key"]))) if row["selector"] else None
-        sender = Sender(signer, row["bounce_domain"] or settings.BOUNCE_DOMAIN, Tls(row["tls"]))
+        bounce_domain = row["bounce_domain"] or settings.BOUNCE_DOMAIN
+        sender = Sender(signer, bounce_domain, Tls(row["tls"]), links_url(row["links_host"]))
         _sender_cache[row["id"]] = (time.monotonic(), sender)
     return {i: _sender_cache[i][1] for i in domain_ids if i in _sender_cache}
 
 
 _SENDERS = """
 SELECT DISTINCT ON (d.id) d.id, d.name, d.tls, k.selector, k.private_key,
+       CASE WHEN d.findings -> 'tracking' ->> 'status' = 'verified'
+            THEN d.tracking_label || '.' || d.name END AS links_host,
        CASE WHEN d.return_path_verified_at IS NOT NULL THEN d.return_path || '.' || d.name END AS bounce_domain
   FROM sending_domain d LEFT JOIN dkim_key k ON k.domain_id = d.id AND k.active
  WHERE d.id = ANY (%(ids)s::uuid[])

@@ -6,6 +6,7 @@ made with the key that is current at the attempt. Order of use: `prepare(compose
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from deliveries.mime import dkim, raw
@@ -51,17 +52,20 @@ def seven_bit(prepared: Prepared) -> Prepared | None:
     return prepare(changed) if changed is not None else None
 
 
-def finish(message: Prepared | Composed, token: str, signer: dkim.Signer | None, now: int) -> bytes:
+def finish(
+    message: Prepared | Composed, token: str, signer: dkim.Signer | None, now: int, own: Sequence[bytes] = ()
+) -> bytes:
     """One delivery's mail, CRLF octets, dots not stuffed. `token` is the delivery's VERP token, `now` in seconds since
-    1970. A `Composed` is prepared on the way: give a `Prepared` where a message has several deliveries."""
+    1970, `own` what further fields this delivery has; they are signed. A `Composed` is prepared on the way: give a
+    `Prepared` where a message has several deliveries."""
     prepared = message if isinstance(message, Prepared) else prepare(message)
-    return b"".join((head(prepared, token, signer, now), prepared.body))
+    return b"".join((head(prepared, token, signer, now, own), prepared.body))
 
 
-def head(prepared: Prepared, token: str, signer: dkim.Signer | None, now: int) -> bytes:
+def head(prepared: Prepared, token: str, signer: dkim.Signer | None, now: int, own: Sequence[bytes] = ()) -> bytes:
     """The part of `finish` before the body, empty line included: what differs between deliveries."""
-    token_field = f"{TOKEN_HEADER}: {token}\r\n".encode("ascii")
+    fields_of_it = (f"{TOKEN_HEADER}: {token}\r\n".encode("ascii"), *own)
     signature = b""
     if signer is not None:
-        signature = signer.sign_prepared(prepared.signable, (token_field,), prepared.body_hash, now)
-    return b"".join((signature, token_field, prepared.header, b"\r\n"))
+        signature = signer.sign_prepared(prepared.signable, fields_of_it, prepared.body_hash, now)
+    return b"".join((signature, *fields_of_it, prepared.header, b"\r\n"))

@@ -20,6 +20,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from deliveries.errors import TokenError
 
@@ -66,6 +67,12 @@ class Keys:
             except binascii.Error as error:
                 raise ValueError(f"VERP key {int(key_id)} is not base64.") from error
         return cls(secrets)
+
+
+@lru_cache(maxsize=4)
+def keys_of(text: str) -> Keys:
+    """`Keys.parse`, remembered: the setting is read for every mail."""
+    return Keys.parse(text)
 
 
 def mint(keys: Keys, delivery_id: uuid.UUID, expires_at: datetime) -> str:

@@ -41,6 +41,12 @@ class Message(models.Model):
     tags = models.JSONField(default=list, help_text='[{"name", "value"}]')
     metadata = models.JSONField(default=dict, db_default=Value({}, JSONField()), help_text="The caller's own words.")
     stream = models.CharField(max_length=64, default="transactional")
+    tracking = models.SmallIntegerField(
+        default=0, db_default=0, help_text="1: opens, 2: clicks; as its domain had it at accept."
+    )
+    unsubscribe = models.BooleanField(
+        default=False, db_default=False, help_text="It can be left with one click (RFC 8058)."
+    )
     lane = models.SmallIntegerField(default=Lane.NORMAL)
     size = models.IntegerField(help_text="Octets of content before encoding.")
     attachment_count = models.SmallIntegerField(default=0)
@@ -116,6 +122,8 @@ class Delivery(models.Model):
     late = models.BooleanField(default=False, help_text="Bounced by a report after it was delivered.")
     duplicate_possible = models.BooleanField(default=False)
     complained_at = models.DateTimeField(null=True)
+    opened_at = models.DateTimeField(null=True, help_text="First by a person, as far as one can tell.")
+    clicked_at = models.DateTimeField(null=True, help_text="First by a person, as far as one can tell.")
     created_at = models.DateTimeField()
     expires_at = models.DateTimeField(help_text="Given up from then on.")
     next_attempt_at = models.DateTimeField(null=True)

@@ -59,6 +59,8 @@ _TOLD = (
     "stream",
     "reason",
     "scheduled_at",
+    "bot",
+    "why",
 )
 
 
@@ -106,6 +108,13 @@ def _data(row: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
             data["suppressed"] = {"type": "OnAccountSuppressionList", "message": message}
         case EventType.FAILED | EventType.EXPIRED:
             data["failed"] = {"reason": told.get("reply") or told.get("rule") or ""}
+        case EventType.CLICKED:
+            data["click"] = {
+                "ipAddress": told.get("ip") or "",
+                "link": told.get("link") or "",
+                "timestamp": _iso(row["created_at"]),
+                "userAgent": told.get("user_agent") or "",
+            }
         case EventType.COMPLAINED:
             data["complaint"] = {"feedback_type": told.get("feedback_type") or "abuse"}
     return data

@@ -47,7 +47,9 @@ def page(tenant_id: UUID, limit: int, after: UUID | None, before: UUID | None) -
     """(messages, whether there are more), newest first, by the index message_tenant."""
     messages, more = keyset(Message.objects.filter(tenant_id=tenant_id), limit, after, before)
     deliveries: dict[UUID, list[Delivery]] = {m.id: [] for m in messages}
-    rows = Delivery.objects.filter(message_id__in=deliveries).only("message_id", "status", "attempts", "complained_at")
+    rows = Delivery.objects.filter(message_id__in=deliveries).only(
+        "message_id", "status", "attempts", "complained_at", "opened_at", "clicked_at"
+    )
     for row in rows:
         deliveries[row.message_id].append(row)
     return [_line(m, last_event(deliveries[m.id])) for m in messages], more
@@ -69,8 +71,10 @@ def last_event(deliveries: Sequence[Delivery]) -> str:
     if not deliveries:  # retention took the deliveries first
         return "sent"
     status = worst(Status(d.status) for d in deliveries)
-    if status == Status.DELIVERED and any(d.complained_at for d in deliveries):
-        return "complained"
+    if status == Status.DELIVERED:
+        for word in ("complained", "clicked", "opened"):
+            if any(getattr(d, f"{word}_at") for d in deliveries):
+                return word
     if status in (Status.QUEUED, Status.HELD) and any(d.attempts for d in deliveries):
         return "sent"
     return LAST_EVENT[status]
@@ -110,4 +114,6 @@ def _delivery(delivery: Delivery, sending: bool) -> dict[str, Any]:
         "attempts": delivery.attempts,
         "next_attempt_at": None if sending else iso(delivery.next_attempt_at),
         "settled_at": iso(delivery.settled_at),
+        "opened_at": iso(delivery.opened_at),
+        "clicked_at": iso(delivery.clicked_at),
     }

@@ -32,14 +32,14 @@ _MOST_PEERS = 10_000
 
 AcceptRcpt = Callable[[str], Refusal | Awaitable[Refusal | None] | None]
 Store = Callable[[Received], Awaitable[Refusal | str | None]]
-Authenticate = Callable[[str, str], Awaitable[object | None]]
+Authenticate = Callable[[str, str, str], Awaitable[object | None]]
 
 
 class Listener:
     """The listening sockets and what all conversations share.
 
     With `authenticate` (submission, RFC 6409) MAIL needs AUTH first, and AUTH needs TLS (`clear_auth`: or loopback); it
-    gets username and password and gives any object that is not None for a client that may send.
+    gets username, password and the client's address, and gives any object that is not None for one that may send.
     """
 
     def __init__(

@@ -80,7 +80,7 @@ class Submission(Conversation):
             return await self.push("504 5.5.4 Mechanism not offered")
         try:
             assert self._listener.authenticate is not None
-            self._principal = await self._listener.authenticate(*login)
+            self._principal = await self._listener.authenticate(*login, self._peer)
         except Exception:
             # whatever it was, the key may be right: the client must not be told that it is wrong
             log.exception("login of %s could not be checked", self._peer)

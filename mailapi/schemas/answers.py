@@ -68,6 +68,8 @@ class DeliveryOut(Answer):
     attempts: int
     next_attempt_at: str | None
     settled_at: str | None
+    opened_at: str | None
+    clicked_at: str | None
 
 
 class EmailLine(Answer):

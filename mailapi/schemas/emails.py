@@ -13,6 +13,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainValidator,
+    StrictBool,
     ValidationError,
     WithJsonSchema,
     model_validator,
@@ -260,6 +261,10 @@ class SendEmail(Shape):
     )
     priority: Priority = Field(default="normal", description="high overtakes normal, normal overtakes bulk.")
     deliver_before: End | None = None
+    unsubscribe: StrictBool = Field(
+        default=False,
+        description="Adds List-Unsubscribe with one click (RFC 8058): who uses it gets no more mail of this stream.",
+    )
     merge: Merge = Field(
         default={},
         description="`{address: {KEY: value}}`. Each address in `to` gets a mail of its own, in which `{{{KEY}}}` is "
@@ -343,6 +348,7 @@ class SendEmail(Shape):
             lane=Lane[self.priority.upper()],
             scheduled_at=self.scheduled_at,
             deliver_before=self._end(),
+            unsubscribe=self.unsubscribe,
         )
 
     def _end(self) -> datetime | None:

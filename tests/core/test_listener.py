@@ -300,7 +300,7 @@ def test_what_came_in_clear_before_the_handshake_is_forgotten(tls: ssl.SSLContex
 
 
 def test_submission_needs_tls_or_loopback_and_the_right_password() -> None:
-    async def authenticate(username: str, password: str) -> str | None:
+    async def authenticate(username: str, password: str, peer: str) -> str | None:
         return "tenant" if (username, password) == ("user", "right") else None
 
     async def work() -> None:

@@ -21,7 +21,7 @@ from django.utils import timezone
 
 from deliveries import keys, submission
 from deliveries.management.commands import smtpd
-from deliveries.models import Delivery, Event, Message, MessageContent, Suppression
+from deliveries.models import ApiKey, Delivery, Event, Message, MessageContent, Suppression
 from deliveries.smtp.received import Bounds
 from tests.fakes.house import House, build
 
@@ -193,6 +193,15 @@ def test_a_key_that_was_revoked_meanwhile_sends_nothing(ports, trusted) -> None:
         code, text = answer(smtp, mail(house))
     assert (code, text[:5]) == (550, "5.7.1")
     assert mails(house) == []
+
+
+def test_a_key_for_reading_or_for_another_network_does_not_send(ports, trusted) -> None:
+    house = build()
+    for limits in ({"scope": ApiKey.Scope.READING}, {"networks": ["192.0.2.0/24"]}):
+        _, secret = keys.create(house.tenant, "limited", **limits)
+        assert _login(ports[1], trusted, secret)[0] == 535
+    _, secret = keys.create(house.tenant, "here", networks=["127.0.0.0/8"])
+    assert _login(ports[1], trusted, secret)[0] == 235
 
 
 def test_only_a_from_that_the_key_owns_is_taken(ports, trusted) -> None:

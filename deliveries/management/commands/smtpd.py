@@ -100,8 +100,8 @@ async def submission(tls: ssl.SSLContext | None) -> Any:
     """The listener for mail to be sent, with threads of its own: a flood of bounces keeps no application out."""
     threads = Threads()
 
-    async def authenticate(_username: str, password: str) -> Caller | None:
-        return await threads.run(lambda: desk.login(password))
+    async def authenticate(_username: str, password: str, peer: str) -> Caller | None:
+        return await threads.run(lambda: desk.login(password, peer))
 
     async def store(mail: Received) -> Refusal | str:
         return await threads.run(lambda: desk.take(mail))

@@ -1,0 +1,69 @@
+"""What differs between the deliveries of one message beyond token and signature: tracked links, and how to leave."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from django.conf import settings
+from django.http.request import validate_host
+
+from deliveries.errors import ComposeError
+from deliveries.mime import links, verp
+from deliveries.mime.compose import Mail, compose
+from deliveries.mime.deliverable import Prepared, prepare
+from deliveries.mime.links import PATHS, Kind
+from deliveries.smtp.outcome import Verdict
+from deliveries.states import Category, Status
+
+#: bits of message.tracking
+OPENS, CLICKS = 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """A mail whose links are each recipient's own: composed for each delivery. `flags` are OPENS and CLICKS."""
+
+    mail: Mail
+    flags: int
+    size_octets: int
+
+
+def personal(message: Prepared | Tracked | Verdict, delivery_id: UUID, url: str) -> Prepared | Verdict:
+    """The message as this delivery sends it; `url` is the base of its links, "" for BASE_URL."""
+    if not isinstance(message, Tracked):
+        return message
+    html = message.mail.html or ""
+    if message.flags & CLICKS:
+        html = links.rewrite(html, lambda target: _link(Kind.CLICK, delivery_id, url, target))
+    if message.flags & OPENS:
+        html = links.with_pixel(html, _link(Kind.OPEN, delivery_id, url))
+    try:
+        return prepare(compose(replace(message.mail, html=html)))
+    except ComposeError as e:
+        return unrendered(e)
+
+
+def leaving(prepared: Prepared, delivery_id: UUID, url: str) -> tuple[bytes, ...]:
+    """RFC 8058 §3.1: the two fields with which the recipient leaves the stream of this mail; none where the sender
+    wrote its own."""
+    if b"\r\nlist-unsubscribe:" in prepared.header.lower():
+        return ()
+    return links.list_unsubscribe(_link(Kind.UNSUBSCRIBE, delivery_id, url))
+
+
+def unrendered(error: ComposeError) -> Verdict:
+    return Verdict(Status.FAILED, "compose", Category.PROTOCOL, text=f"It cannot be rendered: {error}")
+
+
+def links_url(host: str | None) -> str:
+    """The base of links at a tenant's own host, once its CNAME was seen and ALLOWED_HOSTS says that it is served."""
+    if not host or not validate_host(host, settings.ALLOWED_HOSTS):
+        return ""
+    return f"{urlsplit(settings.BASE_URL).scheme}://{host}"
+
+
+def _link(kind: Kind, delivery_id: UUID, url: str, target: str = "") -> str:
+    token = links.mint(verp.keys_of(settings.VERP_KEYS), kind, delivery_id, target)
+    return f"{url or settings.BASE_URL}{PATHS[kind]}{token}"
