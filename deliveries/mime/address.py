@@ -32,6 +32,9 @@ _PLAIN = re.compile(
     rf"({_ATEXT}(?:\.{_ATEXT})*)"
     r"@((?:(?!..--)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+(?!..--)(?:[A-Za-z0-9][A-Za-z0-9-]{0,61})?[A-Za-z])"
 )
+#: RFC 2156 §4.1: an X.400 name as the local part of its gateway, /C=GB/ADMD= /PRMD=x/O=y/S=z/; a slash in a value is $/
+_MIXER = re.compile(r'("?)(/(?:[A-Za-z0-9.-]+=(?:\$/|[A-Za-z0-9 \'()+,.:=?$&!#%*;_{|}~-])*/)+)\1')
+_GATEWAY = re.compile(r"(?!..--)[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
 #: RFC 6761, RFC 6762, RFC 7686: names that no mail can reach. `.test` stays open, for the receiver lab.
 _SPECIAL_USE = frozenset({"arpa", "invalid", "local", "localhost", "onion"})
 
@@ -128,7 +131,7 @@ def quoted_phrase(name: str) -> str:
 
 def _plain(name: str, match: re.Match[str]) -> Address:
     local, domain = match[1], match[2].lower()
-    if len(local) > MAX_LOCAL_OCTETS:
+    if len(local) > MAX_LOCAL_OCTETS and not _MIXER.fullmatch(local):
         raise ValueError(f"The part before the @ is longer than {MAX_LOCAL_OCTETS} octets; no mailbox has such a name.")
     if len(local) + 1 + len(domain) > MAX_ADDRESS_OCTETS or len(domain) > 253:
         raise ValueError(f"The address is longer than {MAX_ADDRESS_OCTETS} octets; check it for missing separators.")
@@ -142,6 +145,8 @@ def _bare(addr_spec: str, name: str = "") -> Address:
     """An addr-spec that the plain expression does not know: named mistakes first, then email-validator's judgement."""
     if len(addr_spec) > _MAX_TEXT_CHARACTERS:
         raise ValueError(f"The address is longer than {MAX_ADDRESS_OCTETS} octets; check it for missing separators.")
+    if mixer := _MIXER.fullmatch(addr_spec.rpartition("@")[0]):
+        return _of_gateway(name, mixer[2], addr_spec.rpartition("@")[2])
     _explain(addr_spec)
     try:
         found = validate_email(
@@ -164,6 +169,19 @@ def _bare(addr_spec: str, name: str = "") -> Address:
     if len(local.encode()) > MAX_LOCAL_OCTETS:
         raise ValueError(f"The part before the @ is longer than {MAX_LOCAL_OCTETS} octets; no mailbox has such a name.")
     _refuse_encoded_word(local)
+    return Address(name, local, domain)
+
+
+def _of_gateway(name: str, x400: str, domain: str) -> Address:
+    """Quoted where a value has spaces or the like (`ADMD= `), and as long as a path may be: it is a whole name."""
+    local = x400 if _DOT_ATOM.fullmatch(x400) else f'"{x400}"'
+    # a gateway of the house needs no more than its name, and a fixed route (MAIL_ROUTES)
+    host = _GATEWAY.fullmatch(domain.lower())
+    domain = host[0] if host and host[0] not in _SPECIAL_USE else _bare(f"x@{domain}").domain
+    if len(local) + 1 + len(domain) > MAX_ADDRESS_OCTETS:
+        raise ValueError(
+            f"The address is longer than {MAX_ADDRESS_OCTETS} octets; leave out what the gateway can do without."
+        )
     return Address(name, local, domain)
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deliveries.mime.address import Address, named_address, parse_address
+from deliveries.smtp.path import mailbox_on_wire
 
 VECTORS = Path(__file__).parents[3] / "shared" / "corpora" / "vectors" / "addresses.jsonl"
 
@@ -162,3 +163,37 @@ def test_the_vectors_of_other_projects_agree_but_where_we_mean_it() -> None:
             unexplained.append(vector["address"])
     assert unexplained == []
     assert judged > 400 and agreed / judged > 0.92, (agreed, judged)
+
+
+@pytest.mark.parametrize(
+    ("text", "local"),
+    [
+        ("/C=GB/ADMD= /PRMD=x/O=y/S=z/@gateway", '"/C=GB/ADMD= /PRMD=x/O=y/S=z/"'),
+        ('"/C=GB/ADMD= /PRMD=x/O=y/S=z/"@gateway', '"/C=GB/ADMD= /PRMD=x/O=y/S=z/"'),
+        ("Joe </G=Joe/S=Bloggs/O=y/@gateway.example>", "/G=Joe/S=Bloggs/O=y/"),
+        ("/S=a$/b/O=R+D (UK), Ltd./@gateway.example", '"/S=a$/b/O=R+D (UK), Ltd./"'),
+        (f"/PRMD={'p' * 70}/@gateway.example", f"/PRMD={'p' * 70}/"),
+        (f"/PRMD={'p q' * 30}/@gateway.example", f'"/PRMD={"p q" * 30}/"'),
+    ],
+)
+def test_an_x400_name_goes_to_its_gateway_whole_and_quoted_where_it_must_be(text: str, local: str) -> None:
+    address = parse_address(text)
+    assert address.local == local and mailbox_on_wire(address.addr_spec) == address.addr_spec
+    assert parse_address(address.header()) == address
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/C=GB/S=z@gateway",  # no name of the other world, and a domain without a dot
+        "/C=GB/S=z/@localhost",
+        '/C=GB/S="z/@gateway.example',
+        "/C=GB/S=z\r\nRCPT TO:<a@b.com>/@gateway.example",
+        "/C=GB/S=z>/@gateway.example",
+        f"/C=GB/S={'z' * 250}/@gateway.example",
+        "/C=GB/S=z/@",
+    ],
+)
+def test_what_only_resembles_an_x400_name_is_judged_as_any_other_address(text: str) -> None:
+    with pytest.raises(ValueError):
+        parse_address(text)
