@@ -4,6 +4,7 @@ MailapiError
 ├── BadInput            the caller can mend it; names the fields
 ├── KeyRefused          the credential does not open this door
 ├── Conflict            the idempotency key is taken, or the mail is not in the state that the order needs
+├── OverQuota           the tenant has used its recipients of the day or month
 ├── BadTemplate         a template that cannot be read, or goes beyond its limits with these values
 ├── ComposeError        accepted content that cannot be rendered: our bug, the delivery fails
 ├── TokenError          a VERP token that is not ours, altered or too old
@@ -63,6 +64,14 @@ class Conflict(MailapiError):
         super().__init__(message)
         self.name = name
         self.retry_after_s = retry_after_s
+
+
+class OverQuota(MailapiError):
+    """`name` is daily_quota_exceeded or monthly_quota_exceeded."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
+        self.name = name
 
 
 class BadTemplate(MailapiError):

@@ -1,4 +1,4 @@
-"""Signs of life, in Valkey: expiring keys that readiness and the panel read. Losing them loses nothing."""
+"""Signs of life, in Valkey (expiring keys that readiness and the panel read), and counters of this process."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from functools import lru_cache
 
 import redis
 from django.conf import settings
+from prometheus_client import Counter
+
+#: what one process counts
+RATES_UNSHARED = Counter("mailapi_rates_unshared", "Times that Valkey did not answer for the rate of an API key.")
 
 #: a role is alive that said so within
 TTL_S = 15

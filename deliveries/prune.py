@@ -26,6 +26,7 @@ def run() -> None:
     """One pass, each step in transactions of its own. Never touches anything unfinished."""
     made = execute("SELECT make_partitions(%(months)s) AS made", {"months": _MONTHS_AHEAD}).fetchone()
     gone = forget_answers()
+    execute("DELETE FROM quota_use WHERE starts < current_date - 62")
     execute("DELETE FROM refusals WHERE minute < now() - interval '8 days'")
     execute("DELETE FROM site_weather WHERE slot < now() - interval '8 days'")
     execute("DELETE FROM hour_tally WHERE hour < now() - interval '400 days'")

@@ -10,9 +10,7 @@ it is away, mail goes on: the last known number of processes divides places and 
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import math
 import time
 import zlib
 from collections.abc import Mapping
@@ -20,7 +18,8 @@ from uuid import uuid4
 
 import redis
 from django.conf import settings
-from django.db import connection
+
+from deliveries import gcra
 
 log = logging.getLogger(__name__)
 
@@ -31,41 +30,6 @@ _SIGN_S = 1.0
 BURST_S = 5.0
 #: after a failure Valkey is not asked for so long: the pump must not wait for time-outs
 _AWAY_S = 5.0
-
-# GCRA: the counter is the time at which all that was granted will have been earned; it expires by itself. A negative
-# number gives back. Valkey's clock counts, so that hosts need not agree on theirs.
-_GRANT = """
-local t = redis.call('TIME')
-local now = t[1] * 1000 + t[2] / 1000
-local granted = {}
-for i, key in ipairs(KEYS) do
-    local gap, wanted = 60000 / tonumber(ARGV[2 * i]), tonumber(ARGV[2 * i + 1])
-    local burst = math.max(tonumber(ARGV[1]), gap)
-    local earned = math.max(tonumber(redis.call('GET', key) or '0'), now)
-    local n = wanted
-    if wanted > 0 then n = math.max(math.min(wanted, math.floor((now + burst - earned) / gap + 1e-6)), 0) end
-    if n ~= 0 then
-        redis.call('SET', key, string.format('%.3f', earned + n * gap), 'PX', math.ceil(burst + gap) + 1000)
-    end
-    granted[i] = n
-end
-return granted
-"""
-
-
-class Meter:
-    """The same reckoning for one process, while Valkey is away. `rate` is messages per minute."""
-
-    def __init__(self) -> None:
-        self._earned: dict[str, float] = {}
-
-    def grant(self, site: str, rate: float, wanted: int, now_s: float) -> int:
-        gap = 60.0 / rate
-        burst = max(BURST_S, gap)
-        earned = max(self._earned.get(site, 0.0), now_s)
-        n = wanted if wanted < 0 else max(min(wanted, math.floor((now_s + burst - earned) / gap + 1e-6)), 0)
-        self._earned[site] = earned + n * gap
-        return n
 
 
 def part(places: int, rank: int, processes: int, site: str) -> int:
@@ -86,14 +50,12 @@ class Shaping:
         self._client = (
             redis.Redis.from_url(url, socket_timeout=0.5, socket_connect_timeout=0.5) if url else None
         )  # fmt: skip
-        # installations that share a Valkey must not share their limits
-        house = f"{settings.SECRET_KEY}/{connection.settings_dict['NAME']}"
-        self.prefix = f"mailapi:{hashlib.sha256(house.encode()).hexdigest()[:12]}:"
+        self.prefix = gcra.prefix()
         self._all = self.prefix + "pumping"
         self._pumping = [self.name]
         self._signed = -ALIVE_S
         self._away_until = 0.0
-        self._meter = Meter()
+        self._meter = gcra.Meter(BURST_S)
         self.failures = 0
 
     def share(self, site: str, places: int) -> int:
@@ -102,18 +64,15 @@ class Shaping:
 
     def grant(self, wants: Mapping[str, tuple[int, int]]) -> dict[str, int]:
         """Site → (messages per minute, wanted); how many may go now. A negative wish gives back."""
-        sites = list(wants)
-        args: list[float] = [BURST_S * 1000]
-        for site in sites:
-            args += wants[site]
         if (client := self._there()) is not None:
             try:
-                answer = client.eval(_GRANT, len(sites), *(f"{self.prefix}rate:{site}" for site in sites), *args)
-                return dict(zip(sites, map(int, answer), strict=True))
+                asked = {f"{self.prefix}rate:{site}": want for site, want in wants.items()}
+                granted = gcra.grant(client, BURST_S, asked)
+                return {site: granted[f"{self.prefix}rate:{site}"].n for site in wants}
             except redis.RedisError as e:
                 self._failed(e)
         now, processes = time.monotonic(), len(self._pumping)
-        return {site: self._meter.grant(site, rate / processes, n, now) for site, (rate, n) in wants.items()}
+        return {site: self._meter.grant(site, rate / processes, n, now).n for site, (rate, n) in wants.items()}
 
     def give_back(self, unused: Mapping[str, tuple[int, int]]) -> None:
         self.grant({site: (rate, -n) for site, (rate, n) in unused.items()})

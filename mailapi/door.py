@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import BaseParser
@@ -11,6 +12,7 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from deliveries.keys import Caller
+from mailapi.throttle import tell
 
 
 class _AlwaysJson(BaseContentNegotiation):
@@ -34,6 +36,11 @@ class View(APIView):
     open_to_sending: tuple[str, ...] = ()
     #: what it shows is closed to a key of scope read_access
     tells_secrets = False
+
+    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
+        answer = super().finalize_response(request, response, *args, **kwargs)
+        tell(self.request, answer)
+        return answer
 
     def caller(self) -> Caller:
         caller: Caller = self.request.user  # type: ignore[assignment]

@@ -21,7 +21,7 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.views import defaults
 from rest_framework import exceptions
 
-from deliveries.errors import BadInput, Conflict, Fault, KeyRefused
+from deliveries.errors import BadInput, Conflict, Fault, KeyRefused, OverQuota
 from deliveries.models.sql import drop_broken
 
 log = logging.getLogger(__name__)
@@ -76,6 +76,8 @@ def handle(exc: Exception, context: dict[str, Any]) -> HttpResponse | None:
     if isinstance(exc, Conflict):
         headers = {"Retry-After": str(exc.retry_after_s)} if exc.retry_after_s is not None else None
         return answer(request, 409, exc.name, str(exc), headers=headers)
+    if isinstance(exc, OverQuota):
+        return answer(request, 429, exc.name, str(exc))
     if isinstance(exc, Http404 | exceptions.NotFound):
         return answer(request, 404, "not_found", str(exc) or "There is nothing here.")
     if isinstance(exc, exceptions.MethodNotAllowed):

@@ -261,12 +261,15 @@ AXES_DISABLE_ACCESS_LOG = True
 AXES_VERBOSE = False
 
 # --- the API ------------------------------------------------------------------------------------------------
+#: requests a second of an API key that has no number of its own; 0: any number
+RATE_LIMIT = int(number("RATE_LIMIT", 5000, 0, 1_000_000))
 #: RFC-less limits of the native API (Resend's): octets of a request body, recipients of a mail, mails of a batch
 MAX_BODY_OCTETS = 40 * 1024 * 1024
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_OCTETS
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["mailapi.auth.KeyAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["mailapi.auth.HasKey"],
+    "DEFAULT_THROTTLE_CLASSES": ["mailapi.throttle.PerKey"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "EXCEPTION_HANDLER": "mailapi.errors.handle",

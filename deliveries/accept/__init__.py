@@ -17,9 +17,9 @@ from typing import Any
 from uuid import UUID
 
 import psycopg.errors
-from django.db import OperationalError, connection
+from django.db import DatabaseError, OperationalError, connection
 
-from deliveries import queue
+from deliveries import queue, quotas
 from deliveries.accept.columns import columns
 from deliveries.accept.columns import message_id_of as message_id_of
 from deliveries.accept.drafts import Accepted as Accepted
@@ -39,8 +39,8 @@ def accept(secret_hash: bytes, drafts: Sequence[Draft], idempotency: Idempotency
     """Store `drafts`, all or none, and ring the bell.
 
     Raises KeyRefused (unknown, revoked, expired or suspended meanwhile; a test key without a lab), BadInput (a sender
-    domain that is not the tenant's or not verified, or not the key's) and Conflict (idempotency key in use or used for
-    another body); then nothing was stored.
+    domain that is not the tenant's or not verified, or not the key's), Conflict (idempotency key in use or used for
+    another body) and OverQuota; then nothing was stored.
     """
     ids = tuple(uuid7() for _ in drafts)
     params = columns(secret_hash, ids, drafts, idempotency)
@@ -82,6 +82,10 @@ def _execute(params: dict[str, Any]) -> dict[str, Any]:
                 ) from None
             if not left or not isinstance(e.__cause__, psycopg.errors.DeadlockDetected):
                 raise
+        except DatabaseError as e:
+            if refused := quotas.refusal(e):
+                raise refused from None
+            raise
     raise AssertionError("unreachable")
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from deliveries import queue
+from deliveries import queue, quotas
 from deliveries.models import ApiKey
 from deliveries.routing.static import SANDBOX_SITE
 from deliveries.states import EventType, Status
 
 STATEMENT = f"""
 WITH api AS (
-    SELECT k.id, k.tenant_id, k.domain_id, k.test, t.suspended_at, k.test AND NOT %(lab)s::bool AS labless
+    SELECT k.id, k.tenant_id, k.domain_id, k.test, t.suspended_at, t.daily_quota, t.monthly_quota,
+           k.test AND NOT %(lab)s::bool AS labless
       FROM api_key k JOIN tenant t ON t.id = k.tenant_id
      WHERE k.secret_hash = %(secret_hash)s AND k.revoked_at IS NULL AND k.suspended_at IS NULL
        AND k.scope <> '{ApiKey.Scope.READING}' AND (k.expires_at IS NULL OR k.expires_at > now())
@@ -62,7 +63,7 @@ WITH api AS (
             WHERE s.tenant_id = go.tenant_id AND s.address = p.address AND s.stream IN ('*', m.stream)
               AND (s.expires_at IS NULL OR s.expires_at > now()) AND s.brake_id IS NULL
             LIMIT 1) s ON true
-), message_rows AS (
+), {quotas.COUNTED}, message_rows AS (
     INSERT INTO message (id, tenant_id, api_key_id, domain_id, message_id, from_header, "to", cc, bcc, reply_to,
                          subject, tags, metadata, stream, lane, size, attachment_count, created_at, scheduled_at,
                          deliver_before, tracking, unsubscribe)
@@ -114,5 +115,6 @@ SELECT EXISTS (SELECT FROM api) AS key_ok,
        EXISTS (SELECT FROM api WHERE labless) AS labless,
        (SELECT domain_id FROM api) AS domain_id,
        ARRAY(SELECT DISTINCT domain FROM asked, api WHERE domain NOT IN (SELECT name FROM owned)) AS refused,
-       EXISTS (SELECT FROM go) AS stored
+       EXISTS (SELECT FROM go) AS stored,
+       {quotas.KEPT} AS used
 """

@@ -1,6 +1,6 @@
 """Fields, constraints and derived facts; changes go through the named verbs above this layer."""
 
-from deliveries.models.accounts import ApiKey, AuditEntry, DkimKey, Membership, SendingDomain, Tenant, User
+from deliveries.models.accounts import ApiKey, AuditEntry, DkimKey, Membership, QuotaUse, SendingDomain, Tenant, User
 from deliveries.models.brakes import Brake, Refusals
 from deliveries.models.factors import Authenticator, RecoveryCode
 from deliveries.models.figures import HourTally, SiteWeather, TallyMark
@@ -45,6 +45,7 @@ __all__ = [
     "MtaStsPolicy",
     "MxSite",
     "Queued",
+    "QuotaUse",
     "RecoveryCode",
     "Refusals",
     "SendingDomain",

@@ -18,6 +18,12 @@ class Tenant(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     suspended_at = models.DateTimeField(null=True, blank=True, help_text="No mail is accepted or sent from then on.")
     suspended_reason = models.CharField(max_length=300, blank=True)
+    daily_quota = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Recipients a day (UTC); empty: any number."
+    )
+    monthly_quota = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Recipients a month; empty: any number."
+    )
 
     class Meta:
         db_table = "tenant"
@@ -25,6 +31,23 @@ class Tenant(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class QuotaUse(models.Model):
+    """What a tenant with a quota has used of one day or month (UTC): recipients, by the day on which they are due."""
+
+    id = models.BigAutoField(primary_key=True)
+    tenant_id = models.UUIDField()
+    kind = models.CharField(max_length=5, help_text="day or month.")
+    starts = models.DateField()
+    used = models.IntegerField()
+
+    class Meta:
+        db_table = "quota_use"
+        constraints = [models.UniqueConstraint(fields=("tenant_id", "kind", "starts"), name="quota_use_once")]
+
+    def __str__(self) -> str:
+        return f"{self.used} of {self.tenant_id} in the {self.kind} of {self.starts}"
 
 
 class User(AbstractUser):
@@ -211,6 +234,7 @@ class ApiKey(models.Model):
     )
     test = models.BooleanField(default=False, help_text="What it sends goes to the receiver lab, never out.")
     expires_at = models.DateTimeField(null=True, blank=True, help_text="Refused from then on.")
+    rate_limit = models.PositiveIntegerField(null=True, blank=True, help_text="Requests a second; empty: RATE_LIMIT.")
     created_at = models.DateTimeField(auto_now_add=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from django.db import transaction
 
-from deliveries import queue
+from deliveries import queue, quotas
 from deliveries.models.queue import NEVER
 from deliveries.models.sql import execute
 from deliveries.record.again import again
@@ -143,8 +143,8 @@ WITH ended AS (
            reason = 'Canceled by ' || %(by)s::text || CASE WHEN unknowns > 0
                THEN '; an earlier try ended without an answer, so it may have arrived.' ELSE '.' END
      WHERE id = ANY (%(ids)s::uuid[])
-    RETURNING id, tenant_id, message_id, recipient, events
-), {TOLD}
+    RETURNING id, tenant_id, message_id, recipient, events, attempts
+), {quotas.UNCOUNTED}, {TOLD}
 SELECT 1
 """
 

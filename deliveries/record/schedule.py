@@ -14,9 +14,9 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import transaction
+from django.db import DatabaseError, transaction
 
-from deliveries import queue
+from deliveries import queue, quotas
 from deliveries.models.sql import execute
 from deliveries.record.again import again
 from deliveries.record.operator import CANCEL, COUNT, DUE, TOLD
@@ -46,21 +46,32 @@ def cancel(tenant_id: UUID, message_id: UUID, actor: str) -> Change:
 
 
 def reschedule(tenant_id: UUID, message_id: UUID, at: datetime | None, actor: str) -> Change:
-    """Due at `at`, or now where it is None. An end that was not asked for moves along."""
+    """Due at `at`, or now where it is None. An end that was not asked for moves along.
+
+    Raises OverQuota where the day or month that it moves to has no room; then nothing has changed.
+    """
     event = EventType.SCHEDULED if at else EventType.QUEUED
 
     def order(ids: Sequence[UUID]) -> Change:
         params = {
             **_told(actor, "delivery.rescheduled", event), "ids": ids, "message": message_id, "at": at,
-            "max_age_s": settings.RETRY.max_age_s,
+            "tenant": tenant_id, "max_age_s": settings.RETRY.max_age_s,
         }  # fmt: skip
+        execute(_UNCOUNT, params)
         if not execute(_MOVE_MESSAGE, params).fetchone():
+            transaction.set_rollback(True)
             return Change.AFTER_END
         execute(_MOVE, params)
+        execute(_RECOUNT, params)
         transaction.on_commit(queue.wake)
         return Change.DONE
 
-    return _order(tenant_id, message_id, order)
+    try:
+        return _order(tenant_id, message_id, order)
+    except DatabaseError as e:
+        if refused := quotas.refusal(e):
+            raise refused from None
+        raise
 
 
 def _told(actor: str, action: str, event: EventType) -> dict[str, Any]:
@@ -120,4 +131,20 @@ WITH wanted AS (
     RETURNING d.id, d.tenant_id, d.message_id, d.recipient, d.events
 ), {TOLD}, {DUE}
 SELECT 1
+"""
+
+_UNCOUNT = f"""
+WITH changed AS (
+    SELECT tenant_id, message_id, attempts FROM delivery WHERE id = ANY (%(ids)s::uuid[])
+), {quotas.UNCOUNTED}
+SELECT 1
+"""
+
+_RECOUNT = f"""
+WITH go AS (
+    SELECT daily_quota, monthly_quota FROM tenant WHERE id = %(tenant)s::uuid
+), path AS (
+    SELECT tenant_id, due_at, NULL AS suppressed FROM queued WHERE delivery_id = ANY (%(ids)s::uuid[])
+), {quotas.COUNTED}
+SELECT {quotas.KEPT}
 """

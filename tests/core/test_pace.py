@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from deliveries.shaping import Meter, part
+from deliveries.gcra import Meter
+from deliveries.shaping import BURST_S, part
 from deliveries.smtp import pace as paces
 from deliveries.smtp.classify import classify
 from deliveries.smtp.hop import Hop
@@ -206,9 +207,9 @@ def test_single_places_of_many_sites_are_spread_over_the_processes() -> None:
 
 
 def test_a_rate_lets_a_burst_go_and_then_its_share_of_each_second() -> None:
-    meter = Meter()
-    assert meter.grant("a", 600, 1000, 0.0) == 50  # 5 s worth
-    assert meter.grant("a", 600, 10, 0.0) == 0
-    assert meter.grant("a", 600, 100, 1.0) == 10
-    assert meter.grant("a", 600, -4, 1.0) == -4 and meter.grant("a", 600, 100, 1.0) == 4
-    assert meter.grant("slow", 6, 5, 0.0) == 1  # one at a time, however low the rate
+    meter = Meter(BURST_S)
+    assert meter.grant("a", 600, 1000, 0.0).n == 50  # 5 s worth
+    assert meter.grant("a", 600, 10, 0.0).n == 0
+    assert meter.grant("a", 600, 100, 1.0).n == 10
+    assert meter.grant("a", 600, -4, 1.0).n == -4 and meter.grant("a", 600, 100, 1.0).n == 4
+    assert meter.grant("slow", 6, 5, 0.0).n == 1  # one at a time, however low the rate
