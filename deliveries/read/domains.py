@@ -29,6 +29,11 @@ def page(tenant_id: UUID, limit: int, after: UUID | None, before: UUID | None) -
     return [_line(row) for row in rows], more
 
 
+def owned(tenant_id: UUID, name: str) -> bool:
+    """Whether the tenant has a domain of that name (lower case, A-labels), verified or not."""
+    return SendingDomain.objects.filter(tenant_id=tenant_id, name=name).exists()
+
+
 def one(tenant_id: UUID, domain_id: UUID) -> dict[str, Any] | None:
     """The domain with its records; None when the tenant has no such domain."""
     # the private keys stay in the database

@@ -40,9 +40,11 @@ class Face(View):
         faults = exc.faults if isinstance(exc, BadInput) else []
         status, body = self.refusal(Refused(native.status_code, said["name"], said["message"], faults))
         answer = JsonResponse(body, status=status)
-        for name in ("Retry-After", "Allow", "WWW-Authenticate"):
+        for name in ("Retry-After", "Allow"):
             if name in native:
                 answer[name] = native[name]
+        if status == 401:
+            answer["WWW-Authenticate"] = self.get_authenticate_header(context["request"])
         return answer
 
 

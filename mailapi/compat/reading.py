@@ -26,7 +26,10 @@ _LONGEST_KEY = 128
 _LONGEST_VALUE = 4_096
 _LONGEST_LABEL = 256
 
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+#: no text of Postgres holds NUL, and no UTF-8 half of a surrogate pair
+_UNUSABLE = re.compile("[\x00\ud800-\udfff]")
+_NO_UNUSABLE = "The text contains NUL (U+0000) or half of a surrogate pair; remove it."
 _BLANK = " \t"
 _STREAM: TypeAdapter[str] = TypeAdapter(Stream)
 
@@ -79,8 +82,8 @@ class Reading:
         if not isinstance(value, str):
             self.wrong(field, "wrong_type", "Must be a string.")
             return None
-        if "\0" in value:
-            self.wrong(field, "control_character", "The text contains NUL (U+0000); remove it.")
+        if _UNUSABLE.search(value):
+            self.wrong(field, "control_character", _NO_UNUSABLE)
             return None
         return value
 
@@ -189,8 +192,8 @@ class Reading:
                 self.wrong(place, "invalid_metadata", why)
             elif len(text) > _LONGEST_VALUE:
                 self.wrong(place, "too_long", f"The value is longer than {_LONGEST_VALUE} characters.")
-            elif "\0" in text:
-                self.wrong(place, "control_character", "The value contains NUL (U+0000); remove it.")
+            elif _UNUSABLE.search(text):
+                self.wrong(place, "control_character", _NO_UNUSABLE)
             elif one is not None:
                 found.append((key, text))
         return tuple(found)

@@ -7,4 +7,5 @@ from django.urls import include, path
 urlpatterns = [
     path("postmark/", include("mailapi.compat.postmark.urls")),
     path("sendgrid/", include("mailapi.compat.sendgrid.urls")),
+    path("mailgun/", include("mailapi.compat.mailgun.urls")),
 ]

@@ -1,0 +1,219 @@
+"""A form in Mailgun's words → Drafts: one for each recipient where there are recipient variables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from deliveries.accept import Draft, of_raw
+from deliveries.mime import raw
+from deliveries.mime.compose import Attachment, refused_header, refused_subject
+from mailapi.compat.filling import TooMuch, fill, octets
+from mailapi.compat.mailgun.form import File, Form
+from mailapi.compat.reading import Fields, Reading
+from mailapi.schemas.attachments import AttachmentIn
+from mailapi.schemas.emails import MAX_MERGED
+from mailapi.schemas.faults import check
+
+MAX_RECIPIENTS = 1_000
+
+_TRACKING = "Opens and clicks follow the domain's own setting."
+_SENDER = "Which address sends is the operator's to choose."
+MESSAGE = Fields(
+    honoured=frozenset({
+        "from", "to", "cc", "bcc", "subject", "text", "html", "o:tag", "o:deliverytime", "o:testmode",
+        "recipient-variables", "h:*", "v:*", "attachment", "inline",
+    }),
+    without_effect={
+        "o:tracking": _TRACKING, "o:tracking-opens": _TRACKING, "o:tracking-clicks": _TRACKING,
+        "o:tracking-pixel-location-top": _TRACKING, "o:dkim": "Every mail is signed.",
+        "o:secondary-dkim": "Every mail is signed by its own domain.",
+        "o:secondary-dkim-public": "Every mail is signed by its own domain.",
+        "o:sending-ip": _SENDER, "o:sending-ip-pool": _SENDER,
+        "o:skip-verification": "Certificates are checked where the domain's TLS policy says so.",
+    },
+    refused={
+        "amp-html": "AMP parts are not sent.",
+        "o:require-tls": "Set the domain's TLS policy instead.",
+        "o:deliverytime-optimize-period": "Set o:deliverytime instead.",
+        "o:time-zone-localize": "Set o:deliverytime instead.",
+        "o:archive-to": "Add a Bcc instead.",
+    },
+)  # fmt: skip
+MIME = Fields(
+    honoured=frozenset({"to", "message", "o:tag", "o:deliverytime", "o:testmode", "v:*"}),
+    without_effect=MESSAGE.without_effect,
+    refused={**MESSAGE.refused, "recipient-variables": "Only for a mail that comes in fields."},
+)
+_NO = ("no", "false", "")
+_FILE_NAMES = {"filename": "file name", "content_type": "Content-Type", "content_id": "file name", "content": "content"}
+
+
+def yes(form: Form, name: str) -> bool:
+    return (form.last(name) or "").lower() in ("yes", "true", "htmlonly")
+
+
+def drafts(form: Form, reading: Reading) -> list[Draft]:
+    """The mails; empty where `reading.faults` says why there are none."""
+    _sort(form, MESSAGE, reading)
+    draft = _draft(form, reading)
+    variables = _variables(form.last("recipient-variables"), reading)
+    if reading.faults or draft is None:
+        return []
+    found = [draft] if variables is None else _each(draft, variables, reading)
+    if sum(map(octets, found)) > MAX_MERGED:
+        reading.wrong(
+            "to", "too_large", f"The mails have more than {MAX_MERGED >> 20} MB together; send them in parts."
+        )
+    return [] if reading.faults else found
+
+
+def _sort(form: Form, known: Fields, reading: Reading) -> None:
+    given: dict[str, Any] = {}
+    for name in (*form.fields, *form.files):
+        # what is refused when it is on may be switched off
+        if name in known.refused and name in form.fields and (form.last(name) or "").lower() in _NO:
+            reading.ignored.append(name)
+        elif f"{name[:2]}*" not in known.honoured:
+            given[name] = True
+    reading.sort(given, known)
+
+
+def _draft(form: Form, reading: Reading) -> Draft | None:
+    sender = reading.address("from", form.fields.get("from"))
+    to, cc, bcc = (reading.addresses(name, form.fields.get(name)) for name in ("to", "cc", "bcc"))
+    if not sender and not form.last("from"):
+        reading.wrong("from", "missing_required_field", "from parameter is missing")
+    if not to and not form.last("to"):
+        reading.wrong("to", "missing_required_field", "to parameter is missing")
+    if len(to) + len(cc) + len(bcc) > MAX_RECIPIENTS:
+        why = f"to, cc and bcc have {len(to) + len(cc) + len(bcc)} addresses together; {MAX_RECIPIENTS} are allowed."
+        reading.wrong("to", "too_many_recipients", why)
+    html, text = (reading.string(name, form.last(name)) or None for name in ("html", "text"))
+    if not html and not text and not {"html", "text"} & {f.field for f in reading.faults}:
+        reading.wrong("text", "missing_required_field", "Need at least one of 'text' or 'html' parameters specified")
+    own = {name[2:]: values[-1] for name, values in form.fields.items() if name.startswith("h:")}
+    reply_to = next((own.pop(name) for name in list(own) if name.lower() == "reply-to"), None)
+    mail = Draft(
+        sender=sender,  # type: ignore[arg-type]  # None only beside a fault
+        to=to,
+        cc=cc,
+        bcc=bcc,
+        reply_to=reading.addresses("h:Reply-To", reply_to or None),
+        subject=reading.subject("subject", form.last("subject")),
+        html=html,
+        text=text,
+        headers=reading.headers("h:", own.items()),
+        attachments=_files(form, reading),
+        **_options(form, reading),
+    )
+    return None if reading.faults else mail
+
+
+def _options(form: Form, reading: Reading) -> dict[str, Any]:
+    """What a mail of fields and a whole one share."""
+    return {
+        "tags": reading.labels("o:tag", form.fields.get("o:tag")),
+        "metadata": reading.metadata("v:", {n[2:]: v[-1] for n, v in form.fields.items() if n.startswith("v:")}),
+        "scheduled_at": _moment(form.last("o:deliverytime"), reading),
+    }
+
+
+def whole(form: Form, reading: Reading) -> list[Draft]:
+    """The mail of the file (or field) `message`, with `to` as its forward-paths."""
+    _sort(form, MIME, reading)
+    files, texts = form.files.get("message"), form.fields.get("message")
+    octets = files[-1].content if files else texts[-1].encode() if texts else None
+    envelope = reading.addresses("to", form.fields.get("to"))
+    if octets is None:
+        reading.wrong("message", "missing_required_field", "Need the mail in the file `message`.")
+    if not form.last("to"):
+        reading.wrong("to", "missing_required_field", "to parameter is missing")
+    if len(envelope) > MAX_RECIPIENTS:
+        why = f"to has {len(envelope)} addresses; {MAX_RECIPIENTS} are allowed."
+        reading.wrong("to", "too_many_recipients", why)
+    options = _options(form, reading)
+    if octets is None or reading.faults:
+        return []
+    if b"\r" not in octets:  # clients that read it from a text file
+        octets = octets.replace(b"\n", b"\r\n")
+    return [of_raw(raw.read(octets), envelope, **options)]
+
+
+def _files(form: Form, reading: Reading) -> tuple[Attachment, ...]:
+    found = []
+    for field, inline in (("attachment", False), ("inline", True)):
+        for place, file in enumerate(form.files.get(field, ())):
+            if (one := _file(f"{field}[{place}]", file, inline, reading)) is not None:
+                found.append(one)
+    for field in ("attachment", "inline"):
+        if field in form.fields:
+            reading.wrong(field, "wrong_type", "Must be a file: a part with a file name, of a multipart form.")
+    return tuple(found)
+
+
+def _file(field: str, file: File, inline: bool, reading: Reading) -> Attachment | None:
+    """An inline file is shown by `cid:` and its name."""
+    native: dict[str, Any] = {"filename": file.name, "content": [], "content_type": file.content_type or None}
+    if inline:
+        native["content_id"] = file.name
+    shape, faults = check({k: v for k, v in native.items() if v is not None}, AttachmentIn)
+    for fault in faults:
+        reading.wrong(f"{field}.{_FILE_NAMES.get(fault.field, fault.field)}", fault.code, fault.message)
+    return replace(shape.attachment(), content=file.content) if shape else None
+
+
+def _moment(value: str | None, reading: Reading) -> datetime | None:
+    """RFC 5322, as Mailgun's clients write it, or a Unix time."""
+    if not value:
+        return None
+    try:
+        number = value.isascii() and value.isdigit()
+        at = datetime.fromtimestamp(int(value), UTC) if number else parsedate_to_datetime(value)
+    except (ValueError, OverflowError, OSError):
+        why = "Write the time as in RFC 5322: Fri, 31 Jan 2031 09:00:00 +0000."
+        reading.wrong("o:deliverytime", "invalid_time", why)
+        return None
+    return reading.moment("o:deliverytime", at if at.tzinfo else at.replace(tzinfo=UTC))
+
+
+# --- recipient variables ------------------------------------------------------------------------------------------
+
+
+def _variables(text: str | None, reading: Reading) -> dict[str, dict[str, Any]] | None:
+    """By addr-spec as given; None where the mail is one for all."""
+    if not text:
+        return None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
+        reading.wrong("recipient-variables", "invalid_json", "Must be a JSON object of addresses, each with an object.")
+        return {}
+    return found
+
+
+def _each(draft: Draft, variables: Mapping[str, dict[str, Any]], reading: Reading) -> list[Draft]:
+    """A mail for each address in `to`, alone there, with its words in the places `%recipient.key%`."""
+    known = {address.lower(): words for address, words in variables.items()}
+    made = []
+    for address in {a.addr_spec: a for a in draft.to}.values():
+        given = reading.metadata(f"recipient-variables.{address.addr_spec}", known.get(address.addr_spec.lower(), {}))
+        words = {f"%recipient.{key}%": text for key, text in given}
+        words |= {"%recipient_email%": address.addr_spec, "%recipient_name%": address.display_name}
+        try:
+            one = fill(replace(draft, to=(address,)), words | {"%recipient%": address.header()})
+        except TooMuch:
+            reading.wrong("recipient-variables", "too_large", "The mail grows beyond what a request may have.")
+            return []
+        for why in (refused_subject(one.subject), *(refused_header(*pair) for pair in one.headers)):
+            if why:
+                reading.wrong(f"recipient-variables.{address.addr_spec}", "invalid_header", f"With these words: {why}")
+        # of a header whose words are empty nothing is left to send
+        made.append(replace(one, headers=tuple((n, v) for n, v in one.headers if v)))
+    return made

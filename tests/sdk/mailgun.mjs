@@ -1,0 +1,43 @@
+// npm mailgun.js: send, several people, a whole mail, errors.
+import FormData from 'form-data'
+import Mailgun from 'mailgun.js'
+import { answer, failed, given } from './given.mjs'
+
+const pointed = (key) => new Mailgun(FormData).client({ username: 'api', key, url: `${given.url}/compat/mailgun` })
+const mg = pointed(given.key)
+const mail = {
+  from: `Shop <orders@${given.domain}>`,
+  to: ['delivered@simulator.test'],
+  subject: 'Grüße 🎉',
+  text: 'Hi',
+  html: '<p>Hi</p>',
+}
+
+answer({
+  sent: await mg.messages.create(given.domain, {
+    ...mail,
+    cc: 'cc@simulator.test',
+    bcc: 'bcc@simulator.test',
+    'h:Reply-To': 'help@simulator.test',
+    'h:X-Order': '17',
+    'o:tag': ['order', 'two words'],
+    'v:order': '17',
+    'o:tracking': 'yes',
+    attachment: [{ filename: 'a.txt', data: Buffer.from('attached') }],
+    inline: [{ filename: 'logo.png', data: Buffer.from('png'), contentType: 'image/png' }],
+  }),
+  each: await mg.messages.create(given.domain, {
+    ...mail,
+    to: ['Ann <a@simulator.test>', 'b@simulator.test'],
+    text: 'Hi %recipient.name%',
+    html: undefined,
+    'recipient-variables': JSON.stringify({ 'a@simulator.test': { name: 'Ann' }, 'b@simulator.test': { name: 'Bob' } }),
+  }),
+  mime: await mg.messages.create(given.domain, {
+    to: ['delivered@simulator.test'],
+    message: `From: orders@${given.domain}\r\nTo: other@simulator.test\r\nSubject: whole\r\n\r\nHi\r\n`,
+  }),
+  invalid: await failed(() => mg.messages.create(given.domain, { ...mail, to: 'nobody' })),
+  foreign: await failed(() => mg.messages.create('elsewhere.example', mail)),
+  wrongKey: await failed(() => pointed('nobody').messages.create(given.domain, mail)),
+})
