@@ -88,6 +88,7 @@ REDIS_URL = url("REDIS_URL", ("redis", "rediss"), BROKER_URL if BROKER_URL.start
 # --- secrets ------------------------------------------------------------------------------------------------
 SECRET_KEY = text("SECRET_KEY")
 FIELD_KEYS = text("FIELD_KEYS")
+METRICS_TOKEN = text("METRICS_TOKEN", "")
 VERP_KEYS = text("VERP_KEYS")
 
 # --- where mail goes ----------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from mailapi.views import (
     events,
     health,
     links,
+    metrics,
     receiving,
     suppressions,
     templates,
@@ -64,6 +65,7 @@ urlpatterns = [
     path("u/<str:token>", links.leave),
     path("health/live", health.Live.as_view()),
     path("health/ready", health.Ready.as_view()),
+    path("metrics", metrics.scrape),
     path("openapi.json", docs.openapi, name="openapi"),
     path("docs", docs.Docs.as_view(), name="docs"),
     # what people type, and what `up` prints; the API's own paths stay exact

@@ -1,0 +1,71 @@
+"""GET /metrics: what Prometheus reads, and that nobody else does."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+from django.test import Client
+from django.utils import timezone
+from prometheus_client.parser import text_string_to_metric_families
+
+from deliveries.models import Destination, Queued
+from deliveries.record import figures, operator
+from tests.fakes.house import build
+
+pytestmark = pytest.mark.django_db(transaction=True)
+DOCKER = Path(__file__).resolve().parents[2] / "docker"
+
+
+def look(settings) -> dict[tuple[str, ...], float]:
+    settings.METRICS_TOKEN = "hush"
+    answer = Client().get("/metrics", headers={"Authorization": "Bearer hush"})
+    assert answer.status_code == 200
+    families = text_string_to_metric_families(answer.content.decode())
+    return {(s.name, *s.labels.values()): s.value for family in families for s in family.samples}
+
+
+def test_nobody_reads_them_without_the_token(settings) -> None:
+    assert Client().get("/metrics").status_code == 404
+    settings.METRICS_TOKEN = "hush"
+    for header in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "hush"}, {"Authorization": "Bearer é"}):
+        assert Client().get("/metrics", headers=header).status_code == 401
+
+
+def test_mail_is_counted_once_however_often_it_is_asked_for(settings, monkeypatch) -> None:
+    monkeypatch.setattr(figures, "SETTLE_S", 0)
+    before = look(settings)
+    house = build()
+    deliveries = [house.send(f"n{n}@one.test")[0] for n in range(3)]
+    operator.cancel([deliveries[0].id], "test")
+    figures.tally()
+    after = look(settings)
+    accepted = ("mailapi_mail_total", "accepted")
+    assert after[accepted] - before[accepted] == 3
+    assert look(settings)[accepted] == after[accepted]
+    assert after["mailapi_queue_waiting",] == Queued.objects.count() == 2
+
+
+def test_the_age_of_what_is_due_grows_and_what_is_not_due_has_none(settings) -> None:
+    house = build()
+    house.send("a@one.test", scheduled_at=timezone.now() + timedelta(hours=1))
+    assert look(settings)["mailapi_queue_oldest_due_seconds", "normal"] == 0
+    house.send("a@one.test")
+    Destination.objects.update(next_due=timezone.now() - timedelta(seconds=90))
+    assert 90 <= look(settings)["mailapi_queue_oldest_due_seconds", "normal"] < 600
+
+
+def test_alerts_and_dashboard_ask_for_metrics_that_exist(settings) -> None:
+    known = {name for name, *_ in look(settings)}
+    rules = yaml.safe_load((DOCKER / "monitoring" / "alerts.yml").read_text())
+    asked = [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
+    panels = json.loads((DOCKER / "monitoring" / "grafana.json").read_text())["panels"]
+    asked += [target["expr"] for panel in panels for target in panel["targets"]]
+    for expression in asked:
+        names = set(re.findall(r"mailapi_\w+", expression))
+        assert names <= known, expression
+    assert all(rule["annotations"]["what_to_do"] for group in rules["groups"] for rule in group["rules"])
