@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import signal
+import smtplib
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -117,7 +119,22 @@ def call(facts, path, body=None):
 
 def deliver_one(facts):
     mail = {"from": facts["sender"], "to": "delivered@simulator.test", "subject": "up", "text": "hello"}
-    posted = call(facts, "/emails", mail)["id"]
+    delivered(facts, call(facts, "/emails", mail)["id"])
+
+
+def submit_one(facts):
+    host, port = facts["smtp"]["submission"].rsplit(":", 1)
+    with smtplib.SMTP(host, int(port), timeout=60) as client:
+        client.starttls(context=ssl.create_default_context(cafile=facts["smtp"]["ca_file"]))
+        client.login("apikey", facts["api_key"])
+        client.mail(facts["sender"])
+        client.rcpt("delivered@simulator.test")
+        code, said = client.data(f"From: {facts['sender']}\r\nSubject: up\r\n\r\nhello\r\n".encode())
+    assert code == 250, said
+    delivered(facts, said.decode().split()[-1])
+
+
+def delivered(facts, posted):
     until = time.monotonic() + PATIENCE_S
     while (state := call(facts, f"/emails/{posted}")["last_event"]) != "delivered":
         assert time.monotonic() < until, state
@@ -128,6 +145,7 @@ def test_one_command_delivers_a_mail_and_stops_without_a_trace_and_starts_again(
     first = up()
     facts = first.facts()
     deliver_one(facts)
+    submit_one(facts)
     assert (var / "up.json").stat().st_mode & 0o777 == 0o600
     secrets = json.loads((var / "secrets.json").read_text())
     words = " ".join(belonging_to(var).values())

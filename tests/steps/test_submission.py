@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import smtplib
 import socket
 import ssl
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,9 +18,9 @@ from django.db import OperationalError
 from django.utils import timezone
 
 from deliveries import keys, submission
-from deliveries.management.commands import smtpd
 from deliveries.models import ApiKey, Delivery, Event, Message, MessageContent, Suppression
 from deliveries.smtp.received import Bounds
+from tests.fakes.desk import desk
 from tests.fakes.house import House, build
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -42,33 +40,6 @@ def trusted(authority: trustme.CA) -> ssl.SSLContext:
     context = ssl.create_default_context()
     authority.configure_trust(context)
     return context
-
-
-@contextmanager
-def desk(authority: trustme.CA, bounds: Bounds | None = None) -> Iterator[tuple[tuple[str, int], tuple[str, int]]]:
-    """(STARTTLS port, TLS port) of the command's submission, in a thread."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    ready: list[tuple[str, int]] = []
-    up, stop = threading.Event(), threading.Event()
-
-    async def serve() -> None:
-        async with smtpd.submission(context) as listener:
-            if bounds:
-                listener.bounds = bounds
-            ready.append(await listener.start("127.0.0.1", 0))
-            ready.append(await listener.start("127.0.0.1", 0, implicit_tls=True))
-            up.set()
-            await asyncio.to_thread(stop.wait)
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
-    thread.start()
-    assert up.wait(20)
-    try:
-        yield ready[0], ready[1]
-    finally:
-        stop.set()
-        thread.join()
 
 
 @pytest.fixture
