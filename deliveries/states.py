@@ -101,6 +101,10 @@ class Lane(IntEnum):
     BULK = 2  #: newsletters, announcements
 
 
+#: the kind of mail, where none is said
+ORDINARY_STREAM = "transactional"
+
+
 class EventType(StrEnum):
     """Facts told by webhook and shown in timelines; append-only."""
 

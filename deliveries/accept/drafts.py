@@ -11,7 +11,7 @@ from uuid import UUID
 from deliveries.mime.address import Address
 from deliveries.mime.compose import Attachment
 from deliveries.mime.raw import Raw
-from deliveries.states import Lane
+from deliveries.states import ORDINARY_STREAM, Lane
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Draft:
     attachments: tuple[Attachment, ...] = ()
     tags: tuple[tuple[str, str], ...] = ()
     metadata: tuple[tuple[str, str], ...] = ()
-    stream: str = "transactional"
+    stream: str = ORDINARY_STREAM
     lane: Lane = Lane.NORMAL
     scheduled_at: datetime | None = None
     deliver_before: datetime | None = None

@@ -16,7 +16,7 @@ from django.db.models import JSONField, Q, Value
 
 from deliveries.models.accounts import SendingDomain, Tenant
 from deliveries.models.fields import uuid7
-from deliveries.states import FINAL, Lane, Status
+from deliveries.states import FINAL, ORDINARY_STREAM, Lane, Status
 
 
 def _loose(to: Any, **kwargs: Any) -> models.ForeignKey:
@@ -40,7 +40,7 @@ class Message(models.Model):
     subject = models.TextField(blank=True)
     tags = models.JSONField(default=list, help_text='[{"name", "value"}]')
     metadata = models.JSONField(default=dict, db_default=Value({}, JSONField()), help_text="The caller's own words.")
-    stream = models.CharField(max_length=64, default="transactional")
+    stream = models.CharField(max_length=64, default=ORDINARY_STREAM)
     tracking = models.SmallIntegerField(
         default=0, db_default=0, help_text="1: opens, 2: clicks; as its domain had it at accept."
     )
@@ -59,6 +59,10 @@ class Message(models.Model):
         indexes = [
             # GET /emails and the panel: newest first, by keyset
             models.Index(fields=("tenant", "-id"), name="message_tenant"),
+            # … those of one stream; the ordinary one is most of them
+            models.Index(
+                fields=("tenant", "stream", "-id"), condition=~Q(stream=ORDINARY_STREAM), name="message_stream"
+            ),
             GinIndex(SearchVector("subject", config="simple"), name="message_subject", fastupdate=True),
         ]
 
@@ -134,8 +138,12 @@ class Delivery(models.Model):
         verbose_name_plural = "deliveries"
         indexes = [
             models.Index(fields=("tenant", "status", "-id"), name="delivery_status"),
-            # search by recipient, exact or by prefix
-            models.Index(fields=("recipient",), opclasses=("text_pattern_ops",), name="delivery_recipient"),
+            # search by recipient, by prefix, or exactly and then in the order of messages
+            models.Index(
+                fields=("recipient", "message"),
+                opclasses=("text_pattern_ops", "uuid_ops"),
+                name="delivery_recipient",
+            ),
             # the brake on a tenant's complaints
             models.Index(
                 fields=("tenant", "complained_at"),

@@ -10,7 +10,9 @@ from uuid import UUID
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 
+from deliveries.bounces.letter import read_letter
 from deliveries.models import Delivery, Message, MessageContent, Queued
+from deliveries.read import listing
 from deliveries.states import LAST_EVENT, Lane, Status, worst
 
 
@@ -28,12 +30,14 @@ def email(tenant_id: UUID, message_id: UUID) -> dict[str, Any] | None:
         )
     )
     # retention may have dropped the content before the message
-    content = MessageContent.objects.filter(id=message_id).values_list("html", "text").first() or (None, None)
+    content = MessageContent.objects.filter(id=message_id).first()
+    html, text = (None, None) if content is None else _texts(content)
     return {
         "object": "email",
         **_line(message, last_event(deliveries)),
-        "html": content[0],
-        "text": content[1],
+        "html": html,
+        "text": text,
+        "headers": dict(content.headers) if content else {},
         "tags": message.tags,
         "metadata": message.metadata,
         "stream": message.stream,
@@ -43,16 +47,20 @@ def email(tenant_id: UUID, message_id: UUID) -> dict[str, Any] | None:
     }
 
 
-def page(tenant_id: UUID, limit: int, after: UUID | None, before: UUID | None) -> tuple[list[dict[str, Any]], bool]:
-    """(messages, whether there are more), newest first, by the index message_tenant."""
-    messages, more = keyset(Message.objects.filter(tenant_id=tenant_id), limit, after, before)
-    deliveries: dict[UUID, list[Delivery]] = {m.id: [] for m in messages}
+def page(
+    tenant_id: UUID, filters: listing.Filters, limit: int, after: UUID | None, before: UUID | None
+) -> tuple[list[dict[str, Any]], UUID | None]:
+    """(messages, where the next page begins), newest first; listing.py tells by which index."""
+    found = listing.page(tenant_id, filters, limit, after, before)
+    messages = Message.objects.in_bulk(found.ids)
+    deliveries: dict[UUID, list[Delivery]] = {i: [] for i in messages}
     rows = Delivery.objects.filter(message_id__in=deliveries).only(
         "message_id", "status", "attempts", "complained_at", "opened_at", "clicked_at"
     )
     for row in rows:
         deliveries[row.message_id].append(row)
-    return [_line(m, last_event(deliveries[m.id])) for m in messages], more
+    # retention may have taken one since
+    return [_line(messages[i], last_event(deliveries[i])) for i in found.ids if i in messages], found.next
 
 
 def keyset(rows: QuerySet[Any], limit: int, after: UUID | None, before: UUID | None) -> tuple[list[Any], bool]:
@@ -83,6 +91,14 @@ def last_event(deliveries: Sequence[Delivery]) -> str:
 def iso(moment: datetime | None) -> str | None:
     """RFC 3339 in UTC, with a Z."""
     return None if moment is None else moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _texts(content: MessageContent) -> tuple[str | None, str | None]:
+    """html and text; of a mail that came whole as they stand in it."""
+    if content.raw is None:
+        return content.html, content.text
+    letter = read_letter(bytes(content.raw))
+    return letter.html, letter.text
 
 
 def _line(message: Message, event: str) -> dict[str, Any]:

@@ -90,6 +90,7 @@ class Email(EmailLine):
     object: Literal["email"]
     html: str | None
     text: str | None
+    headers: dict[str, str] = Field(description="Those that the request brought.")
     tags: list[TagOut]
     metadata: dict[str, str]
     stream: str
@@ -107,6 +108,10 @@ class EmailList(Answer):
     object: Literal["list"]
     has_more: bool
     data: list[EmailLine]
+    next: str | None = Field(
+        description="The cursor of the following page, in the same direction. With filters a page may be short, even "
+        "empty, and yet have more behind it."
+    )
 
 
 class WebhookCreated(Answer):

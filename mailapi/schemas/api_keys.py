@@ -17,7 +17,7 @@ from mailapi.schemas.answers import Answer
 from mailapi.schemas.faults import Shape, fault
 from mailapi.schemas.openapi import _answers as answers
 from mailapi.schemas.openapi import _list as listing
-from mailapi.schemas.times import _iso as moment_of
+from mailapi.schemas.times import moment as moment_of
 
 MOST_NETWORKS = 50
 Permission = Literal["full_access", "sending_access", "read_access"]

@@ -24,10 +24,11 @@ from deliveries.accept import Draft, merge
 from deliveries.errors import Fault
 from deliveries.mime.address import Address, parse_address
 from deliveries.mime.compose import refused_header, refused_subject
-from deliveries.states import Lane
+from deliveries.read.listing import Filters
+from deliveries.states import ORDINARY_STREAM, Lane, Status
 from mailapi.schemas.attachments import MAX_ATTACHMENTS, AttachmentIn
 from mailapi.schemas.faults import Shape, fault
-from mailapi.schemas.times import End, When
+from mailapi.schemas.times import End, When, moment
 
 #: of to, cc and bcc together
 MAX_RECIPIENTS = 50
@@ -255,7 +256,7 @@ class SendEmail(Shape):
         json_schema_extra={"maxProperties": MAX_METADATA, "propertyNames": {"pattern": f"^{_METADATA_KEY.pattern}$"}},
     )
     stream: Stream = Field(
-        default="transactional",
+        default=ORDINARY_STREAM,
         description="The kind of mail: who unsubscribes from one stream still gets the others.",
         json_schema_extra={"pattern": f"^{_STREAM.pattern}$"},
     )
@@ -392,3 +393,46 @@ def when_it_is_named(data: dict[str, Any]) -> list[Fault]:
     if data.get("scheduled_at") is None:
         return [Fault("scheduled_at", "missing_required_field", "Missing `scheduled_at` field; it is required.")]
     return []
+
+
+# --- the list -----------------------------------------------------------------------------------------------
+
+
+def _status(value: str) -> Status:
+    try:
+        return Status(value)
+    except ValueError:
+        raise fault("invalid_parameter", f"Must be one of {', '.join(Status)}.") from None
+
+
+def _tag_filter(value: str) -> str:
+    if not all(TagIn.wrong(part) is False for part in value.split(":", 1) if part) or not value.strip(":"):
+        raise fault("invalid_parameter", "Write a tag as name or name:value.")
+    return value
+
+
+_STATUSES = {"type": "string", "enum": [s.value for s in Status]}
+_TIME = {"type": "string", "format": "date-time"}
+
+
+class ListEmails(Shape):
+    """The filters of GET /emails; those that are given hold together."""
+
+    recipient: Annotated[Address, PlainValidator(_address), WithJsonSchema({"type": "string"})] | None = None
+    status: Annotated[Status, PlainValidator(_status), WithJsonSchema(_STATUSES)] | None = None
+    tag: Annotated[str, AfterValidator(_tag_filter)] | None = None
+    stream: Stream | None = None
+    created_after: Annotated[datetime, PlainValidator(moment), WithJsonSchema(_TIME)] | None = None
+    created_before: Annotated[datetime, PlainValidator(moment), WithJsonSchema(_TIME)] | None = None
+
+    def filters(self) -> Filters:
+        name, _, value = (self.tag or "").partition(":")
+        return Filters(
+            recipient=self.recipient.addr_spec if self.recipient else None,
+            status=self.status,
+            tag=name or None,
+            tag_value=value or None,
+            stream=self.stream,
+            since=self.created_after,
+            until=self.created_before,
+        )

@@ -14,6 +14,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema, extend_schema_view
 from pydantic.json_schema import model_json_schema
 
+from deliveries.states import Status
 from mailapi.schemas import answers
 from mailapi.schemas.emails import MAX_BATCH, SendEmail, UpdateEmail
 from mailapi.schemas.suppressions import AddSuppression, AddSuppressions, RemoveSuppressions
@@ -84,7 +85,21 @@ def _list(what: str, name: str, shape: Any, tag: str) -> Any:
 
 
 describe_emails = extend_schema_view(
-    get=_list("mails", "listEmails", answers.EmailList, "emails"),
+    get=extend_schema(
+        operation_id="listEmails", summary="List mails, newest first", tags=["emails"], request=None,
+        parameters=[
+            *_PAGE,
+            OpenApiParameter("recipient", {"type": "string"}, description="An address, as it was given."),
+            OpenApiParameter("status", {"type": "string", "enum": [s.value for s in Status]},
+                             description="Of any recipient."),
+            OpenApiParameter("tag", {"type": "string"}, description="`name` or `name:value`."),
+            OpenApiParameter("stream", {"type": "string"}),
+            OpenApiParameter("created_after", {"type": "string", "format": "date-time"}),
+            OpenApiParameter("created_before", {"type": "string", "format": "date-time"}),
+        ],
+        responses=_answers(answers.EmailList, 422),
+        description="Filters hold together. One page looks at some 10,000 mails at most: follow `next`.",
+    ),
     post=extend_schema(
         operation_id="sendEmail", summary="Send a mail", tags=["emails"], parameters=[_IDEMPOTENCY], request=SendEmail,
         responses=_answers(answers.EmailAccepted, 400, 409, 413, 422), examples=[_EXAMPLE],

@@ -18,20 +18,20 @@ _ISO = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d")
 _LIKE_ISO = re.compile(r"\d{4}-\d\d-\d\d(?:T|$| \d\d:\d\d(?!.*[A-Za-z]{2}))")
 
 
-def _iso(value: str) -> datetime:
+def moment(value: Any) -> datetime:
     """RFC 3339 with a zone → UTC; anything else is a fault."""
     try:
-        if not _ISO.match(value):
+        if not isinstance(value, str) or not _ISO.match(value):
             raise ValueError
-        moment = datetime.fromisoformat(value)
+        at = datetime.fromisoformat(value)
     except ValueError:
         raise fault("invalid_time", "Write the time in ISO 8601, such as 2030-01-31T09:00:00Z.") from None
-    if moment.tzinfo is None:
+    if at.tzinfo is None:
         raise fault("invalid_time", "The time has no zone; end it with Z or an offset such as +02:00.")
     try:
-        return moment.astimezone(UTC)
+        return at.astimezone(UTC)
     except OverflowError:  # the years 1 and 9999
-        return moment.replace(tzinfo=UTC)
+        return at.replace(tzinfo=UTC)
 
 
 def _when(value: Any) -> datetime | None:
@@ -39,23 +39,23 @@ def _when(value: Any) -> datetime | None:
     if not isinstance(value, str):
         raise fault("wrong_type", "Must be a string such as 2030-01-31T09:00:00Z or `tomorrow at 9am ET`.")
     now = datetime.now(UTC)
-    moment = _iso(value) if _LIKE_ISO.match(value) else _words(value, now)
-    if moment <= now:
+    at = moment(value) if _LIKE_ISO.match(value) else _words(value, now)
+    if at <= now:
         return None
-    if moment - now > MAX_SCHEDULE:
+    if at - now > MAX_SCHEDULE:
         raise fault("invalid_time", f"A mail can be scheduled up to {MAX_SCHEDULE.days} days ahead.")
-    return moment
+    return at
 
 
 def _words(value: str, now: datetime) -> datetime:
     try:
-        moment = phrases.moment(value, now)
+        at = phrases.moment(value, now)
     except ValueError as why:
         message = f"The time is not understood: {why}. Or write it in ISO 8601, such as 2030-01-31T09:00:00Z."
         raise fault("invalid_time", message) from None
-    if moment < now:
+    if at < now:
         raise fault("invalid_time", "That time has passed; name one that is to come, or leave it out.")
-    return moment
+    return at
 
 
 def _end(value: Any) -> datetime | timedelta:
@@ -67,12 +67,12 @@ def _end(value: Any) -> datetime | timedelta:
         return timedelta(seconds=value)
     if not isinstance(value, str):
         raise fault("wrong_type", "Must be a number of whole seconds, or a time such as 2030-01-31T09:00:00Z.")
-    moment, now = _iso(value), datetime.now(UTC)
-    if moment <= now:
+    at, now = moment(value), datetime.now(UTC)
+    if at <= now:
         raise fault("invalid_time", "The time has passed, so the mail could only expire; name a later one.")
-    if moment - now > 2 * MAX_SCHEDULE:
+    if at - now > 2 * MAX_SCHEDULE:
         raise fault("invalid_time", f"Must be at most {2 * MAX_SCHEDULE.days} days ahead.")
-    return moment
+    return at
 
 
 When = Annotated[

@@ -13,7 +13,7 @@ from rest_framework.request import Request
 from deliveries.errors import BadInput, Fault
 from mailapi.door import View as View
 from mailapi.schemas.body import json_body
-from mailapi.schemas.faults import MOST_FAULTS, Shape, no_such, read_shape
+from mailapi.schemas.faults import MOST_FAULTS, Shape, check, no_such, read_shape
 
 S = TypeVar("S", bound=Shape)
 
@@ -68,6 +68,16 @@ def page_of(request: Request, *more: str) -> tuple[int, UUID | None, UUID | None
     if faults:
         raise BadInput(faults, "invalid_parameter", 422)
     return limit, cursors["after"], cursors["before"]
+
+
+def read_query(request: Request, shape: type[S]) -> S:
+    """The words of the query that `shape` knows; BadInput names what is wrong with them. Empty ones count as absent."""
+    given = {name: value for name, value in request.query_params.items() if value and name in shape.model_fields}
+    asked, faults = check(given, shape)
+    if asked is None:
+        named = [Fault(f.field, "invalid_parameter", f.message) for f in faults]
+        raise BadInput(named, "invalid_parameter", 422)
+    return asked
 
 
 def listed(data: list[dict[str, Any]], has_more: bool) -> JsonResponse:

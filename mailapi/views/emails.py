@@ -15,11 +15,19 @@ from deliveries.errors import BadInput, Conflict, Fault
 from deliveries.read import emails as read
 from deliveries.record import schedule
 from mailapi.schemas.body import Body, json_body
-from mailapi.schemas.emails import MAX_BATCH, MAX_MERGED, SendEmail, UpdateEmail, across_fields, when_it_is_named
+from mailapi.schemas.emails import (
+    MAX_BATCH,
+    MAX_MERGED,
+    ListEmails,
+    SendEmail,
+    UpdateEmail,
+    across_fields,
+    when_it_is_named,
+)
 from mailapi.schemas.faults import Shape, check, merged, read_shape, refusal
 from mailapi.schemas.openapi import describe_batch, describe_email, describe_email_cancel, describe_emails
 from mailapi.schemas.templates import with_templates
-from mailapi.views.base import View, found, listed, page_of, path_id, shape_of
+from mailapi.views.base import View, found, page_of, path_id, read_query, shape_of
 
 _LONGEST_KEY = 256
 
@@ -29,7 +37,12 @@ class Emails(View):
     open_to_sending = ("POST",)
 
     def get(self, request: Request) -> HttpResponse:
-        return listed(*read.page(self.caller().tenant_id, *page_of(request)))
+        rows = page_of(request, *ListEmails.model_fields)
+        mails, following = read.page(self.caller().tenant_id, read_query(request, ListEmails).filters(), *rows)
+        return JsonResponse({
+            "object": "list", "has_more": following is not None, "data": mails,
+            "next": str(following) if following else None,
+        })  # fmt: skip
 
     def post(self, request: Request) -> HttpResponse:
         with json_body(request._request) as body:

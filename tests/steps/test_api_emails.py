@@ -122,7 +122,8 @@ def test_a_list_refuses_a_query_that_it_cannot_honour(api, query):
     ("path", "word", "told"),
     [
         ("/emails?limt=5", "limt", "did you mean `limit`?"),
-        ("/emails?limit=5&x%0d%0a=1", "x\r\n", "known are limit, after, before."),
+        ("/domains?limit=5&x%0d%0a=1", "x\r\n", "known are limit, after, before."),
+        ("/emails?recipent=a@b.example", "recipent", "did you mean `recipient`?"),
         ("/suppressions?orgin=bounce", "orgin", "did you mean `origin`?"),
         ("/events?type=email.sent", "type", "did you mean `types`?"),
         (f"/emails/receiving/{UUID(int=1)}?html_fromat=cid", "html_fromat", "did you mean `html_format`?"),
