@@ -2,6 +2,7 @@
 
     manage.py check --database default        tells all of them
     refuse_to_start()                         for servers and workers: one line and exit code 1 on an error
+    python -m mailapi.checks                  the same of the settings alone: `up` asks before it starts anything
 
 E001–E009 are about settings alone; E010 and W011 ask the database, and are tagged so.
 """
@@ -15,6 +16,7 @@ from cryptography.fernet import Fernet
 from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage, Error, Tags, Warning
+from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connections
 
 from deliveries.mime import verp
@@ -141,3 +143,10 @@ def refuse_to_start(database: bool = True) -> None:
 
 
 _SETTINGS = (field_keys, verp_keys, mail_routes, sandbox)
+
+
+if __name__ == "__main__":
+    try:
+        refuse_to_start(database=False)
+    except ImproperlyConfigured as error:
+        raise SystemExit(f"mailapi does not start: {error}") from None

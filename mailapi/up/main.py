@@ -23,12 +23,13 @@ from urllib.parse import urlsplit
 from . import bootstrap, postgres, valkey
 from .addresses import tcp_answers
 from .files import UP, bind, keep_ports, keep_secrets, lock_var, make_var, read_json, write_private
-from .stack import PORTS, POSTGRES, ROOT, VALKEY, Address, Plan, command, parts
+from .stack import PORTS, POSTGRES, ROOT, VALKEY, Address, Plan, command, judge_settings, parts
 from .supervisor import ChildDied, Supervisor
 from .words import Refusal, Stopped, complain, say
 
 READY_S = 240.0  # until every part answers; 10 are usual, but the machine may be busy
 MIGRATE_S = 600.0
+SETTINGS_S = 60.0
 MIGRATED = "migrated.json"
 
 
@@ -142,15 +143,16 @@ def make_plan(words: argparse.Namespace, var: Path) -> Plan:
 
 def run(plan: Plan, supervisor: Supervisor, up_json: Path) -> None:
     """Starts everything and watches it. Raises Stopped, ChildDied, Refusal; returns never."""
+    ready_to_start = parts(plan)
+    supervisor.run_once(judge_settings(plan), SETTINGS_S)
     url = start_stores(plan, supervisor)
     postgres.refuse_unsafe(url)
     migrate(plan, supervisor, url)
     say("Starting the parts")
-    started = parts(plan)
-    for child in started:
+    for child in ready_to_start:
         supervisor.start(child)
     seeded = seed(plan, supervisor)
-    supervisor.wait_ready([child.name for child in started], READY_S)
+    supervisor.wait_ready([child.name for child in ready_to_start], READY_S)
     facts = up_facts(plan, seeded)
     write_private(up_json, json.dumps(facts, indent=1))
     greet(facts)

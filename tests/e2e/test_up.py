@@ -180,3 +180,22 @@ def test_one_command_delivers_a_mail_and_stops_without_a_trace_and_starts_again(
     code, _, err = third.ended()
     assert code == 1 and "beat was killed by signal 9 (SIGKILL)" in err.splitlines()[-1]
     assert belonging_to(var) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("LEASE_S", "soon", "LEASE_S"),
+        ("MAIL_ROUTES", '{"example.org": {"hots": "a"}}', "MAIL_ROUTES['example.org'].hots: unknown"),
+        ("VERP_KEYS", "1:short", "VERP_KEYS"),
+        ("DELIVER_PROCESSES", "many", "DELIVER_PROCESSES='many' is not a number"),
+    ],
+)
+def test_a_setting_that_is_no_good_ends_it_before_anything_is_started(var, name, value, said):
+    words = [sys.executable, "manage.py", "up", "--port", "0", "--var", str(var)]
+    done = subprocess.run(
+        words, cwd=ROOT, env=environ() | {name: value}, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+    assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "Starting" not in done.stdout and not (var / "postgres").exists() and not (var / "valkey").exists()
