@@ -95,16 +95,14 @@ def heal() -> int:
 def start(lease_id: UUID, delivery_ids: Sequence[UUID]) -> set[UUID]:
     """The crash ledger: mark as started, and return those that are still ours; the others must not be sent.
 
-    The commit does not wait for the disk: see `expired` for what a crash of Postgres takes back.
+    Its commit waits for the disk; a claim's does not. A crash of Postgres may take back claims, never a start.
     """
     rows = execute(_START, {"ids": list(delivery_ids), "lease_id": lease_id})
     return {r["delivery_id"] for r in rows.fetchall()}
 
 
 _START = """
-WITH quick AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true) AS set)
-UPDATE queued SET started_at = now() FROM quick
- WHERE quick.set = 'off' AND delivery_id = ANY (%(ids)s::uuid[]) AND lease_id = %(lease_id)s
+UPDATE queued SET started_at = now() WHERE delivery_id = ANY (%(ids)s::uuid[]) AND lease_id = %(lease_id)s
 RETURNING delivery_id
 """
 
@@ -149,18 +147,13 @@ class Expired:
 
 
 def expired(limit: int = 500) -> list[Expired]:
-    """Leases that ran out. Empty until Postgres has been up for two lease lengths: its workers come back first.
-
-    A lease last renewed before that start counts as started: the ledger's last commits may have been lost.
-    """
+    """Leases that ran out. Empty until Postgres has been up for two lease lengths: its workers come back first."""
     rows = execute(_EXPIRED, {"lease_s": settings.LEASE_S, "limit": limit}).fetchall()
     return [Expired(r["delivery_id"], r["lease_id"], r["started"]) for r in rows]
 
 
 _EXPIRED = """
-SELECT delivery_id, lease_id,
-       started_at IS NOT NULL OR leased_until - make_interval(secs => %(lease_s)s) < pg_postmaster_start_time()
-           AS started
+SELECT delivery_id, lease_id, started_at IS NOT NULL AS started
   FROM queued
  WHERE lease_id IS NOT NULL AND leased_until < now()
    AND now() > pg_postmaster_start_time() + make_interval(secs => %(lease_s)s * 2)

@@ -19,11 +19,14 @@ from deliveries import notify as notifying
 from deliveries.deliver import sweep as sweeping
 from deliveries.record import figures
 
+#: a pump that runs is woken by a bell within a millisecond, one that must be started takes several
+LINGER_S = 2.0
+
 
 @shared_task(name="deliveries.deliver")
 def deliver() -> None:
-    """The pump (queue `deliver`); returns when nothing is due and nothing is in flight."""
-    delivering.run()
+    """The pump (queue `deliver`); returns some time after nothing is due and nothing is in flight."""
+    delivering.run(LINGER_S)
 
 
 @shared_task(name="deliveries.sweep", soft_time_limit=50, time_limit=60)

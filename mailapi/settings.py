@@ -78,7 +78,7 @@ _LOCK_TIMEOUT_MS = {"web": 2000, "deliver": 5000, "jobs": 5000, "smtpd": 5000, "
 if ROLE not in _STATEMENT_TIMEOUT_MS:
     raise ImproperlyConfigured(f"MAILAPI_ROLE={ROLE!r} is none of {', '.join(_STATEMENT_TIMEOUT_MS)}")
 WEB_THREADS = int(number("WEB_THREADS", 8, 1))
-POOL_SIZE = {"web": WEB_THREADS, "deliver": 3, "jobs": 2, "smtpd": 4, "beat": 1, "command": 4}[ROLE]
+POOL_SIZE = {"web": WEB_THREADS, "deliver": 4, "jobs": 2, "smtpd": 4, "beat": 1, "command": 6}[ROLE]
 
 # --- parts --------------------------------------------------------------------------------------------------
 DATABASES = {"default": database(url("DATABASE_URL", ("postgres", "postgresql")))}

@@ -1,12 +1,13 @@
-"""Deliver: the pump. Claim, hand to the event loop, collect, record; until nothing is due and nothing is in flight.
+"""Deliver: the pump. Claim, hand to the event loop, collect, have it recorded; until nothing is due or in flight.
 
     jobs.load      rows → what is to be sent, or why it is not
     engine         the event loop of this process: route, compose, sign, converse
     ledger         started_at, before any final dot
+    recorder       outcomes, written while the next mail is claimed
     watchdog       ends the process where one of its threads stands still
 
-The calling thread is the one that speaks to the database; the event loop has a thread of its own and
-never touches it. A sliding window, not a batch with a barrier: a slow destination holds only its places.
+The calling thread claims; event loop, ledger and recorder have a thread each, and the loop never touches the database.
+A sliding window, not a batch with a barrier: a slow destination holds only its places.
 """
 
 from __future__ import annotations
@@ -15,29 +16,23 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from uuid import UUID
 
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
 
 from deliveries import metrics, queue
+from deliveries.bell import listen
 from deliveries.deliver import jobs
-from deliveries.deliver.engine import Engine, Released
-from deliveries.record import figures
-from deliveries.record.homes import Moved, move
-from deliveries.record.outcomes import record
-from deliveries.record.settle import Result
+from deliveries.deliver.engine import Engine
+from deliveries.deliver.recorder import AWAY_S, BATCH, Recorder
 
 log = logging.getLogger(__name__)
 
-#: results of one commit, at most; and how long the first of them waits for company, where more than so few can come
-BATCH = 200
-BATCH_S = 0.02
+#: while more than so many are under way, the next claim waits for half of them to end, but not for longer
 FEW = 8
-#: how often due mail is looked for while something is in flight
-POLL_S = 0.02
-#: Postgres is away: how often it is asked whether it is back
-AWAY_S = 0.5
+GATHER_S = 0.03
+#: how often due mail is looked for while nothing ends and no bell rings
+LOOK_S = 0.25
 #: transactions that only wait, or may turn out to (tar-pits), in multiples of IN_FLIGHT: a socket each, and little else
 WAITING = 10
 #: sites not known to answer that are asked in one round: their look-ups and handshakes hold up whoever is busy
@@ -45,15 +40,17 @@ NEW_AT_ONCE = 25
 
 _lock = threading.Lock()
 _engine: Engine | None = None
+_ear: threading.Thread | None = None
 _stopping = threading.Event()
 
 
-def run() -> int:
-    """The body of the Celery task: pump until there is nothing left to do; how many rounds were recorded."""
+def run(linger_s: float = 0.0) -> int:
+    """The body of the Celery task: pump until there was nothing to do for so long; how many rounds were recorded."""
     if not _lock.acquire(blocking=False):
         return 0  # this process pumps already
+    _hear_bells()
     try:
-        return Pump(engine()).run()
+        return Pump(engine(), linger_s).run()
     finally:
         connection.close()
         _lock.release()
@@ -67,72 +64,96 @@ def engine() -> Engine:
     return _engine
 
 
+def _hear_bells() -> None:
+    """Once in a process: while a pump runs, Celery's one reserved message keeps the next ones away."""
+    global _ear
+    if settings.REDIS_URL and (_ear is None or not _ear.is_alive()):
+        _ear = threading.Thread(target=listen, args=(look,), name="bells", daemon=True)
+        _ear.start()
+
+
 def look() -> None:
     """The bell rang: where this process pumps, it looks for due mail at once."""
     if _engine is not None and _lock.locked():
-        _engine.wake()
+        _engine.ring()
 
 
 def stop() -> None:
     """SIGTERM came: claim no more, give back what has not begun, let the rest end (DRAIN_S)."""
     _stopping.set()
+    if _engine is not None:
+        _engine.wake()
 
 
 class Pump:
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, linger_s: float = 0.0) -> None:
         self.engine = engine
-        self._results: list[Result] = []
-        self._releases: list[tuple[UUID, UUID]] = []
-        self._moves: list[Moved] = []
-        self._recorded = 0
-        self._again = False  # the last commit's fate is not known
+        self.recorder = Recorder(engine.watchdog, busy=lambda: engine.in_flight > FEW, told=engine.wake)
+        self._linger_s = linger_s
+        self._idle_since: float | None = None  # nothing was due, and nothing is in flight
+        self._hungry = True  # due mail may be found, and a place for it
+        self._look_at = 0.0
         self._renewed = time.monotonic()
-        self._claim_more = True
-        self._away = False  # the database was: what it had not put on disk may be gone
+        self._away = False  # the database was: leases are renewed as soon as it is back
         self._drain_until: float | None = None
 
     def run(self) -> int:
         try:
             with self.engine.watchdog.working("pump"):
-                return self._pump()
+                self._pump()
         finally:
+            self.recorder.close(now=_stopping.is_set())
             self.engine.shaping.leave()
+        return self.recorder.recorded
 
-    def _pump(self) -> int:
+    def _pump(self) -> None:
         while True:
             try:
                 metrics.alive("deliver")
                 self.engine.watchdog.beat("pump")
+                if not self.recorder.alive:
+                    # what it held will not be written: its leases must end, so that it is told as unknown
+                    self.engine.new_lease()
+                    raise RuntimeError("the recorder ended, see above")
                 self._renew()
-                self._claim()
-                self._collect()
-                self._record()
-                self._release()
+                if _stopping.is_set():
+                    self._drain()
+                elif self._wants():
+                    self._claim()
             except (DatabaseError, InterfaceError) as e:
-                # results wait in memory (no more than was in flight), nothing new is claimed
                 ours = not isinstance(e, (OperationalError, InterfaceError))  # our mistake: said in full
                 log.warning("the database did not do it, asking again: %r", e, exc_info=ours)
                 connection.close()
-                self._away = self._claim_more = True
+                self._away = self._hungry = True
+                self._idle_since = None
                 time.sleep(AWAY_S)
             if self._finished():
-                figures.flush(now=_stopping.is_set())
-                return self._recorded
+                return
+            self._collect()
+
+    def _wants(self) -> bool:
+        """Whether to claim now: not while what ended cannot be written."""
+        if self.recorder.troubled or self.recorder.pending > settings.IN_FLIGHT:
+            self._away |= self.recorder.troubled
+            return False
+        if self.engine.rung or self.recorder.given_back or time.monotonic() >= self._look_at:
+            self.engine.rung = self.recorder.given_back = False
+            self._hungry = True
+        return self._hungry
 
     def _claim(self) -> None:
-        if _stopping.is_set():
-            self._drain()
-            return
-        if self._results or self._releases or self._moves:
-            return  # what ended is written before anything new is begun
-        idle = not self.engine.in_flight
+        # before the question: what ends meanwhile may free a place, or a row
+        idle = not self.engine.in_flight and not self.recorder.pending
         claim = self._ask()
-        # only an empty claim with every place free says that nothing is due
-        self._claim_more = bool(claim.rows) or not idle
+        self._look_at = time.monotonic() + LOOK_S
+        # without places left it is no use to ask again before something has ended
+        self._hungry = bool(claim.rows)
         if claim.more:
             queue.wake()  # a neighbour that idles can help
         if claim.rows:
             self._begin(claim.rows)
+        # only an empty claim with every place free says that nothing is due
+        self._idle_since = (self._idle_since or time.monotonic()) if idle and not claim.rows else None
 
     def _ask(self) -> queue.Claim:
         """Whoever only waits, or may turn out to, holds no place and no octet of others."""
@@ -150,45 +171,28 @@ class Pump:
 
     def _begin(self, rows: Sequence[queue.Claimed]) -> None:
         loaded, refused = jobs.load(rows, self.engine.lease_id)
-        self._results += refused
+        self.recorder.put([*refused])
         self.engine.submit(loaded)
 
     def _collect(self) -> None:
-        under_way = self.engine.in_flight
-        company_s = BATCH_S if under_way > FEW else 0
-        for ended in self.engine.collect(BATCH, POLL_S if under_way else 0, company_s):
-            if isinstance(ended, Released):
-                self._releases.append((ended.delivery_id, ended.lease_id))
-            elif isinstance(ended, Moved):
-                self._moves.append(ended)
-            else:
-                self._results.append(ended)
-
-    def _record(self) -> None:
-        if not self._results:
-            return
-        again, self._again = self._again, True
-        record(self._results, again)
-        self._again = False
-        self._recorded += len(self._results)
-        self._results = []
-
-    def _release(self) -> None:
-        if self._moves:
-            move(self._moves)
-            self._moves = []
-        if self._releases:
-            queue.release(self._releases)
-            self._releases = []
+        """Wait for what ends; half of a crowd makes one claim, and few wait for nobody."""
+        crowd = self.engine.crowd()
+        most, company_s = (max(crowd.busy // 2, 1), GATHER_S) if crowd.busy > FEW else (BATCH, 0.0)
+        if self.engine.in_flight or self.recorder.pending:
+            wait_s = GATHER_S if self._hungry else LOOK_S
+        elif self._hungry or self.recorder.given_back or self._idle_since is None:
+            wait_s = 0.0
+        else:
+            wait_s = max(self._idle_since + self._linger_s - time.monotonic(), 0.0)
+        if ended := self.engine.collect(most, wait_s, company_s):
+            self.recorder.put(ended)
+            self._hungry = True
 
     def _renew(self) -> None:
         """Keep what is ours; after a long silence it may not be ours any more."""
         silent_s = time.monotonic() - self._renewed
-        if silent_s > settings.LEASE_S and self.engine.in_flight:
+        if silent_s > settings.LEASE_S and (self.engine.in_flight or self.recorder.pending):
             self.engine.new_lease()  # what was taken from us meanwhile must not look like ours when we claim it again
-        if self._away:
-            for lease_id, delivery_ids in self.engine.started().items():
-                queue.start(lease_id, delivery_ids)  # the ledger's commits do not wait for the disk
         if self._away or silent_s > settings.LEASE_S / 4:
             queue.renew(self.engine.leases())
             self._away = False
@@ -203,6 +207,8 @@ class Pump:
             self.engine.abandon()
 
     def _finished(self) -> bool:
-        if self._results or self._releases or self._moves or self.engine.in_flight:
+        if self.engine.in_flight or self.recorder.pending:
             return False
-        return _stopping.is_set() or not self._claim_more
+        if _stopping.is_set():
+            return True
+        return self._idle_since is not None and time.monotonic() - self._idle_since >= self._linger_s

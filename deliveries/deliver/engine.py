@@ -88,6 +88,7 @@ class Engine:
 
     def __init__(self) -> None:
         self.shaping = Shaping()
+        self.rung = False  #: a bell rang that no claim has answered yet
         self.most_sockets = _raise_open_files() - _OTHER_FILES
         self.new_lease()
         self._running: dict[UUID, _Running] = {}
@@ -165,14 +166,6 @@ class Engine:
         """Under which something is held."""
         return {self.lease_id} | {running.job.lease_id for running in self._running.values()}
 
-    def started(self) -> dict[UUID, list[UUID]]:
-        """Deliveries by lease whose final dot may be out."""
-        found: dict[UUID, list[UUID]] = {}
-        for running in self._running.values():
-            if running.started:
-                found.setdefault(running.job.lease_id, []).append(running.job.delivery_id)
-        return found
-
     def submit(self, jobs: Iterable[Job]) -> None:
         begun = []
         for job in jobs:
@@ -205,6 +198,11 @@ class Engine:
             if job is not None:
                 self._forget(job)
         return ended
+
+    def ring(self) -> None:
+        """Due mail was committed: from any thread."""
+        self.rung = True
+        self.wake()
 
     def wake(self) -> None:
         """End the wait in `collect`, from any thread."""

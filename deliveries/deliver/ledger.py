@@ -1,8 +1,8 @@
 """The crash ledger: no final dot is written before `started_at` is.
 
 A thread of its own with a connection of its own takes what sessions ask for while they wait for 354, and
-writes it in one statement, without waiting for the disk (`synchronous_commit=off`): what a crash of
-Postgres may take back is counted as started by the sweeper (queue.sweep).
+writes it in one statement. Its commit waits for the disk, the claim's before it does not: the write-ahead log is one
+line, so that a start which is on disk makes its claim so too (docs/decisions/ledger.md).
 """
 
 from __future__ import annotations

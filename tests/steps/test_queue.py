@@ -188,14 +188,28 @@ def test_the_sweeper_waits_two_lease_lengths_after_a_start_of_postgres(settings)
     assert queue.expired() == []
 
 
-def test_a_lease_from_before_a_restart_of_postgres_counts_as_started(settings) -> None:
+def test_what_was_never_started_is_given_back_even_where_postgres_has_crashed_since(settings) -> None:
     house = build()
     house.send("a@one.test")
     settings.LEASE_S = 0.01
     take()
     with connection.cursor() as cursor:
         cursor.execute("UPDATE queued SET leased_until = pg_postmaster_start_time() - interval '1 s'")
-    assert [e.started for e in queue.expired()] == [True]
+    assert [e.started for e in queue.expired()] == [False]
+
+
+def test_a_start_waits_for_the_disk_and_the_claim_before_it_does_not() -> None:
+    """The write-ahead log is one line: a claim's commit may be behind, but never behind a start that was told."""
+    build().send("a@one.test", "b@one.test")
+    lease = uuid4()
+    flushed = "SELECT pg_current_wal_flush_lsn() - pg_current_wal_insert_lsn()"
+    with connection.cursor() as cursor:
+        rows = take(lease=lease)
+        cursor.execute("SHOW synchronous_commit")
+        assert cursor.fetchone() == ("on",)  # what the claim set was its own
+        queue.start(lease, [rows[0].delivery_id])
+        cursor.execute(flushed)
+        assert cursor.fetchone() == (0,)
 
 
 def test_the_alarm_finds_a_destination_that_sleeps_although_mail_is_due() -> None:
