@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from deliveries.errors import ComposeError
 from deliveries.mime.address import Address, parse_address
@@ -109,8 +110,8 @@ class Composed:
 def compose(mail: Mail) -> Composed:
     """The mail's header fields and body; ComposeError where accept let in what cannot be rendered."""
     sender, to, cc, reply_to = _read_addresses(mail)
-    fields, message_id = _own_fields(mail.headers)
-    header = [addresses("From", [sender])]
+    fields, message_id = _own_fields(mail.headers) if mail.headers else ([], None)
+    header = [_from_field(sender)]
     if to:
         header.append(addresses("To", to))
     elif not cc:
@@ -144,13 +145,22 @@ class _Part:
 def _read_addresses(mail: Mail) -> tuple[Address, list[Address], list[Address], list[Address]]:
     try:
         return (
-            parse_address(mail.from_header),
+            _sender(mail.from_header),
             [parse_address(text) for text in mail.to],
             [parse_address(text) for text in mail.cc],
             [parse_address(text) for text in mail.reply_to],
         )
     except ValueError as error:
         raise ComposeError(f"message {mail.id}: {error}") from error
+
+
+# one sender's mails follow one another
+_sender = lru_cache(maxsize=256)(parse_address)
+
+
+@lru_cache(maxsize=256)
+def _from_field(sender: Address) -> bytes:
+    return addresses("From", [sender])
 
 
 def _own_fields(headers: Sequence[tuple[str, str]]) -> tuple[list[bytes], str | None]:
@@ -195,6 +205,7 @@ class _Boundaries:
 
     def __init__(self, message: uuid.UUID) -> None:
         self.stem = f"=_{message.hex}_"
+        self.octets = self.stem.encode("ascii")
         self._count = 0
 
     def next(self) -> str:
@@ -236,19 +247,20 @@ def _is_plain(octets: bytes, boundaries: _Boundaries) -> bool:
     """Whether ASCII text may go as it is: short lines, and nothing that relays are known to change (white space at
     the end of a line, `From ` at its start) or that would end the part early."""
     return not (
-        b" \r\n" in octets
+        octets.find(b"\n", 0, PREFERRED_LINE + 2) < 0 <= len(octets) - PREFERRED_LINE - 2  # its first line is too long
+        or b" \r\n" in octets
         or b"\t\r\n" in octets
         or b"\nFrom " in octets
         or octets.startswith(b"From ")
         or b"\0" in octets
-        or _longest_line(octets) > PREFERRED_LINE
         or octets[-1:] in (b" ", b"\t")
-        or boundaries.stem.encode("ascii") in octets
+        or _longest_line(octets) > PREFERRED_LINE
+        or boundaries.octets in octets
     )
 
 
 def _longest_line(octets: bytes) -> int:
-    return max(map(len, octets.split(b"\r\n")))
+    return len(max(octets.split(b"\r\n"), key=len))
 
 
 def _encode_text(octets: bytes) -> tuple[bytes, bytes]:
@@ -311,7 +323,7 @@ def _is_sendable(content: bytes, boundaries: _Boundaries) -> bool:
         and b"\0" not in content
         and _BARE.search(content) is None
         and _longest_line(content) <= MAX_LINE
-        and boundaries.stem.encode("ascii") not in content
+        and boundaries.octets not in content
     )
 
 

@@ -40,7 +40,7 @@ def web(listen: Address, workers: int = WEB_WORKERS, threads: int = WEB_THREADS)
 
 def worker(role: str, name: str, *words: str) -> tuple[str, ...]:
     """A Celery worker of the queue `role`, known as `name` on this host."""
-    quiet = ("--without-gossip", "--without-mingle", "-l", "INFO")
+    quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "INFO")
     return (*_CELERY, "worker", "-Q", role, "-n", f"{name}@%h", *words, *quiet)
 
 
