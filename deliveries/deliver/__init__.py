@@ -136,10 +136,14 @@ class Pump:
         if self.recorder.troubled or self.recorder.pending > settings.IN_FLIGHT:
             self._away |= self.recorder.troubled
             return False
-        if self.engine.rung or self.recorder.given_back or time.monotonic() >= self._look_at:
+        if self.engine.rung or self.recorder.given_back or time.monotonic() >= self._look_at or self._all_ended():
             self.engine.rung = self.recorder.given_back = False
             self._hungry = True
         return self._hungry
+
+    def _all_ended(self) -> bool:
+        """Whether the last question is open: is anything due, now that nothing is in flight?"""
+        return self._idle_since is None and not self.engine.in_flight and not self.recorder.pending
 
     def _claim(self) -> None:
         # before the question: what ends meanwhile may free a place, or a row
@@ -180,7 +184,7 @@ class Pump:
         most, company_s = (max(crowd.busy // 2, 1), GATHER_S) if crowd.busy > FEW else (BATCH, 0.0)
         if self.engine.in_flight or self.recorder.pending:
             wait_s = GATHER_S if self._hungry else LOOK_S
-        elif self._hungry or self.recorder.given_back or self._idle_since is None:
+        elif self._hungry or self._idle_since is None:
             wait_s = 0.0
         else:
             wait_s = max(self._idle_since + self._linger_s - time.monotonic(), 0.0)
