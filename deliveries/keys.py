@@ -66,6 +66,15 @@ def _networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
     return tuple(ipaddress.ip_network(text) for text in texts)
 
 
+def network(text: str) -> str:
+    """An address or a network in CIDR notation, as it is kept; ValueError says what is wrong and how to write it."""
+    try:
+        return str(ipaddress.ip_network(text.strip()))
+    except ValueError as e:
+        why = "has bits below its mask" if "host bits" in str(e) else "is neither an address nor a network"
+        raise ValueError(f"{text[:50]!r} {why}; write 203.0.113.7, 203.0.113.0/24 or 2001:db8::/32.") from None
+
+
 def address_of(meta: Mapping[str, Any]) -> str:
     """The client of a WSGI request: what the outermost of our own PROXIES saw; "" where nobody knows.
 

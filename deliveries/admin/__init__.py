@@ -6,10 +6,34 @@ Importing this package registers them. Read `access` (who), `tenant` (what that 
 
 from django.contrib import admin
 
-from deliveries.admin import accounts, brakes, incoming, lists, login, messages, received, suppressions, webhooks
+from deliveries.admin import (
+    accounts,
+    brakes,
+    domains,
+    incoming,
+    lists,
+    login,
+    messages,
+    people,
+    received,
+    suppressions,
+    webhooks,
+)
 
 admin.site.index_template = "panel/home.html"
 admin.site.extra_urls = lambda: [*login.urls(), *received.urls()]  # type: ignore[attr-defined]
 admin.site.enable_nav_sidebar = True
 
-__all__ = ["accounts", "brakes", "incoming", "lists", "login", "messages", "received", "suppressions", "webhooks"]
+__all__ = [
+    "accounts",
+    "brakes",
+    "domains",
+    "incoming",
+    "lists",
+    "login",
+    "messages",
+    "people",
+    "received",
+    "suppressions",
+    "webhooks",
+]

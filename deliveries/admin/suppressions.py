@@ -149,7 +149,7 @@ class SuppressionAdmin(TenantAdmin):
     # --- import, undo, export ---------------------------------------------------------------------------------
 
     def _tenants(self, request: HttpRequest) -> QuerySet[Tenant]:
-        own = access(request).tenants_with(self.acts_from)
+        own = access(request).tenants_with(self.rights.acts)
         return Tenant.objects.order_by("name") if own is None else Tenant.objects.filter(id__in=own).order_by("name")
 
     def _page(self, request: HttpRequest, template: str, **context: Any) -> HttpResponse:
@@ -233,7 +233,7 @@ class SuppressionAdmin(TenantAdmin):
             data = form.cleaned_data
             mistake = suppressions.Mistake(
                 data["since"], data["until"], data["rule"], data["site"],
-                tenants=access(request).tenants_with(self.acts_from),
+                tenants=access(request).tenants_with(self.rights.acts),
             )  # fmt: skip
             if "confirmed" in request.POST:
                 removed = suppressions.undo(mistake, actor(request))

@@ -14,7 +14,7 @@ from django.http import HttpRequest, HttpResponse
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
-from deliveries.admin.access import Role, access
+from deliveries.admin.access import RIGHTS, Rights, access
 from deliveries.admin.keyset import KeysetChangeList, Rows, keyset_rows
 from deliveries.models import AuditEntry, Tenant
 
@@ -104,8 +104,10 @@ class TenantAdmin(ReadOnly):
     """Rows of tenants. `tenant_field` is the path from the model to the tenant's id."""
 
     tenant_field = "tenant_id"
-    #: the role that may add or act here
-    acts_from: str = Role.DEVELOPER
+
+    @property
+    def rights(self) -> Rights:
+        return RIGHTS[self.model]
 
     def tenant_of(self, obj: Model) -> UUID | None:
         value: Any = obj
@@ -115,35 +117,36 @@ class TenantAdmin(ReadOnly):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         rows = super().get_queryset(request)
-        tenants = access(request).tenants
+        tenants = access(request).tenants_with(self.rights.reads)
         return rows if tenants is None else rows.filter(**{f"{self.tenant_field}__in": tenants})
 
     def acting(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         """Those of `queryset` on which the person may act, not only look."""
-        tenants = access(request).tenants_with(self.acts_from)
+        tenants = access(request).tenants_with(self.rights.acts)
         return queryset if tenants is None else queryset.filter(**{f"{self.tenant_field}__in": tenants})
 
     def has_module_permission(self, request: HttpRequest) -> bool:
-        own = access(request)
-        return own.operator or bool(own.roles)
+        return access(request).may(self.rights.reads)
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         if obj is None:
             return self.has_module_permission(request)
+        tenant_id = self.tenant_of(obj)
         own = access(request)
-        return own.operator or self.tenant_of(obj) in own.roles
+        return own.operator or (tenant_id is not None and own.may(self.rights.reads, tenant_id))
 
     def has_act_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """The permission "act" of actions: a button is shown and taken only from `acts_from` on."""
+        """The permission "act" of actions: a button is shown to whom RIGHTS lets act, and taken from no other."""
         own = access(request)
         if obj is None or isinstance(obj, str):
-            return own.may(self.acts_from)
-        return own.may(self.acts_from, self.tenant_of(obj))
+            return own.may(self.rights.acts)
+        tenant_id = self.tenant_of(obj)  # what has none is the operator's
+        return own.operator or (tenant_id is not None and own.may(self.rights.acts, tenant_id))
 
     def formfield_for_foreignkey(self, db_field: ForeignKey, request: HttpRequest, **kwargs: Any) -> Any:
         remote = db_field.remote_field.model
         if remote is Tenant:
-            tenants = access(request).tenants_with(self.acts_from)
+            tenants = access(request).tenants_with(self.rights.acts)
             kwargs["queryset"] = Tenant.objects.all() if tenants is None else Tenant.objects.filter(id__in=tenants)
             if tenants is not None and len(tenants) == 1:
                 kwargs["initial"] = tenants[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -13,6 +12,7 @@ from pydantic import AfterValidator, Field, PlainValidator, StrictBool, Validati
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from deliveries.errors import Fault
+from deliveries.keys import network
 from mailapi.schemas.answers import Answer
 from mailapi.schemas.faults import Shape, fault
 from mailapi.schemas.openapi import _answers as answers
@@ -30,11 +30,12 @@ def _name(value: str) -> str:
 
 
 def _network(value: Any) -> str:
+    if not isinstance(value, str):
+        raise fault("wrong_type", "Must be a string such as 203.0.113.0/24.")
     try:
-        return str(ipaddress.ip_network(value.strip() if isinstance(value, str) else ""))
+        return network(value)
     except ValueError as e:
-        why = "has bits below its mask" if "host bits" in str(e) else "is neither an address nor a network"
-        raise fault("invalid_network", f"This {why}; write 203.0.113.7, 203.0.113.0/24 or 2001:db8::/32.") from None
+        raise fault("invalid_network", str(e)) from None
 
 
 def _networks(value: Any) -> list[str]:

@@ -196,7 +196,7 @@ def test_every_faulty_field_is_named(api: Client, other: Client) -> None:
     answer = make(api, 422, **body)
     assert faults(answer) == {
         ("name", "invalid_parameter"), ("permission", "invalid_choice"), ("ip_allow[0]", "invalid_network"),
-        ("ip_allow[1]", "invalid_network"), ("ip_allow[2]", "invalid_network"), ("expires_at", "invalid_time"),
+        ("ip_allow[1]", "invalid_network"), ("ip_allow[2]", "wrong_type"), ("expires_at", "invalid_time"),
         ("test", "wrong_type"), ("domain", "unknown_field"), ("domain_id", "invalid_id"),
         ("domain_id", "invalid_parameter"),
     }  # fmt: skip

@@ -1,0 +1,91 @@
+"""manage.py tenant: customers of the installation, made, listed, suspended and released. The operator's alone.
+
+There is no HTTP API for it: an API key belongs to one tenant, and one that stood above them would be a secret of
+another kind, for orders that a person gives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+from typing import Any
+from uuid import UUID
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db.models import Count, Q
+from django.utils import timezone
+
+from deliveries import keys, people
+from deliveries.errors import BadInput
+from deliveries.models import Membership, Tenant
+from deliveries.record import brakes
+
+
+def named(text: str) -> Tenant:
+    """The tenant of that name or id; CommandError where there is none."""
+    tenant = Tenant.objects.filter(name=text).first()
+    if tenant is None:
+        with contextlib.suppress(ValueError):
+            tenant = Tenant.objects.filter(id=UUID(text)).first()
+    if tenant is None:
+        raise CommandError(f"There is no tenant {text!r}; `manage.py tenant list` names them.")
+    return tenant
+
+
+def whoever() -> str:
+    """Who gives the order, for the audit log."""
+    return f"shell:{getpass.getuser()}"
+
+
+class Command(BaseCommand):
+    help = "Tenants: create, list, suspend, release"
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        orders = parser.add_subparsers(dest="order", required=True)
+        create = orders.add_parser("create", help="a new tenant; prints its id, and what was made with it, once")
+        create.add_argument("name")
+        create.add_argument("--owner", help="login or mail address of its first owner")
+        create.add_argument("--key", metavar="NAME", help="make an API key of that name")
+        orders.add_parser("list", help="all tenants")
+        suspend = orders.add_parser("suspend", help="nothing of it is accepted or sent until it is released")
+        suspend.add_argument("tenant", help="name or id")
+        suspend.add_argument("--reason", default="Suspended by the operator.")
+        release = orders.add_parser("release", help="what was held is due at once")
+        release.add_argument("tenant", help="name or id")
+
+    def handle(self, *args: Any, order: str, **options: Any) -> None:
+        getattr(self, f"_{order}")(options)
+
+    def _create(self, options: dict[str, Any]) -> None:
+        try:
+            tenant = people.create_tenant(options["name"], whoever())
+            self.stdout.write(f"tenant    {tenant.id}  {tenant.name}")
+            if options["owner"]:
+                member, password = people.invite(tenant, options["owner"], Membership.Role.OWNER, whoever())
+                self.stdout.write(f"owner     {member.user}" + (f"  first password {password}" if password else ""))
+        except BadInput as e:
+            raise CommandError(str(e)) from None
+        if options["key"]:
+            _, secret = keys.create(tenant, options["key"][:100])
+            self.stdout.write(f"API key   {secret}")
+
+    def _list(self, options: dict[str, Any]) -> None:
+        rows = Tenant.objects.annotate(
+            people=Count("memberships", distinct=True),
+            verified=Count("domains", filter=Q(domains__verified_at__isnull=False), distinct=True),
+            active=Count("api_keys", filter=Q(api_keys__revoked_at=None), distinct=True),
+        )
+        for row in rows.iterator():
+            state = f"suspended: {row.suspended_reason}" if row.suspended_at else "active"
+            counts = f"{row.people} members, {row.verified} verified domains, {row.active} keys"
+            self.stdout.write(f"{row.id}  {row.name}  {state}  ({counts})")
+
+    def _suspend(self, options: dict[str, Any]) -> None:
+        tenant = named(options["tenant"])
+        brakes.hold_tenant(tenant.id, options["reason"][:300], whoever(), timezone.now())
+        self.stdout.write(f"{tenant.name} is suspended.")
+
+    def _release(self, options: dict[str, Any]) -> None:
+        tenant = named(options["tenant"])
+        count = brakes.release_tenant(tenant.id, whoever())
+        self.stdout.write(f"{tenant.name} is released; {count} held mails are due now.")

@@ -1,0 +1,130 @@
+"""Tenants and their people: made, invited, given another role, let go. The operator's orders and an owner's alike.
+
+A tenant that has an owner keeps one: the last can neither be removed nor become less, by whomever. What roles may do
+stands in deliveries.admin.access.
+"""
+
+from __future__ import annotations
+
+import secrets
+from uuid import UUID
+
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
+from django.db import IntegrityError, transaction
+
+from deliveries.errors import BadInput, Fault
+from deliveries.models import AuditEntry, Membership, Tenant, User
+
+Role = Membership.Role
+
+_LAST = "This is the last owner; make another member an owner first."
+
+
+def create_tenant(name: str, actor: str) -> Tenant:
+    """BadInput when the name is empty, too long or taken."""
+    name = name.strip()
+    if not name or len(name) > 200 or not name.isprintable():
+        raise BadInput([Fault("name", "invalid_parameter", "Must be one line of 1 to 200 characters.")])
+    try:
+        with transaction.atomic():
+            tenant = Tenant.objects.create(name=name)
+            AuditEntry.objects.create(tenant=tenant, actor=actor[:200], action="tenant.created", subject=name)
+    except IntegrityError:
+        raise BadInput([Fault("name", "already_exists", f"There is a tenant named {name} already.")]) from None
+    return tenant
+
+
+def invite(tenant: Tenant, login: str, role: str, actor: str) -> tuple[Membership, str | None]:
+    """A member by login or mail address; the second is the first password where the login is new, else None.
+
+    A new login is best a mail address: it is kept as one too. BadInput when it cannot be a login, or is a member.
+    """
+    login = login.strip()
+    try:
+        User.username_validator(login)
+    except ValidationError as e:
+        raise BadInput([Fault("login", "invalid_parameter", " ".join(e.messages))]) from None
+    if not login or len(login) > 150:
+        raise BadInput([Fault("login", "invalid_parameter", "Must have 1 to 150 characters.")])
+    _check_role(role)
+    with transaction.atomic():
+        user = _user(login)
+        password = None
+        if user is None:
+            password = secrets.token_urlsafe(12)
+            mail = login if _is_address(login) else ""
+            user = User.objects.create_user(login, email=mail, password=password, is_staff=True)
+        member, new = Membership.objects.get_or_create(user=user, tenant=tenant, defaults={"role": role})
+        if not new:
+            raise BadInput([Fault("login", "already_exists", "This person is a member already.")])
+        _audit(member, actor, "member.added")
+    return member, password
+
+
+def set_role(member_id: int, role: str, actor: str) -> Membership | None:
+    """None where there is no such member; BadInput for the last owner."""
+    _check_role(role)
+    with transaction.atomic():
+        member = _locked(member_id)
+        if member is None or member.role == role:
+            return member
+        _keep_an_owner(member)
+        member.role = role
+        member.save(update_fields=["role"])
+        _audit(member, actor, "member.changed")
+    return member
+
+
+def remove(member_id: int, actor: str) -> bool:
+    """The login stays, for other tenants; False where there is no such member. BadInput for the last owner."""
+    with transaction.atomic():
+        member = _locked(member_id)
+        if member is None:
+            return False
+        _keep_an_owner(member)
+        _audit(member, actor, "member.removed")
+        member.delete()
+    return True
+
+
+def member_of(tenant_id: UUID, login: str) -> Membership | None:
+    return Membership.objects.filter(tenant_id=tenant_id, user=_user(login.strip())).first()
+
+
+def _user(login: str) -> User | None:
+    """The same person in any case of letters; where two logins differ in it alone, the exact one."""
+    same = User.objects.filter(username__iexact=login)
+    return same.filter(username=login).first() or same.first()
+
+
+def _locked(member_id: int) -> Membership | None:
+    """The member, and the tenant locked: two owners who let each other go at once take turns."""
+    tenant_id = Membership.objects.filter(id=member_id).values_list("tenant_id", flat=True).first()
+    if tenant_id is None:
+        return None
+    Tenant.objects.select_for_update().get(id=tenant_id)
+    return Membership.objects.select_related("user", "tenant").filter(id=member_id).first()
+
+
+def _keep_an_owner(member: Membership) -> None:
+    owners = Membership.objects.filter(tenant_id=member.tenant_id, role=Role.OWNER)
+    if member.role == Role.OWNER and not owners.exclude(id=member.id).exists():
+        raise BadInput([Fault("role", "last_owner", _LAST)])
+
+
+def _check_role(role: str) -> None:
+    if role not in Role.values:
+        raise BadInput([Fault("role", "invalid_choice", f"Must be one of {', '.join(Role.values)}.")])
+
+
+def _is_address(login: str) -> bool:
+    try:
+        validate_email(login)
+    except ValidationError:
+        return False
+    return True
+
+
+def _audit(member: Membership, actor: str, action: str) -> None:
+    AuditEntry.objects.create(tenant_id=member.tenant_id, actor=actor[:200], action=action, subject=str(member)[:300])

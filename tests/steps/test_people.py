@@ -1,0 +1,247 @@
+"""Tenants and their people: the rights of every role on every page, invitations, the last owner, the commands."""
+
+from __future__ import annotations
+
+import threading
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.contrib import admin
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test import Client, RequestFactory
+from django.urls import reverse
+from django.utils import timezone
+
+from deliveries import keys, people
+from deliveries.admin.access import RIGHTS, Role
+from deliveries.errors import BadInput
+from deliveries.models import ApiKey, AuditEntry, Membership, SendingDomain, Tenant, User
+from tests.fakes import mail
+
+pytestmark = pytest.mark.django_db
+
+ROLES = ["nobody", *Role.values, "operator"]
+_RANK = {"nobody": -1, **{role: i for i, role in enumerate(["viewer", "developer", "owner"])}}
+
+
+def login(user: User) -> Client:
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def url(model: Any, name: str, *args: Any) -> str:
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{name}", args=args)
+
+
+def a(role: str, own: Tenant) -> User:
+    if role == "operator":
+        return mail.person("root", operator=True)
+    return mail.person(role, *([] if role == "nobody" else [own]), role=role)
+
+
+def allowed(role: str, least: Role | None) -> bool:
+    return role == "operator" or (least is not None and _RANK[role] >= _RANK[least])
+
+
+# --- the table of rights ------------------------------------------------------------------------------------------
+
+
+def test_every_page_of_the_panel_stands_in_the_table_of_rights() -> None:
+    assert set(RIGHTS) == set(admin.site._registry)
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("model", list(RIGHTS), ids=lambda m: m.__name__)
+def test_each_role_reads_and_acts_as_the_table_says(model: Any, role: str) -> None:
+    own = mail.tenant("own")
+    rows = mail.everything(own, "mark")
+    user = a(role, own)
+    client, model_admin, rights = login(user), admin.site._registry[model], RIGHTS[model]
+    assert client.get(url(model, "changelist")).status_code == (200 if allowed(role, rights.reads) else 403)
+    if model in rows:
+        page = client.get(url(model, "change", rows[model].pk)).status_code
+        assert (page == 200) is allowed(role, rights.reads)
+    request = RequestFactory().get("/")
+    request.user = user
+    acting = set(model_admin.get_actions(request)) - {"suspend", "release", "undo", "confirm"}
+    may_act = allowed(role, rights.acts) or (role == "operator")
+    assert not acting or may_act, acting
+    adds = client.get(url(model, "add")).status_code
+    assert adds == 403 or may_act
+    if model in (ApiKey, SendingDomain, Membership):
+        assert (adds == 200) is may_act
+
+
+# --- members ------------------------------------------------------------------------------------------------------
+
+
+def test_an_owner_invites_by_mail_address_and_the_person_comes_in_with_the_role() -> None:
+    own = mail.tenant("own")
+    owner = login(mail.person("olga", own, role="owner"))
+    form = {"tenant": str(own.pk), "login": "dev@example.com", "role": "developer"}
+    shown = owner.post(url(Membership, "add"), form)
+    password = shown.context["secret"]
+    made = User.objects.get(username="dev@example.com")
+    assert made.email == "dev@example.com" and made.check_password(password) and not made.is_superuser
+    assert made.memberships.get().role == "developer" and "no-store" in shown["Cache-Control"]
+    browser = Client()
+    entered = browser.post("/admin/login/?next=/admin/", {"username": "dev@example.com", "password": password})
+    assert entered.status_code == 302 and browser.get(url(ApiKey, "add")).status_code == 200
+    again = owner.post(url(Membership, "add"), {**form, "login": "Dev@Example.com"})
+    assert "is a member already" in again.content.decode()
+    assert "Enter a mail address" in owner.post(url(Membership, "add"), {**form, "login": "a b"}).content.decode()
+    for role in ("viewer", "developer"):
+        other = login(mail.person(role, own, role=role))
+        assert other.post(url(Membership, "add"), {**form, "login": "x@example.com"}).status_code == 403
+    assert not User.objects.filter(username="x@example.com").exists()
+
+
+def test_the_last_owner_stays_whoever_asks() -> None:
+    own = mail.tenant("own")
+    olga = mail.person("olga", own, role="owner")
+    last = olga.memberships.get()
+    operator = login(mail.person("root", operator=True))
+    operator.post(url(Membership, "change", last.pk), {"role": "viewer"})
+    page = operator.post(url(Membership, "delete", last.pk), {"post": "yes"}, follow=True).content.decode()
+    last.refresh_from_db()
+    assert last.role == "owner" and "This is the last owner" in page
+    with pytest.raises(BadInput, match="last owner"):
+        people.remove(last.pk, "test")
+    second = mail.person("otto", own, role="owner").memberships.get()
+    login(olga).post(url(Membership, "change", second.pk), {"role": "viewer"})
+    second.refresh_from_db()
+    assert second.role == "viewer"
+    with pytest.raises(BadInput, match="last owner"):
+        people.set_role(last.pk, "developer", "test")
+    assert people.set_role(second.pk, "owner", "test") and people.remove(last.pk, "test")
+    told = AuditEntry.objects.filter(tenant=own, actor="test").values_list("action", flat=True)
+    assert sorted(told) == ["member.changed", "member.removed"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_owners_who_remove_each_other_at_once_leave_one() -> None:
+    for _ in range(5):
+        own = Tenant.objects.create(name="pair")
+        members = [mail.person(name, own, role="owner").memberships.get() for name in ("ada", "bob")]
+        both = threading.Barrier(2)
+        refused: list[BadInput] = []
+
+        def let_go(ident: int) -> None:
+            both.wait(10)
+            try:
+                people.remove(ident, "test")
+            except BadInput as e:
+                refused.append(e)
+            finally:
+                connection.close()
+
+        threads = [threading.Thread(target=let_go, args=(m.pk,)) for m in members]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert Membership.objects.filter(tenant=own, role="owner").count() == 1 and len(refused) == 1
+        User.objects.all().delete()
+        own.delete()
+
+
+# --- keys and domains in the panel --------------------------------------------------------------------------------
+
+
+def test_a_key_made_in_the_panel_has_the_limits_that_were_asked_for() -> None:
+    own = mail.tenant("own")
+    other = mail.tenant("other")
+    domain = SendingDomain.objects.create(tenant=own, name="own.example.com")
+    theirs = SendingDomain.objects.create(tenant=other, name="theirs.example.com")
+    client = login(mail.person("dev", own, role="developer"))
+    form = {"tenant": str(own.pk), "name": "app", "scope": "sending_access", "domain": str(domain.pk), "test": "on"}
+    shown = client.post(url(ApiKey, "add"), {**form, "allowed": "203.0.113.7, 2001:db8::/32"})
+    caller = keys.find(shown.context["secret"])
+    assert caller and caller.test and caller.domain_id == domain.pk
+    assert caller.networks == ("203.0.113.7/32", "2001:db8::/32")
+    page = client.get(url(ApiKey, "change", caller.key_id)).content.decode()
+    assert "own.example.com" in page and "203.0.113.7/32" in page
+    for wrong, words in (
+        ({"allowed": "1.2.3.4/8"}, "has bits below its mask"),
+        ({"domain": str(theirs.pk)}, "Select a valid choice"),
+        ({"scope": "full_access"}, "Goes with a key for sending only"),
+        ({"expires_at_0": "2001-01-01", "expires_at_1": "00:00"}, "That time has passed"),
+    ):
+        assert words in client.post(url(ApiKey, "add"), {**form, **wrong}).content.decode(), wrong
+    assert ApiKey.objects.filter(tenant=own).count() == 1
+
+
+def test_a_domain_is_added_looked_at_turned_and_removed_in_the_panel(settings: Any) -> None:
+    from tests.fakes.dns import FakeDns
+
+    own = mail.tenant("own")
+    client = login(mail.person("dev", own, role="developer"))
+    with FakeDns() as dns:
+        settings.DNS_NAMESERVERS = (dns.address,)
+        page = client.post(url(SendingDomain, "add"), {"tenant": str(own.pk), "name": "Shop.example.com"}, follow=True)
+        domain = SendingDomain.objects.get(tenant=own)
+        key = domain.dkim_keys.get()
+        text = page.content.decode()
+        assert key.public_key in text and f"{key.selector}._domainkey.shop.example.com" in text
+        dns.set(f'{key.selector}._domainkey.shop.example.com TXT "p={key.public_key[:200]}" "{key.public_key[200:]}"')
+        order = {"_selected_action": [str(domain.pk)]}
+        done = client.post(url(SendingDomain, "changelist"), {**order, "action": "verify"}, follow=True)
+        assert "shop.example.com is verified" in done.content.decode()
+        client.post(url(SendingDomain, "changelist"), {**order, "action": "rotate"})
+        assert domain.dkim_keys.count() == 2
+        viewer = login(mail.person("vera", own))
+        viewer.post(url(SendingDomain, "changelist"), {**order, "action": "rotate"})
+        assert viewer.post(url(SendingDomain, "delete", domain.pk), {"post": "yes"}).status_code == 403
+    again = client.post(url(SendingDomain, "add"), {"tenant": str(own.pk), "name": "shop.example.com"}, follow=True)
+    assert "among your domains already" in again.content.decode()
+    bad = client.post(url(SendingDomain, "add"), {"tenant": str(own.pk), "name": "co.uk"})
+    assert "public suffix" in bad.content.decode()
+    client.post(url(SendingDomain, "delete", domain.pk), {"post": "yes"})
+    assert not SendingDomain.objects.filter(pk=domain.pk).exists()
+    told = AuditEntry.objects.filter(tenant=own, actor="dev").values_list("action", flat=True)
+    assert sorted(told) == ["domain.checked", "domain.created", "domain.key_made", "domain.removed"]
+
+
+def test_a_suspended_domain_stays_in_the_panel_too() -> None:
+    own = mail.tenant("own")
+    domain = SendingDomain.objects.create(tenant=own, name="bad.example.com", suspended_at=timezone.now())
+    client = login(mail.person("dev", own, role="developer"))
+    page = client.post(url(SendingDomain, "delete", domain.pk), {"post": "yes"}, follow=True).content.decode()
+    assert "is suspended by the operator" in page and SendingDomain.objects.filter(pk=domain.pk).exists()
+
+
+# --- the commands -------------------------------------------------------------------------------------------------
+
+
+def said(*words: str) -> str:
+    out = StringIO()
+    call_command(*words, stdout=out)
+    return out.getvalue()
+
+
+def test_the_operator_sees_to_tenants_and_members_at_the_shell() -> None:
+    made = said("tenant", "create", "Acme", "--owner", "ann@example.com", "--key", "first")
+    secret = made.split("API key")[1].strip()
+    assert keys.find(secret) and "first password" in made
+    tenant = Tenant.objects.get(name="Acme")
+    assert f"{tenant.id}  Acme  active  (1 members, 0 verified domains, 1 keys)" in said("tenant", "list")
+    assert "bob in Acme (viewer)  first password" in said("member", "add", "Acme", "bob", "--role", "viewer")
+    assert "bob in Acme (owner)" in said("member", "role", str(tenant.id), "BOB", "owner")
+    assert said("member", "list", "Acme").splitlines() == ["ann@example.com  owner", "bob  owner"]
+    assert "is no member of Acme any more" in said("member", "remove", "Acme", "ann@example.com")
+    with pytest.raises(CommandError, match="last owner"):
+        said("member", "remove", "Acme", "bob")
+    with pytest.raises(CommandError, match="There is a tenant named Acme already"):
+        said("tenant", "create", "Acme")
+    with pytest.raises(CommandError, match="There is no tenant 'Nobody'"):
+        said("member", "list", "Nobody")
+    said("tenant", "suspend", "Acme", "--reason", "unpaid")
+    tenant.refresh_from_db()
+    assert tenant.suspended_at and tenant.suspended_reason == "unpaid" and "suspended: unpaid" in said("tenant", "list")
+    assert "is released" in said("tenant", "release", "Acme")
+    tenant.refresh_from_db()
+    assert tenant.suspended_at is None
+    assert AuditEntry.objects.filter(tenant=tenant, actor__startswith="shell:").count() >= 5
