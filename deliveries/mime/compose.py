@@ -24,7 +24,6 @@ from functools import lru_cache
 from deliveries.errors import ComposeError
 from deliveries.mime.address import Address, parse_address
 from deliveries.mime.headers import (
-    MAX_LINE,
     PREFERRED_LINE,
     UNIQUE_FIELDS,
     addresses,
@@ -35,6 +34,7 @@ from deliveries.mime.headers import (
     unstructured,
     well_formed,
 )
+from deliveries.mime.recode import recode
 
 __all__ = ["Attachment", "Composed", "Mail", "compose", "refused_header", "refused_subject"]
 
@@ -52,6 +52,8 @@ _MEDIA_PARAMETER = re.compile(rf";\s*({_TOKEN})=({_TOKEN}|\"[ !#-\[\]-~]*\")")
 #: group 1 is set where the line has no room for the two octets that =46 needs more (RFC 2045 §6.7 (5): 76)
 _FROM = re.compile(rb"(?m)^From (?=([^\r\n]{70})?)")
 _BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
+#: a mail begins with a field (RFC 5322 §2.2)
+_FIELD = re.compile(rb"[!-9;-~]+[ \t]*:")
 _NOT_IN_ID = re.compile(r"[^A-Za-z0-9!#$&'*+\-/=?^_`{|}~.@]")
 
 
@@ -294,7 +296,7 @@ def _file_part(item: Attachment, boundaries: _Boundaries, disposition: str) -> _
     if item.content_id:
         fields.append(b"Content-ID: <%s>\r\n" % _content_id(item.content_id).encode("ascii"))
     if media_type.startswith("message/"):
-        return _Part((*fields, b"Content-Transfer-Encoding: 7bit\r\n"), item.content)
+        return _Part((*fields, b"Content-Transfer-Encoding: 7bit\r\n"), attached_mail(item.content) or b"")
     return _Part((*fields, b"Content-Transfer-Encoding: base64\r\n"), _base64_lines(item.content))
 
 
@@ -308,7 +310,7 @@ def _media_type(item: Attachment, boundaries: _Boundaries) -> tuple[str, list[st
     kind, media_type = match[1].lower(), f"{match[1]}/{match[2]}".lower()
     given = {name.lower(): f"{name}={value}" for name, value in _MEDIA_PARAMETER.findall(match[3])}
     given.pop("name", None)
-    if kind == "multipart" or (kind == "message" and not _is_sendable(item.content, boundaries)):
+    if kind == "multipart" or (kind == "message" and not _is_sendable(media_type, item.content, boundaries)):
         # RFC 2045 §6.4: base64 is not for composite types; the file name still tells what it is
         return "application/octet-stream", []
     if kind == "text" and "charset" not in given and not item.content.isascii() and _is_utf8(item.content):
@@ -316,15 +318,18 @@ def _media_type(item: Attachment, boundaries: _Boundaries) -> tuple[str, list[st
     return media_type, list(given.values())
 
 
-def _is_sendable(content: bytes, boundaries: _Boundaries) -> bool:
-    """7-bit, CRLF, short lines: a mail that may be attached without any encoding (RFC 2046 §5.2.1)."""
-    return (
-        content.isascii()
-        and b"\0" not in content
-        and _BARE.search(content) is None
-        and _longest_line(content) <= MAX_LINE
-        and boundaries.octets not in content
-    )
+def attached_mail(content: bytes) -> bytes | None:
+    """A mail as it may stand in a part of message/rfc822: 7-bit, CRLF, short lines, no encoding around it (RFC 2046
+    §5.2.1). Line ends of a file and 8-bit parts are recoded; None where that cannot be had, or it is no mail."""
+    lines = _BARE.sub(b"\r\n", content)
+    if b"\0" in lines or not _FIELD.match(lines):
+        return None
+    return recode(lines, seven_bit=True)
+
+
+def _is_sendable(media_type: str, content: bytes, boundaries: _Boundaries) -> bool:
+    mail = attached_mail(content) if media_type == "message/rfc822" else None
+    return mail is not None and boundaries.octets not in mail
 
 
 def _is_utf8(content: bytes) -> bool:

@@ -8,9 +8,9 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema, field_validator
 
-from deliveries.mime.compose import Attachment
+from deliveries.mime.compose import Attachment, attached_mail
 from mailapi.schemas.faults import Shape, fault
 
 MAX_ATTACHMENTS = 100
@@ -87,6 +87,20 @@ class AttachmentIn(Shape):
     inline_content_id: Annotated[str, AfterValidator(_content_id)] | None = Field(
         None, description="The same as `content_id`."
     )
+
+    @field_validator("content_type")
+    @classmethod
+    def _composite(cls, value: str | None, info: ValidationInfo) -> str | None:
+        """RFC 2046 §5: what a composite type holds goes out without an encoding, so it must be able to."""
+        kind = (value or "").partition(";")[0].strip().lower()
+        remedy = "send it as application/octet-stream"
+        if kind.startswith("multipart/"):
+            raise fault("invalid_content_type", f"A file cannot be {kind}, which has parts of its own; {remedy}.")
+        if kind.startswith("message/") and kind != "message/rfc822":
+            raise fault("invalid_content_type", f"A file cannot be {kind}; {remedy}, or a mail as message/rfc822.")
+        if kind == "message/rfc822" and "content" in info.data and attached_mail(info.data["content"]) is None:
+            raise fault("invalid_content_type", f"This is no mail that can go out without an encoding; {remedy}.")
+        return value
 
     def attachment(self) -> Attachment:
         guessed = mimetypes.guess_type(self.filename, strict=False)[0] or "application/octet-stream"

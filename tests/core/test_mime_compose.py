@@ -473,7 +473,7 @@ def test_any_file_name_type_and_content_id_can_be_rendered(filename: str, conten
         ("", b"", "application/octet-stream"),
         ("text/plain\r\nX: y", b"", "application/octet-stream"),
         ("multipart/mixed; boundary=x", b"", "application/octet-stream"),
-        ("message/rfc822", b"Subject: x\n\nbare line ends\n", "application/octet-stream"),
+        ("message/rfc822", b"Subject: x\n\n\0\n", "application/octet-stream"),
         ("message/rfc822", b"Subject: x\r\n\r\nfine\r\n", "message/rfc822"),
     ],
 )
@@ -502,3 +502,31 @@ def test_an_inline_image_is_found_by_its_content_id() -> None:
     images = [part for part in message.walk() if part.get_content_maintype() == "image"]
     assert [part["Content-ID"] for part in images] == ["<logo@acme>", "<l%C3%B6%20go>"]
     assert {part.get_content_disposition() for part in images} == {"inline"}
+
+
+EIGHT_BIT = "Subject: x\nContent-Type: text/plain; charset=utf-8\n\nGrüße\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"Subject: x\r\n\r\nplain\r\n", "plain\r\n"),
+        (b"Subject: x\n\nfrom a file\n", "from a file\n"),
+        (EIGHT_BIT, "Grüße\n"),
+        (b"Subject: x\nContent-Type: text/plain\n\n" + b"y" * 3000 + b"\n", "y" * 3000 + "\n"),
+    ],
+)
+def test_an_attached_mail_goes_out_as_a_mail_without_an_encoding_around_it(content: bytes, text: str) -> None:
+    composed = compose(replace(BASE, text="t", attachments=(Attachment("m.eml", "message/rfc822", content),)))
+    assert composed.octets.isascii() and max(map(len, composed.octets.split(b"\r\n"))) <= 998
+    part = list(read(composed).walk())[-2]
+    assert (part.get_content_type(), part["Content-Transfer-Encoding"]) == ("message/rfc822", "7bit")
+    (inner,) = part.get_payload()
+    assert inner["Subject"] == "x" and inner.get_content().replace("\r\n", "\n") == text.replace("\r\n", "\n")  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("content", [b"", b"no field\n\nx", b"A: b\n\n\0", b"A: " + b"y" * 1200 + b"\n\nx"])
+def test_what_is_no_mail_or_cannot_be_made_fit_goes_as_octets(content: bytes) -> None:
+    composed = compose(replace(BASE, text="t", attachments=(Attachment("m.eml", "message/rfc822", content),)))
+    part = list(read(composed).walk())[-1]
+    assert part.get_content_type() == "application/octet-stream" and part.get_payload(decode=True) == content

@@ -1,5 +1,7 @@
 """The shape of a mail: what becomes of what was asked, without a database."""
 
+import base64
+
 import pytest
 from pydantic import ValidationError
 
@@ -49,3 +51,28 @@ def test_the_input_is_never_repeated_in_a_fault():
     with pytest.raises(ValidationError) as caught:
         SendEmail.model_validate({**_MAIL, "subject": [secret], "html": {"x": secret}, "attachments": secret})
     assert all(secret not in fault.message for fault in faults_of(caught.value, SendEmail))
+
+
+@pytest.mark.parametrize(
+    ("media_type", "content", "told"),
+    [
+        ("multipart/mixed; boundary=x", b"--x--", "cannot be multipart/mixed"),
+        ("Message/Partial", b"A: b\n\nx", "cannot be message/partial"),
+        ("message/rfc822", b"no mail", "no mail that can go out"),
+        ("message/rfc822", b"A: b\n\n\0", "no mail that can go out"),
+    ],
+)
+def test_a_composite_type_that_could_not_go_out_as_such_is_refused_with_the_remedy(media_type, content, told):
+    file = {"filename": "a", "content": base64.b64encode(content).decode(), "content_type": media_type}
+    with pytest.raises(ValidationError) as refused:
+        SendEmail.model_validate({**_MAIL, "attachments": [file]})
+    [found] = faults_of(refused.value, SendEmail)
+    assert found.field == "attachments[0].content_type" and found.code == "invalid_content_type"
+    assert told in found.message and "application/octet-stream" in found.message
+
+
+def test_an_attached_mail_is_taken_and_one_of_that_name_alone_goes_as_it_can():
+    mail = base64.b64encode(b"Subject: x\n\nhello\n").decode()
+    file = {"filename": "a", "content": mail, "content_type": "message/rfc822"}
+    assert AttachmentIn.model_validate(file).attachment().content_type == "message/rfc822"
+    assert AttachmentIn.model_validate({"filename": "a.eml", "content": "YQ=="}).attachment().content == b"a"
