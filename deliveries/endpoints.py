@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
@@ -15,7 +17,9 @@ from django.utils import timezone
 from deliveries import fetch
 from deliveries.errors import AddressRefused, BadInput, Fault
 from deliveries.models import AuditEntry, WebhookEndpoint
-from deliveries.states import EventType
+from deliveries.states import FORMAT_EVENTS, EventType
+
+Format = WebhookEndpoint.Format
 
 #: each event of a tenant is written once for each of its endpoints
 MOST = 20
@@ -25,24 +29,35 @@ MOST_OVERLAP = timedelta(days=7)
 _SECRET_OCTETS = 32
 
 
-def new_secret() -> str:
-    """`whsec_` and 256 random bits in base64, the form that the verifiers of Standard Webhooks read."""
+def new_secret(form: str = Format.NATIVE) -> str:
+    """`whsec_` and 256 random bits in base64, the form that the verifiers of Standard Webhooks read; of SendGrid's
+    format a private key (base64 of DER), of Mailgun's 256 random bits in hex."""
+    if form == Format.SENDGRID:
+        key = ec.generate_private_key(ec.SECP256R1())
+        octets = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+        return base64.b64encode(octets).decode("ascii")
+    if form == Format.MAILGUN:
+        return secrets.token_hex(_SECRET_OCTETS)
     return "whsec_" + base64.b64encode(secrets.token_bytes(_SECRET_OCTETS)).decode("ascii")
 
 
-def create(tenant_id: UUID, url: str, events: Sequence[str], actor: str) -> tuple[WebhookEndpoint, str]:
-    """A new endpoint and its signing secret. BadInput when the URL can never be posted to, or an event is unknown."""
+def create(
+    tenant_id: UUID, url: str, events: Sequence[str], actor: str, form: str = Format.NATIVE
+) -> tuple[WebhookEndpoint, str]:
+    """A new endpoint and what its receiver verifies with. BadInput when the URL can never be posted to, or an event is
+    unknown. Without `events` an endpoint of a foreign format hears those that its format has words for."""
     _check(url, events)
-    secret = new_secret()
+    secret = new_secret(form)
+    events = events or sorted(FORMAT_EVENTS.get(form, ()))
     with transaction.atomic():
         if WebhookEndpoint.objects.filter(tenant_id=tenant_id).count() >= MOST:
             fault = Fault("endpoint", "too_many", f"There are {MOST} webhooks already; remove one first.")
             raise BadInput([fault])
         endpoint = WebhookEndpoint.objects.create(
-            tenant_id=tenant_id, url=url, events=sorted(set(events)), secret=secret.encode("ascii")
+            tenant_id=tenant_id, url=url, events=sorted(set(events)), secret=secret.encode("ascii"), format=form
         )
         AuditEntry.objects.create(tenant_id=tenant_id, actor=actor, action="webhook.created", subject=url[:300])
-    return endpoint, secret
+    return endpoint, endpoint.verifier
 
 
 def update(
@@ -83,17 +98,18 @@ def update(
 
 
 def rotate(tenant_id: UUID, endpoint_id: UUID, actor: str, overlap: timedelta = OVERLAP) -> str | None:
-    """A new secret; None when the tenant has no such endpoint.
+    """What the receiver verifies with from now on; None when the tenant has no such endpoint.
 
     For `overlap` the one before signs too, so that a receiver verifies with either (PROTOCOL 33); zero ends it now, for
-    a secret that leaked. There are two at most: one that was replaced twice signs nothing any more.
+    a secret that leaked. There are two at most: one that was replaced twice signs nothing any more. SendGrid's and
+    Mailgun's formats carry one signature, so there the new secret signs alone, at once.
     """
-    secret = new_secret()
     with transaction.atomic():
         row = WebhookEndpoint.objects.select_for_update().filter(tenant_id=tenant_id, id=endpoint_id).first()
         if row is None:
             return None
         kept = timedelta() < overlap
+        secret = new_secret(row.format)
         row.previous_secret = row.secret if kept else None
         row.previous_until = timezone.now() + overlap if kept else None
         row.secret = secret.encode("ascii")
@@ -101,7 +117,7 @@ def rotate(tenant_id: UUID, endpoint_id: UUID, actor: str, overlap: timedelta = 
         AuditEntry.objects.create(
             tenant_id=tenant_id, actor=actor, action="webhook.secret_rotated", subject=row.url[:300]
         )
-    return secret
+    return row.verifier
 
 
 def remove(tenant_id: UUID, endpoint_id: UUID, actor: str) -> bool:

@@ -138,6 +138,17 @@ OPT_IN = frozenset({
     EventType.TENANT_HELD, EventType.WEBHOOK_DISABLED, EventType.WEBHOOK_TEST,
 })  # fmt: skip
 
+_OUTCOMES_TOLD = frozenset({
+    EventType.DELIVERED, EventType.BOUNCED, EventType.DELIVERY_DELAYED, EventType.FAILED, EventType.EXPIRED,
+    EventType.SUPPRESSED, EventType.COMPLAINED, EventType.OPENED, EventType.CLICKED, EventType.UNSUBSCRIBED,
+})  # fmt: skip
+#: webhooks in the format of another service: the events that it has words for, told where an endpoint names none
+FORMAT_EVENTS: dict[str, frozenset[EventType]] = {
+    "postmark": _OUTCOMES_TOLD | {EventType.SUPPRESSION_ADDED, EventType.SUPPRESSION_REMOVED},
+    "sendgrid": _OUTCOMES_TOLD | {EventType.SENT},
+    "mailgun": _OUTCOMES_TOLD | {EventType.SENT},
+}
+
 #: the event that an outcome of that status appends
 OUTCOME_EVENT: dict[Status, EventType] = {
     Status.SCHEDULED: EventType.SCHEDULED,

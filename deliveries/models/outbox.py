@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_private_key
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
@@ -13,11 +16,24 @@ from deliveries.models.fields import EncryptedField, uuid7
 class WebhookEndpoint(models.Model):
     """A URL of the tenant's that hears events. `events` empty = all but the opt-in ones."""
 
+    class Format(models.TextChoices):
+        #: Resend's shape, signed as Standard Webhooks are
+        NATIVE = "native"
+        #: Postmark's flat objects; signed as the native ones, which its receivers do not look at
+        POSTMARK = "postmark"
+        #: SendGrid's lists; ECDSA, so the secret is a private key and receivers are given the public one
+        SENDGRID = "sendgrid"
+        #: Mailgun's signature and event-data; HMAC
+        MAILGUN = "mailgun"
+
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="endpoints")
     url = models.URLField(max_length=2000)
     events = ArrayField(models.CharField(max_length=40), default=list, blank=True)
-    secret = EncryptedField(help_text="`whsec_` and base64, as the verifiers of Standard Webhooks take it.")
+    format = models.CharField(
+        max_length=10, choices=Format.choices, default=Format.NATIVE, db_default=Format.NATIVE, editable=False
+    )
+    secret = EncryptedField(help_text="`whsec_` and base64; of SendGrid's format a private key, of Mailgun's a text.")
     previous_secret = EncryptedField(null=True, help_text="Signs beside the new one until previous_until.")
     previous_until = models.DateTimeField("the secret before signs until", null=True, blank=True)
     enabled = models.BooleanField(default=True)
@@ -31,6 +47,15 @@ class WebhookEndpoint(models.Model):
 
     def __str__(self) -> str:
         return self.url
+
+    @property
+    def verifier(self) -> str:
+        """What a receiver verifies with: the secret; of SendGrid's format the public key, as its clients take it."""
+        secret = bytes(self.secret).decode("ascii")
+        if self.format != self.Format.SENDGRID:
+            return secret
+        key = load_der_private_key(base64.b64decode(secret), None).public_key()
+        return base64.b64encode(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).decode("ascii")
 
 
 class WebhookDelivery(models.Model):

@@ -20,6 +20,7 @@ from typing import Any
 from uuid import UUID
 
 from deliveries.models.sql import execute
+from deliveries.notify import foreign
 from deliveries.states import Category, EventType
 
 #: category → (type, subType) as Amazon SES and Resend say it. Permanent only where the address is dead: applications
@@ -66,13 +67,26 @@ _TOLD = (
 
 def bodies(event_ids: Iterable[UUID]) -> dict[UUID, str]:
     """The bodies of these events; one whose row is gone (retention) is missing."""
-    rows = execute(_EVENTS, {"ids": list(event_ids)}).fetchall()
-    return {row["id"]: body(row) for row in rows}
+    return {row["id"]: body(row) for row in rows_of(event_ids)}
 
 
-def body(row: Mapping[str, Any]) -> str:
+def bodies_as(wanted: Iterable[tuple[UUID, str]]) -> dict[tuple[UUID, str], str]:
+    """The same by (event, format), where endpoints of several formats hear the same event."""
+    pairs = set(wanted)
+    rows = {row["id"]: row for row in rows_of({event for event, _ in pairs})}
+    return {(event, form): body(rows[event], form) for event, form in pairs if event in rows}
+
+
+def rows_of(event_ids: Iterable[UUID]) -> list[dict[str, Any]]:
+    """What a body is made of: the event with its mail and its delivery."""
+    return execute(_EVENTS, {"ids": list(event_ids)}).fetchall()
+
+
+def body(row: Mapping[str, Any], form: str = "native") -> str:
     """ASCII, so that no framework on the way reads it in another charset than the one that was signed."""
     told = json.loads(row["data"])
+    if form != "native":
+        return foreign.body(form, row, told)
     whole = {"type": row["type"], "created_at": _iso(row["created_at"]), "data": _data(row, told)}
     return json.dumps(whole, ensure_ascii=True, separators=(",", ":"))
 

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from deliveries.models import WebhookDelivery, WebhookEndpoint, WebhookTry
-from deliveries.notify.body import bodies
+from deliveries.notify.body import bodies_as
 from deliveries.read.emails import iso, keyset
 
 Page = tuple[list[dict[str, Any]], bool]
@@ -32,7 +32,7 @@ def event(tenant_id: UUID, endpoint_id: UUID, event_id: UUID) -> dict[str, Any] 
     row = _row(tenant_id, endpoint_id, event_id)
     if row is None:
         return None
-    body = row.body or bodies([event_id]).get(event_id)  # not told yet, or its event is gone
+    body = row.body or _made(endpoint_id, event_id)  # not told yet, or its event is gone
     return {"object": "webhook_event", **_line(row), "payload": json.loads(body) if body else {}}
 
 
@@ -76,3 +76,8 @@ def _line(row: WebhookDelivery) -> dict[str, Any]:
         "tries": row.tries,
         "next_attempt_at": iso(row.next_try_at) if waits else None,
     }
+
+
+def _made(endpoint_id: UUID, event_id: UUID) -> str | None:
+    form = WebhookEndpoint.objects.values_list("format", flat=True).get(id=endpoint_id)
+    return bodies_as([(event_id, form)]).get((event_id, form))

@@ -16,7 +16,7 @@ from django.db.models.functions import Now
 from deliveries.models import WebhookDelivery, WebhookEndpoint
 from deliveries.models.fields import decrypt, uuid7
 from deliveries.models.sql import execute
-from deliveries.notify.body import bodies
+from deliveries.notify.body import bodies_as
 from deliveries.notify.post import Posted, Telling, wait_after
 from deliveries.record.again import again
 from deliveries.record.notices import Notice, tell
@@ -62,9 +62,9 @@ def claim(free: int, failing: int, busy: Mapping[UUID, int]) -> list[Telling]:
     }
     with transaction.atomic():
         rows = execute(_CLAIM, params).fetchall()
-        unmade = [row["event_id"] for row in rows if not row["body"]]
-        made = bodies(unmade) if unmade else {}
-        fresh = [(row["id"], made.get(row["event_id"])) for row in rows if not row["body"]]
+        unmade = [(row["event_id"], row["format"]) for row in rows if not row["body"]]
+        made = bodies_as(unmade) if unmade else {}
+        fresh = [(row["id"], made.get((row["event_id"], row["format"]))) for row in rows if not row["body"]]
         if fresh:
             # an event that retention took before it was ever told: there is nothing to tell
             execute(_FREEZE, {"id": [i for i, _ in fresh], "body": [body or "" for _, body in fresh]})
@@ -77,12 +77,13 @@ def claim(free: int, failing: int, busy: Mapping[UUID, int]) -> list[Telling]:
             url=row["url"],
             # the newest first; the one before it as long as it is good (PROTOCOL 33)
             secrets=" ".join(decrypt(bytes(row[s])).decode("ascii") for s in ("secret", "previous") if row[s]),
-            body=row["body"] or made[row["event_id"]],
+            body=row["body"] or made[row["event_id"], row["format"]],
+            format=row["format"],
             tries=row["tries"],
             failing=row["failing"],
         )
         for row in rows
-        if row["body"] or row["event_id"] in made
+        if row["body"] or (row["event_id"], row["format"]) in made
     ]
 
 
@@ -203,7 +204,7 @@ WITH RECURSIVE {_WAITING}, endpoint AS (
 UPDATE webhook_delivery d SET next_try_at = now() + make_interval(secs => %(lease)s)
   FROM locked l, webhook_endpoint e
  WHERE d.id = l.id AND e.id = d.endpoint_id
-RETURNING d.id, d.tenant_id, d.endpoint_id, d.event_id, d.body, d.tries, e.url, e.secret,
+RETURNING d.id, d.tenant_id, d.endpoint_id, d.event_id, d.body, d.tries, e.url, e.format, e.secret,
           CASE WHEN e.previous_until > now() THEN e.previous_secret END AS previous,
           e.failing_since IS NOT NULL AS failing
 """

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from deliveries.errors import AddressRefused, FetchFailed
 from deliveries.fetch import fetch
+from deliveries.notify import seals
 
 #: an answer within this, or none (PROTOCOL 33)
 TIMEOUT_S = 15.0
@@ -42,6 +43,7 @@ class Telling:
     body: str
     tries: int  #: made before this one
     failing: bool = False  #: the endpoint's last answer was none, or no 2xx
+    format: str = "native"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ async def post(telling: Telling, allow_private: bool, timeout_s: float = TIMEOUT
             "POST",
             telling.url,
             headers=headers(telling, int(at.timestamp())),
-            content=telling.body.encode("ascii"),
+            content=content(telling, int(at.timestamp())),
             timeout_s=timeout_s,
             max_octets=MAX_ANSWER_OCTETS,
             allow_private=allow_private,
@@ -101,11 +103,21 @@ def headers(telling: Telling, timestamp: int) -> dict[str, str]:
     by one way is known when it comes by another.
     """
     ident = f"msg_{telling.event_id}"
-    signed = sign(telling.secrets, ident, timestamp, telling.body)
     made = {"content-type": "application/json", "user-agent": USER_AGENT}
+    if telling.format == "sendgrid":
+        return made | seals.sendgrid(telling.secrets, timestamp, telling.body)
+    if telling.format == "mailgun":
+        return made  # it stands in the body
+    signed = sign(telling.secrets, ident, timestamp, telling.body)
     for prefix in ("webhook", "svix"):
         made |= {f"{prefix}-id": ident, f"{prefix}-timestamp": str(timestamp), f"{prefix}-signature": signed}
     return made
+
+
+def content(telling: Telling, timestamp: int) -> bytes:
+    if telling.format == "mailgun":
+        return seals.mailgun(telling.secrets, timestamp, telling.event_id, telling.body).encode("ascii")
+    return telling.body.encode("ascii")
 
 
 def sign(secrets: str, ident: str, timestamp: int, body: str) -> str:

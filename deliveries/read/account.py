@@ -88,7 +88,7 @@ def webhook(tenant_id: UUID, endpoint_id: UUID) -> dict[str, Any] | None:
     row = WebhookEndpoint.objects.filter(tenant_id=tenant_id, id=endpoint_id).first()
     if row is None:
         return None
-    return {"object": "webhook", **_webhook(row), "signing_secret": bytes(row.secret).decode("ascii")}
+    return {"object": "webhook", **_webhook(row), "signing_secret": row.verifier}
 
 
 def _webhook(row: WebhookEndpoint) -> dict[str, Any]:
@@ -98,6 +98,7 @@ def _webhook(row: WebhookEndpoint) -> dict[str, Any]:
         "status": "enabled" if row.enabled else "disabled",
         "endpoint": row.url,
         "events": row.events,
+        "format": row.format,
         "disabled_reason": row.disabled_reason,
         "failing_since": iso(row.failing_since),
     }

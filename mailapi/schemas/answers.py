@@ -114,6 +114,9 @@ class EmailList(Answer):
     )
 
 
+WebhookFormat = Literal["native", "postmark", "sendgrid", "mailgun"]
+
+
 class WebhookCreated(Answer):
     object: Literal["webhook"]
     id: str
@@ -126,6 +129,7 @@ class WebhookLine(Answer):
     status: Literal["enabled", "disabled"]
     endpoint: str
     events: list[str] = Field(description="Empty: all but the opt-in ones.")
+    format: WebhookFormat
     disabled_reason: str = Field(description="Why it is off; empty while it is on.")
     failing_since: str | None = Field(description="The first failure since the last 2xx.")
 

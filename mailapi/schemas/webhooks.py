@@ -77,6 +77,11 @@ class CreateWebhook(Shape):
     endpoint: Url | None = None
     url: Url | None = None
     events: Events = Field(default=[], description="Empty: all but the opt-in ones.")
+    format: Literal["native", "postmark", "sendgrid", "mailgun"] = Field(
+        default="native",
+        description="The body and signature of another service, for a receiver that was written for it. Of sendgrid "
+        "the `signing_secret` is the public key.",
+    )
 
 
 class UpdateWebhook(Shape):

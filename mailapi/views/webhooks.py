@@ -40,7 +40,7 @@ class Webhooks(View):
             asked = read_shape(body, shapes.CreateWebhook, shapes.across_fields)
         caller = self.caller()
         url = asked.endpoint or asked.url or ""
-        endpoint, secret = endpoints.create(caller.tenant_id, url, asked.events, f"key:{caller.key_id}")
+        endpoint, secret = endpoints.create(caller.tenant_id, url, asked.events, f"key:{caller.key_id}", asked.format)
         return JsonResponse({"object": "webhook", "id": str(endpoint.id), "signing_secret": secret}, status=201)
 
 

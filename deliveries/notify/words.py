@@ -1,0 +1,71 @@
+"""What the foreign formats of webhooks share: the labels of a mail, and what a bounce category is called there.
+
+A face's tags are one text each; a tag of ours with a value is shown as `name:value`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from deliveries.states import Category
+
+#: category → Postmark's bounce type; what is not here is a SoftBounce
+POSTMARK_TYPES: dict[Category, str] = {
+    Category.BAD_MAILBOX: "HardBounce",
+    Category.BAD_DOMAIN: "HardBounce",
+    Category.INACTIVE: "HardBounce",
+    Category.CONTENT_SPAM: "SpamNotification",
+    Category.POLICY_AUTH: "Blocked",
+    Category.IP_REPUTATION: "Blocked",
+    Category.RELAY_DENIED: "Blocked",
+    Category.DNS_ERROR: "DnsError",
+    Category.AUTO_REPLY: "AutoResponder",
+}
+#: type → (code, name), as Postmark's bounce API lists them
+POSTMARK_CODES: dict[str, tuple[int, str]] = {
+    "HardBounce": (1, "Hard bounce"),
+    "Transient": (2, "Message delayed"),
+    "AutoResponder": (64, "Auto responder"),
+    "DnsError": (256, "DNS error"),
+    "SpamNotification": (512, "Spam notification"),
+    "SoftBounce": (4096, "Soft bounce"),
+    "SpamComplaint": (100001, "Spam complaint"),
+    "ManuallyDeactivated": (100002, "Manually deactivated"),
+    "Blocked": (100006, "ISP block"),
+    "SMTPApiError": (100007, "SMTP API error"),
+}
+#: dead addresses: SendGrid's `bounce` of type bounce, where all others are blocks
+DEAD = frozenset({Category.BAD_MAILBOX, Category.BAD_DOMAIN, Category.INACTIVE})
+#: Postmark's default stream is our default stream; all others have the same name in both
+_STREAMS = {"transactional": "outbound"}
+
+
+def postmark_type(category: str | None) -> str:
+    return POSTMARK_TYPES.get(Category(category or Category.UNKNOWN), "SoftBounce")
+
+
+def postmark_stream(stream: str | None) -> str:
+    return _STREAMS.get(stream or "transactional", stream or "")
+
+
+def labels(tags: str | list[dict[str, str]] | None) -> list[str]:
+    rows = json.loads(tags) if isinstance(tags, str) else tags or []
+    return [f"{tag['name']}:{tag['value']}" if tag["value"] else tag["name"] for tag in rows]
+
+
+def metadata(row: Mapping[str, Any]) -> dict[str, str]:
+    return json.loads(row["metadata"]) if row.get("metadata") else {}
+
+
+def number(delivery_id: Any) -> int:
+    """A UUIDv7 as a whole number that JavaScript keeps: its milliseconds and the 12 bits that follow the version."""
+    value = int(delivery_id)
+    return (value >> 80) << 12 | (value >> 64) & 0xFFF
+
+
+def span(ident: int) -> tuple[int, int]:
+    """The UUIDs that have this number, from the first to the last, as 128 bits."""
+    high = (ident >> 12) << 16 | 0x7000 | ident & 0xFFF
+    return high << 64, (high << 64) | (2**64 - 1)
