@@ -158,6 +158,8 @@ def _within(caller: Caller, limits: dict[str, Any]) -> dict[str, Any]:
             faults.append(Fault("expires_at", "beyond_own", words))
     if caller.test:
         limits["test"] = True
+    if caller.rate_limit:  # the operator's, and not to be doubled by a second key
+        limits["rate_limit"] = caller.rate_limit
     if faults:
         raise BadInput(faults)
     return limits

@@ -54,7 +54,7 @@ class SendingDomainAdmin(Suspendable):
     search_fields = ("name__startswith",)
     search_help_text = "Beginning of the domain"
     change_form_outer_after_template = "panel/domain_records.html"
-    actions = ("verify", "rotate", "suspend", "release")
+    actions = ("verify", "rotate", "trust", "suspend", "release")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         # the private keys stay in the database
@@ -139,5 +139,14 @@ class SendingDomainAdmin(Suspendable):
     @admin.action(description="New DKIM key", permissions=["act"])
     def rotate(self, request: HttpRequest, queryset: QuerySet[SendingDomain]) -> None:
         for domain in self.acting(request, queryset):
-            domains.rotate(domain.tenant_id, domain.pk, actor(request))
-            messages.success(request, f"{domain} has a new key; it signs once its record is published and seen.")
+            try:
+                domains.rotate(domain.tenant_id, domain.pk, actor(request))
+            except BadInput as refused:
+                messages.error(request, f"{domain}: {refused.faults[0].message}")
+            else:
+                messages.success(request, f"{domain} has a new key; it signs once its record is published and seen.")
+
+    @admin.action(description="Verify by your word", permissions=["operate"])
+    def trust(self, request: HttpRequest, queryset: QuerySet[SendingDomain]) -> None:
+        count = domains.trust(list(queryset.values_list("id", flat=True)), actor(request))
+        messages.success(request, f"{count} verified without DNS; their records are not looked at from now on.")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from deliveries import domains
@@ -396,8 +398,61 @@ def test_the_record_of_a_retired_key_is_not_needed(api: Client, zone: FakeDns) -
     assert get(api, made)["status"] == "verified"
 
 
-def test_a_domain_verified_by_hand_is_left_alone(api: Client, zone: FakeDns) -> None:
-    by_hand = SendingDomain.objects.get(tenant=api.tenant)
+def test_a_domain_that_the_operator_trusts_is_asked_for_nothing(api: Client, zone: FakeDns) -> None:
+    made = add(api)
+    assert domains.trust([UUID(made["id"])], "root") == 1 and domains.trust([UUID(made["id"])], "root") == 0
+    assert may_send(api, made) and told(api) == ["verified"]
     assert domains.run(timezone.now() + timedelta(days=9)) == 0
-    by_hand.refresh_from_db()
-    assert by_hand.verified_at and by_hand.status == "verified" and isinstance(by_hand.id, UUID)
+    # a person who looks all the same harms nothing
+    seen = verify(api, made)
+    assert seen["status"] == "verified" and seen["next_check_at"] is None
+    assert by_kind(seen)["DKIM"]["status"] == "pending"
+    refused = api.post(f"/domains/{made['id']}/dkim/rotate", {})
+    assert refused.status_code == 422 and "operator's word" in refused.json()["message"]
+
+
+def test_the_operators_word_takes_no_domain_from_who_proved_it(api: Client, other: Client, zone: FakeDns) -> None:
+    name = a_name()
+    first, second = add(api, name), add(other, name)
+    zone.set(records(first))
+    verify(api, first)
+    assert domains.trust([UUID(second["id"])], "root") == 0
+    assert get(other, second)["status"] == "not_started"
+
+
+def test_a_busy_process_leaves_a_verification_to_the_next_run(
+    api: Client, zone: FakeDns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = add(api)
+    zone.set(records(made))
+    monkeypatch.setattr(domains, "_turns", threading.BoundedSemaphore(1))
+    with domains._turns:
+        assert verify(api, made)["status"] == "not_started"
+    assert not zone.asked and domains.run() == 1
+    assert get(api, made)["status"] == "verified"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_tenants_who_prove_one_domain_at_once_one_has_it(zone: FakeDns) -> None:
+    for _ in range(5):
+        name = a_name()
+        tenants = [Client(make_tenant()), Client(make_tenant())]
+        both = [add(client, name) for client in tenants]
+        zone.set("\n".join(map(records, both)))
+        start = threading.Barrier(2)
+
+        def prove(client: Client, domain: dict[str, Any]) -> None:
+            start.wait(10)
+            try:
+                assert client.post(f"/domains/{domain['id']}/verify", {}).status_code == 200
+            finally:
+                connection.close()
+
+        threads = [threading.Thread(target=prove, args=pair) for pair in zip(tenants, both, strict=True)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        domains.run(timezone.now() + timedelta(minutes=2))
+        states = sorted(get(client, domain)["status"] for client, domain in zip(tenants, both, strict=True))
+        assert states == ["pending", "verified"]
