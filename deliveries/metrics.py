@@ -12,6 +12,9 @@ from prometheus_client import Counter
 
 #: what one process counts
 RATES_UNSHARED = Counter("mailapi_rates_unshared", "Times that Valkey did not answer for the rate of an API key.")
+LOGS_DROPPED = Counter(
+    "mailapi_request_logs_dropped", "Requests that the log does not have: too many at once, or no database."
+)
 
 #: a role is alive that said so within
 TTL_S = 15

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from django.conf import settings
 
+from deliveries.models.fields import uuid7_floor
 from deliveries.models.sql import execute
 from deliveries.record import retention
 
@@ -26,6 +27,7 @@ def run() -> None:
     """One pass, each step in transactions of its own. Never touches anything unfinished."""
     made = execute("SELECT make_partitions(%(months)s) AS made", {"months": _MONTHS_AHEAD}).fetchone()
     gone = forget_answers()
+    forget_requests()
     execute("DELETE FROM quota_use WHERE starts < current_date - 62")
     execute("DELETE FROM refusals WHERE minute < now() - interval '8 days'")
     execute("DELETE FROM site_weather WHERE slot < now() - interval '8 days'")
@@ -56,6 +58,19 @@ def retain(now: datetime | None = None) -> dict[str, int]:
     return went
 
 
+def forget_requests() -> int:
+    """Log of requests older than LOG_DAYS: whole months as partitions, the rest a batch at a time; how many rows."""
+    cutoff = datetime.now(UTC) - timedelta(days=settings.LOG_DAYS)
+    floor = uuid7_floor(int(cutoff.timestamp() * 1000))
+    execute("SELECT drop_months('request_log', %(floor)s::uuid)", {"floor": floor})
+    gone = 0
+    while True:
+        batch = execute(_FORGET_REQUESTS, {"floor": floor, "batch": _BATCH}).rowcount
+        gone += batch
+        if batch < _BATCH:
+            return gone
+
+
 def forget_answers() -> int:
     """Delete idempotency keys that may be used anew, a batch at a time; how many."""
     gone = 0
@@ -70,4 +85,9 @@ _FORGET = """
 DELETE FROM idempotency_key WHERE id IN (
     SELECT id FROM idempotency_key WHERE created_at < now() - make_interval(hours => %(hours)s)
      ORDER BY created_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED)
+"""
+
+_FORGET_REQUESTS = """
+DELETE FROM request_log WHERE id IN (
+    SELECT id FROM request_log WHERE id < %(floor)s::uuid ORDER BY id LIMIT %(batch)s)
 """

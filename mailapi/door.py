@@ -12,6 +12,7 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from deliveries.keys import Caller
+from mailapi.noting import note
 from mailapi.throttle import tell
 
 
@@ -34,12 +35,16 @@ class View(APIView):
     http_method_names = ["get", "head", "post", "put", "patch", "delete"]
     #: methods that a key of scope sending_access may use
     open_to_sending: tuple[str, ...] = ()
+    #: whether its requests stand in the log
+    noted = True
     #: what it shows is closed to a key of scope read_access
     tells_secrets = False
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
         answer = super().finalize_response(request, response, *args, **kwargs)
         tell(self.request, answer)
+        if self.noted:
+            note(request, answer)
         return answer
 
     def caller(self) -> Caller:

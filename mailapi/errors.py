@@ -10,9 +10,9 @@ Any answer that is not 2xx means that nothing was stored.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
-from uuid import uuid4
 
 import psycopg
 from django.core.exceptions import PermissionDenied
@@ -22,6 +22,7 @@ from django.views import defaults
 from rest_framework import exceptions
 
 from deliveries.errors import BadInput, Conflict, Fault, KeyRefused, OverQuota
+from deliveries.models.fields import uuid7
 from deliveries.models.sql import drop_broken
 
 log = logging.getLogger(__name__)
@@ -106,13 +107,14 @@ def handle(exc: Exception, context: dict[str, Any]) -> HttpResponse | None:
 
 
 class RequestId:
-    """Middleware: every answer carries X-Request-Id, every error body the same value."""
+    """Middleware: every answer carries X-Request-Id, every error body and the log of requests the same value."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        request.request_id = str(uuid4())  # type: ignore[attr-defined]
+        request.request_id = str(uuid7())  # type: ignore[attr-defined]
+        request.begun_s = time.monotonic()  # type: ignore[attr-defined]
         response = self.get_response(request)
         response["X-Request-Id"] = request.request_id  # type: ignore[attr-defined]
         return response

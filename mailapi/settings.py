@@ -78,7 +78,8 @@ _LOCK_TIMEOUT_MS = {"web": 2000, "deliver": 5000, "jobs": 5000, "smtpd": 5000, "
 if ROLE not in _STATEMENT_TIMEOUT_MS:
     raise ImproperlyConfigured(f"MAILAPI_ROLE={ROLE!r} is none of {', '.join(_STATEMENT_TIMEOUT_MS)}")
 WEB_THREADS = int(number("WEB_THREADS", 8, 1))
-POOL_SIZE = {"web": WEB_THREADS, "deliver": 4, "jobs": 2, "smtpd": 4, "beat": 1, "command": 6}[ROLE]
+# web: one more for the log of requests
+POOL_SIZE = {"web": WEB_THREADS + 1, "deliver": 4, "jobs": 2, "smtpd": 4, "beat": 1, "command": 6}[ROLE]
 
 # --- parts --------------------------------------------------------------------------------------------------
 DATABASES = {"default": database(url("DATABASE_URL", ("postgres", "postgresql")))}
@@ -265,6 +266,8 @@ AXES_VERBOSE = False
 #: requests a second of an API key that has no number of its own; 0: any number
 RATE_LIMIT = int(number("RATE_LIMIT", 5000, 0, 1_000_000))
 #: RFC-less limits of the native API (Resend's): octets of a request body, recipients of a mail, mails of a batch
+#: days that a request stands in the log
+LOG_DAYS = int(number("LOG_DAYS", 30, 1, 3650))
 MAX_BODY_OCTETS = 40 * 1024 * 1024
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_OCTETS
 REST_FRAMEWORK = {

@@ -5,6 +5,7 @@ from deliveries.models.brakes import Brake, Refusals
 from deliveries.models.factors import Authenticator, RecoveryCode
 from deliveries.models.figures import HourTally, SiteWeather, TallyMark
 from deliveries.models.incoming import BounceMailbox, FetchedMail, Handover, InboundRoute
+from deliveries.models.logs import RequestLog
 from deliveries.models.messages import (
     Attachment,
     Attempt,
@@ -48,6 +49,7 @@ __all__ = [
     "QuotaUse",
     "RecoveryCode",
     "Refusals",
+    "RequestLog",
     "SendingDomain",
     "Site",
     "SiteWeather",

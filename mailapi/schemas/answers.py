@@ -329,3 +329,26 @@ class TemplatePreview(Answer):
     html: str | None
     text: str | None
     missing_variables: list[str] = Field(description="They have no fallback, and stand there as their keys.")
+
+
+class LogLine(Answer):
+    id: str = Field(description="The `X-Request-Id` of the answer.")
+    created_at: str
+    endpoint: str
+    method: str
+    response_status: int
+    user_agent: str
+    duration_ms: int
+    api_key_id: str
+
+
+class LogList(Answer):
+    object: Literal["list"]
+    has_more: bool
+    data: list[LogLine]
+
+
+class Log(LogLine):
+    object: Literal["log"]
+    request_body: Any = Field(description="An outline: long texts cut, without secrets and files.")
+    response_body: Any

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ _LARGE = 1024 * 1024
 #: octets outside of strings and lists of numbers, and one for each of these: a hundred mails with fifty recipients
 #: and their headers need a tenth of it, and each octet of it may cost a hundred in memory
 _MOST_STRUCTURE = 256 * 1024
+#: objects and lists within each other; a template's values go deepest
+_DEEPEST = 50
 #: large bodies that one process parses at a time: each may hold some 200 MB while it is worked on
 _turns = threading.BoundedSemaphore(2)
 _TURN_S = 10
@@ -51,13 +54,16 @@ def json_body(request: HttpRequest) -> Iterator[Body]:
     """The request's JSON. Work on it inside the block: large bodies wait for each other."""
     octets = read(request, settings.MAX_BODY_OCTETS)
     if len(octets) <= _LARGE:
-        yield _body(octets)
+        body = _body(octets)
+        request.asked = body.value  # type: ignore[attr-defined]
+        yield body
         return
     if not _turns.acquire(timeout=_TURN_S):
         message = "Too many large requests at once; send it again in a moment."
         raise BadInput([Fault("", "busy", message)], "rate_limit_exceeded", 429)
     try:
         body = _body(octets)
+        request.asked = f"[{len(octets)} octets]"  # type: ignore[attr-defined]
         del octets  # its text lives on in the strings of the value
         yield body
     finally:
@@ -65,10 +71,40 @@ def json_body(request: HttpRequest) -> Iterator[Body]:
 
 
 def read(request: HttpRequest, cap: int) -> bytes:
-    """The octets of the body, at most `cap`; a longer one is refused by its Content-Length, unread."""
+    """The octets of the body, at most `cap`, also once inflated.
+
+    A longer one is refused by its Content-Length, unread.
+    """
+    coding = request.META.get("HTTP_CONTENT_ENCODING", "identity").strip().lower()
+    if coding in ("", "identity"):
+        return _received(request, cap)
+    if coding not in ("gzip", "x-gzip"):  # RFC 9110 §8.4.1.3: the same
+        raise _refused("content_encoding", "Send the body with Content-Encoding gzip, or without any.", 415)
+    return _inflated(_received(request, cap), cap)
+
+
+def _inflated(octets: bytes, cap: int) -> bytes:
+    """RFC 1952. Never holds more than `cap` octets and one piece, whatever the body would become."""
+    inflating = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    found = bytearray()
+    try:
+        rest = octets
+        while rest and not inflating.eof:
+            found += inflating.decompress(rest, min(_PIECE * 4, cap + 1 - len(found)))
+            if len(found) > cap:
+                raise _too_large(cap)
+            rest = inflating.unconsumed_tail
+    except zlib.error:
+        raise _refused("invalid_gzip", "The body is not what gzip writes.", 400) from None
+    if not inflating.eof:
+        raise _refused("incomplete_body", "The compressed body ends too early.", 400)
+    if inflating.unused_data:
+        raise _refused("invalid_gzip", "Something follows the compressed body.", 400)
+    return bytes(found)
+
+
+def _received(request: HttpRequest, cap: int) -> bytes:
     meta = request.META
-    if meta.get("HTTP_CONTENT_ENCODING", "identity").lower() not in ("", "identity"):
-        raise _refused("content_encoding", "Send the body without Content-Encoding.", 415)
     stream: Any = request
     declared: int | None = None
     if raw := meta.get("CONTENT_LENGTH"):
@@ -95,6 +131,8 @@ def read(request: HttpRequest, cap: int) -> bytes:
 
 def _body(octets: bytes) -> Body:
     value, text = parse(octets)
+    if text.count("{") + text.count("[") > _DEEPEST and _too_deep(value):
+        raise _refused("too_deep", f"The JSON is nested deeper than {_DEEPEST}.", 400)
     faults = tuple(_unusable_text(value)) if _SUSPECT.search(text) else ()
     return Body(value, hashlib.sha256(octets).digest(), faults)
 
@@ -118,6 +156,16 @@ def parse(octets: bytes) -> tuple[Any, str]:
         raise _refused("too_deep", "The JSON is nested too deeply.", 400) from None
     except ValueError as e:  # a number of thousands of digits
         raise _refused("invalid_json", f"The body is not JSON: {str(e)[:100]}.", 400) from None
+
+
+def _too_deep(value: Any) -> bool:
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(_DEEPEST):
+        parts = (part for item in level for part in (item.values() if isinstance(item, dict) else item))
+        level = [part for part in parts if isinstance(part, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _is_complex(octets: bytes) -> bool:

@@ -320,6 +320,17 @@ describe_template_preview = _template_verb(
     "previewTemplate", "The draft with values, as a mail would have it", 400, 413, 422,
     shape=answers.TemplatePreview, request=PreviewTemplate,
 )  # fmt: skip
+describe_logs = extend_schema_view(get=_list("requests of this account's keys", "listLogs", answers.LogList, "logs"))
+describe_log = extend_schema_view(
+    get=extend_schema(
+        operation_id="getLog", summary="A request, and its answer", tags=["logs"], request=None,
+        parameters=[
+            OpenApiParameter("log_id", OpenApiTypes.UUID, OpenApiParameter.PATH, description="Its `X-Request-Id`.")
+        ],
+        responses=_answers(answers.Log, 404, 422),
+        description="Bodies are outlines, without secrets and files.",
+    ),
+)  # fmt: skip
 describe_live = extend_schema_view(
     get=extend_schema(
         operation_id="live", summary="Is the process there?", tags=["health"], request=None, auth=[],
