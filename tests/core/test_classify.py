@@ -77,6 +77,28 @@ def test_an_unknown_recipient_at_rcpt_bounces_and_suppresses(who: str, line: str
     assert (verdict.category, verdict.suppress) == (C.BAD_MAILBOX, True), verdict.rule
 
 
+@pytest.mark.parametrize(
+    ("line", "category"),
+    [
+        ("550 We could not locate that mailbox", C.BAD_MAILBOX),
+        ("550 Unable to find the intended recipient", C.BAD_MAILBOX),
+        ("550 MBOX NOT EXIST", C.BAD_MAILBOX),
+        ("550 kim@example.net: unrecognised recipient", C.BAD_MAILBOX),
+        ("554 Nobody by that name lives here", C.BAD_MAILBOX),
+        ("550 The recipient has been removed", C.INACTIVE),
+        ("550 Kim is no longer employed by us", C.INACTIVE),
+    ],
+)
+def test_a_mailbox_that_is_not_there_or_is_gone_is_known_by_the_sense_of_the_words(line: str, category: C) -> None:
+    verdict = classify(said(Stage.RCPT, line))
+    assert (verdict.category, verdict.suppress) == (category, True), verdict.rule
+
+
+@pytest.mark.parametrize("line", ["550 The sender's account has been removed", "550 Unrecognized address of your IP"])
+def test_words_about_somebody_else_kill_no_address(line: str) -> None:
+    assert not classify(said(Stage.RCPT, line)).suppress
+
+
 ALIVE = [
     ("550-5.7.26 This mail has been blocked because the sender is unauthenticated.", C.POLICY_AUTH),
     ("550 5.7.25 The IP address sending this message does not have a PTR record setup", C.POLICY_AUTH),
