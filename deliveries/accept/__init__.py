@@ -67,6 +67,17 @@ def accept(secret_hash: bytes, drafts: Sequence[Draft], idempotency: Idempotency
     return Accepted(ids)
 
 
+def replayed(tenant_id: UUID, idempotency: Idempotency) -> Accepted | None:
+    """What an earlier request with this key and body stored, without storing anything; None where there was none.
+
+    For what must be known before accept: a URL that has gone, or a time that has passed since, is no fault of a replay.
+    """
+    try:
+        return _replay(tenant_id, idempotency)
+    except Conflict:
+        return None
+
+
 def _execute(params: dict[str, Any]) -> dict[str, Any]:
     for left in reversed(range(_TRIES)):
         try:

@@ -6,17 +6,37 @@ import binascii
 import mimetypes
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
+from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema, field_validator
+from django.conf import settings
+from pydantic import (
+    AfterValidator,
+    Field,
+    PlainValidator,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails
 
+from deliveries.accept.remote import File
+from deliveries.errors import AddressRefused
+from deliveries.fetch import check_url
 from deliveries.mime.compose import Attachment, attached_mail
 from mailapi.schemas.faults import Shape, fault
 
 MAX_ATTACHMENTS = 100
+NO_FILES: Mapping[str, File] = {}
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]+/[A-Za-z0-9!#$%&'*+.^_`{|}~-]+(?:\s*;[ -~]*)?")
+_URL = re.compile(r"https?://[!-~]+\Z", re.IGNORECASE)
+_OCTETS_TYPE = "application/octet-stream"
+#: what hosts say of a file that they know nothing of
+_SAYS_NOTHING = ("", _OCTETS_TYPE, "binary/octet-stream", "text/plain")
 _CONTENT_ID = re.compile(r"[!-;=?-~]{1,128}")
 
 
@@ -71,17 +91,25 @@ _OCTETS = {
 }
 
 
-class AttachmentIn(Shape):
-    """A file. With a content id it is inline: the html part shows it as `cid:<content id>`."""
+def _url(value: str) -> str:
+    try:
+        check_url(value, settings.WEBHOOK_ALLOW_PRIVATE)
+    except AddressRefused as why:
+        raise fault("invalid_url", f"The URL is not fetched: {why}.") from None
+    return value
 
-    not_here: ClassVar[Mapping[str, str]] = {
-        "path": "Attachments by URL are not available on this server yet; send the file in `content`.",
-    }
+
+class AttachmentIn(Shape):
+    """A file, as `content` or to be fetched from `path`. With a content id it is inline: the html part shows it as
+    `cid:<content id>`."""
 
     filename: Annotated[str, AfterValidator(_filename), Field(json_schema_extra={"minLength": 1, "maxLength": 255})]
-    content: Annotated[bytes, PlainValidator(_content), WithJsonSchema(_OCTETS)]
+    content: Annotated[bytes, PlainValidator(_content), WithJsonSchema(_OCTETS)] | None = None
+    path: Annotated[str, AfterValidator(_url)] | None = Field(
+        None, description="A URL of the public Internet; fetched when the mail is accepted. Redirects are not followed."
+    )
     content_type: Annotated[str, AfterValidator(_media_type)] | None = Field(
-        None, description="Guessed from the file name when absent."
+        None, description="When absent, as the URL's host says or as the file name lets guess."
     )
     content_id: Annotated[str, AfterValidator(_content_id)] | None = None
     inline_content_id: Annotated[str, AfterValidator(_content_id)] | None = Field(
@@ -98,15 +126,42 @@ class AttachmentIn(Shape):
             raise fault("invalid_content_type", f"A file cannot be {kind}, which has parts of its own; {remedy}.")
         if kind.startswith("message/") and kind != "message/rfc822":
             raise fault("invalid_content_type", f"A file cannot be {kind}; {remedy}, or a mail as message/rfc822.")
-        if kind == "message/rfc822" and "content" in info.data and attached_mail(info.data["content"]) is None:
+        content = info.data.get("content")
+        if kind == "message/rfc822" and content is not None and attached_mail(content) is None:
             raise fault("invalid_content_type", f"This is no mail that can go out without an encoding; {remedy}.")
         return value
 
-    def attachment(self) -> Attachment:
-        guessed = mimetypes.guess_type(self.filename, strict=False)[0] or "application/octet-stream"
+    @model_validator(mode="before")
+    @classmethod
+    def _named_by_its_url(cls, data: Any) -> Any:
+        """Resend's clients may leave the name of a file by URL out: it is the last part of its path."""
+        if isinstance(data, dict) and data.get("filename") is None and isinstance(data.get("path"), str):
+            name = unquote(urlsplit(data["path"]).path.rpartition("/")[2]) if _URL.match(data["path"]) else ""
+            return {**data, "filename": name[:255] or "attachment"}
+        return data
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> AttachmentIn:
+        if (self.content is None) == (self.path is None):
+            what = "Missing `content` field" if self.content is None else "Both `content` and `path` are there"
+            wrong = fault(
+                "missing_required_field" if self.content is None else "invalid_attachment",
+                f"{what}; send the file in `content`, or its URL in `path`.",
+            )
+            details = InitErrorDetails(type=wrong, loc=("content",), input=None)
+            raise ValidationError.from_exception_data("attachment", [details])
+        return self
+
+    def attachment(self, files: Mapping[str, File] = NO_FILES) -> Attachment:
+        """With what was fetched, by URL."""
+        file = files[self.path] if self.path else File(self.content or b"", "")
+        said = file.content_type if _MEDIA_TYPE.fullmatch(file.content_type[:255]) else ""
+        guessed = mimetypes.guess_type(self.filename, strict=False)[0]
+        if said.partition(";")[0].strip().lower() in _SAYS_NOTHING:
+            said = guessed or said
         return Attachment(
             filename=self.filename,
-            content_type=self.content_type or guessed,
-            content=self.content,
+            content_type=self.content_type or said or guessed or _OCTETS_TYPE,
+            content=file.content,
             content_id=self.content_id or self.inline_content_id,
         )

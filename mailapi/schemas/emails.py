@@ -21,17 +21,16 @@ from pydantic import (
 from pydantic_core import InitErrorDetails
 
 from deliveries.accept import Draft, merge
+from deliveries.accept.remote import File
 from deliveries.errors import Fault
-from deliveries.mime.address import Address, parse_address
+from deliveries.mime.address import parse_address
 from deliveries.mime.compose import refused_header, refused_subject
-from deliveries.read.listing import Filters
-from deliveries.states import ORDINARY_STREAM, Lane, Status
-from mailapi.schemas.attachments import MAX_ATTACHMENTS, AttachmentIn
+from deliveries.states import ORDINARY_STREAM, Lane
+from mailapi.schemas.addresses import MAX_RECIPIENTS, Addresses, OneAddress, Recipients
+from mailapi.schemas.attachments import MAX_ATTACHMENTS, NO_FILES, AttachmentIn
 from mailapi.schemas.faults import Shape, fault
-from mailapi.schemas.times import End, When, moment
+from mailapi.schemas.times import End, When
 
-#: of to, cc and bcc together
-MAX_RECIPIENTS = 50
 MAX_BATCH = 100
 MAX_HEADERS = 100
 MAX_TAGS = 75
@@ -44,47 +43,6 @@ MAX_MERGED = 40 * 1024 * 1024
 _TAG = re.compile(r"[A-Za-z0-9_-]{1,256}")
 _METADATA_KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _STREAM = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-
-
-# --- addresses ----------------------------------------------------------------------------------------------
-
-
-def _address(value: Any) -> Address:
-    if not isinstance(value, str):
-        raise fault("wrong_type", "Must be a string such as name@example.com or Name <name@example.com>.")
-    try:
-        return parse_address(value)
-    except ValueError as error:
-        raise fault("invalid_address", str(error)) from None
-
-
-def _several(value: Any) -> Any:
-    """One address or a list of them → a list; counted before any of them is read."""
-    if isinstance(value, str):
-        return (value,)
-    if not isinstance(value, list):
-        raise fault("wrong_type", "Must be an address or a list of addresses.")
-    if len(value) > MAX_RECIPIENTS:
-        raise fault("too_many_recipients", f"Has {len(value)} addresses; {MAX_RECIPIENTS} are allowed.")
-    return value
-
-
-def _at_least_one(value: tuple[Address, ...]) -> tuple[Address, ...]:
-    if not value:
-        raise fault("missing_required_field", "Missing `to` field; name at least one recipient.")
-    return value
-
-
-_ONE = {"type": "string", "description": "`name@example.com` or `Name <name@example.com>`", "maxLength": 700}
-_SEVERAL = {"oneOf": [_ONE, {"type": "array", "items": _ONE, "maxItems": MAX_RECIPIENTS}]}
-_SOME = {"oneOf": [_ONE, {"type": "array", "items": _ONE, "minItems": 1, "maxItems": MAX_RECIPIENTS}]}
-
-OneAddress = Annotated[Address, PlainValidator(_address), WithJsonSchema(_ONE)]
-_Listed = Annotated[Address, PlainValidator(_address)]
-Addresses = Annotated[tuple[_Listed, ...], BeforeValidator(_several), WithJsonSchema(_SEVERAL)]
-Recipients = Annotated[
-    tuple[_Listed, ...], BeforeValidator(_several), AfterValidator(_at_least_one), WithJsonSchema(_SOME)
-]
 
 
 # --- texts --------------------------------------------------------------------------------------------------
@@ -318,7 +276,7 @@ class SendEmail(Shape):
     def most_octets(self) -> int:
         """No less than what the mails of all recipients have together."""
         texts = (self.subject, self.html, self.text)
-        files = sum(len(item.content) for item in self.attachments) * len(self.to)
+        files = sum(len(item.content or b"") for item in self.attachments) * len(self.to)
         return files + sum(merge.most_octets(texts, values) for values in self._values().values())
 
     def _values(self) -> dict[str, dict[str, str]]:
@@ -326,12 +284,16 @@ class SendEmail(Shape):
         given = {_spec(address): own for address, own in self.merge.items()}
         return {address.addr_spec: given.get(address.addr_spec, {}) for address in self.to}
 
-    def drafts(self) -> list[Draft]:
-        """The mail; with merge data, one for each address in `to`."""
-        draft = self.draft()
+    def urls(self) -> list[str]:
+        """Of the attachments that are still to be fetched."""
+        return [item.path for item in self.attachments if item.path]
+
+    def drafts(self, files: Mapping[str, File] = NO_FILES) -> list[Draft]:
+        """The mail with what was fetched, by URL; with merge data, one for each address in `to`."""
+        draft = self.draft(files)
         return merge.for_each(draft, self._values()) if self.merge else [draft]
 
-    def draft(self) -> Draft:
+    def draft(self, files: Mapping[str, File] = NO_FILES) -> Draft:
         return Draft(
             sender=self.sender,
             to=self.to,
@@ -342,7 +304,7 @@ class SendEmail(Shape):
             html=self.html,
             text=self.text,
             headers=tuple(self.headers.items()),
-            attachments=tuple(item.attachment() for item in self.attachments),
+            attachments=tuple(item.attachment(files) for item in self.attachments),
             tags=tuple((tag.name, tag.value) for tag in self.tags),
             metadata=tuple(self.metadata.items()),
             stream=self.stream,
@@ -393,46 +355,3 @@ def when_it_is_named(data: dict[str, Any]) -> list[Fault]:
     if data.get("scheduled_at") is None:
         return [Fault("scheduled_at", "missing_required_field", "Missing `scheduled_at` field; it is required.")]
     return []
-
-
-# --- the list -----------------------------------------------------------------------------------------------
-
-
-def _status(value: str) -> Status:
-    try:
-        return Status(value)
-    except ValueError:
-        raise fault("invalid_parameter", f"Must be one of {', '.join(Status)}.") from None
-
-
-def _tag_filter(value: str) -> str:
-    if not all(TagIn.wrong(part) is False for part in value.split(":", 1) if part) or not value.strip(":"):
-        raise fault("invalid_parameter", "Write a tag as name or name:value.")
-    return value
-
-
-_STATUSES = {"type": "string", "enum": [s.value for s in Status]}
-_TIME = {"type": "string", "format": "date-time"}
-
-
-class ListEmails(Shape):
-    """The filters of GET /emails; those that are given hold together."""
-
-    recipient: Annotated[Address, PlainValidator(_address), WithJsonSchema({"type": "string"})] | None = None
-    status: Annotated[Status, PlainValidator(_status), WithJsonSchema(_STATUSES)] | None = None
-    tag: Annotated[str, AfterValidator(_tag_filter)] | None = None
-    stream: Stream | None = None
-    created_after: Annotated[datetime, PlainValidator(moment), WithJsonSchema(_TIME)] | None = None
-    created_before: Annotated[datetime, PlainValidator(moment), WithJsonSchema(_TIME)] | None = None
-
-    def filters(self) -> Filters:
-        name, _, value = (self.tag or "").partition(":")
-        return Filters(
-            recipient=self.recipient.addr_spec if self.recipient else None,
-            status=self.status,
-            tag=name or None,
-            tag_value=value or None,
-            stream=self.stream,
-            since=self.created_after,
-            until=self.created_before,
-        )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.http import HttpResponse, JsonResponse
 from rest_framework.request import Request
 
-from deliveries.accept import Accepted, Draft, Idempotency, accept
+from deliveries.accept import Accepted, Draft, Idempotency, accept, replayed
+from deliveries.accept.remote import File, fetch_files
 from deliveries.errors import BadInput, Conflict, Fault
 from deliveries.read import emails as read
 from deliveries.record import schedule
@@ -18,7 +21,6 @@ from mailapi.schemas.body import Body, json_body
 from mailapi.schemas.emails import (
     MAX_BATCH,
     MAX_MERGED,
-    ListEmails,
     SendEmail,
     UpdateEmail,
     across_fields,
@@ -26,6 +28,7 @@ from mailapi.schemas.emails import (
 )
 from mailapi.schemas.faults import Shape, check, merged, read_shape, refusal
 from mailapi.schemas.openapi import describe_batch, describe_email, describe_email_cancel, describe_emails
+from mailapi.schemas.sent import ListEmails
 from mailapi.schemas.templates import with_templates
 from mailapi.views.base import View, found, page_of, path_id, read_query, shape_of
 
@@ -47,9 +50,24 @@ class Emails(View):
     def post(self, request: Request) -> HttpResponse:
         with json_body(request._request) as body:
             once = _idempotency(request, "emails", body)
-            mail = read_shape(with_templates(self.caller().tenant_id, body), SendEmail, across_fields)
-            accepted = _accept_one(self.caller().secret_hash, mail.drafts(), once)
+            accepted = self._accepted(body, once)
         return _replayable(JsonResponse(_told(accepted.ids)), accepted)
+
+    def _accepted(self, body: Body, once: Idempotency | None) -> Accepted:
+        caller = self.caller()
+        try:
+            mail = read_shape(with_templates(caller.tenant_id, body), SendEmail, across_fields)
+            if mail.urls() and once and (earlier := replayed(caller.tenant_id, once)):
+                return earlier
+            files, gone = _fetched({0: mail})
+            if gone:
+                raise refusal([replace(f, index=None) for f in gone])
+            return _accept_one(caller.secret_hash, mail.drafts(files), once)
+        except BadInput:
+            # since the first request with this key a time may have passed, a file or a domain have gone
+            if once and (earlier := replayed(caller.tenant_id, once)):
+                return earlier
+            raise
 
 
 @describe_email
@@ -81,16 +99,51 @@ class Batch(View):
         permissive = _permissive(request)
         with json_body(request._request) as body:
             once = _idempotency(request, "emails/batch", body)
-            drafts, faults = _drafts(with_templates(self.caller().tenant_id, body))
-            if faults and not permissive:
-                raise refusal(faults)
-            accepted, faults, told = _accept_most(self.caller().secret_hash, drafts, once, faults, permissive)
+            accepted, faults, told = self._accepted(body, once, permissive)
         answer: dict[str, Any] = {"data": told}
         if permissive:
             answer["errors"] = [
                 {"index": f.index, "message": f"{f.field}: {f.message}" if f.field else f.message} for f in faults
             ]
         return _replayable(JsonResponse(answer), accepted)
+
+    def _accepted(
+        self, body: Body, once: Idempotency | None, permissive: bool
+    ) -> tuple[Accepted, list[Fault], list[dict[str, Any]]]:
+        caller = self.caller()
+        mails, faults = _mails(with_templates(caller.tenant_id, body))
+        doubtful = (faults and not permissive) or not mails or any(mail.urls() for mail in mails.values())
+        if doubtful and once and (earlier := replayed(caller.tenant_id, once)):
+            return earlier, faults, [_told([i]) for i in earlier.ids]
+        files, gone = _fetched(mails)
+        faults = [*faults, *gone]
+        if faults and not permissive:
+            raise refusal(faults)
+        broken = {f.index for f in gone}
+        drafts = {index: mail.drafts(files) for index, mail in mails.items() if index not in broken}
+        return _accept_most(caller.secret_hash, drafts, once, faults, permissive)
+
+
+def _fetched(mails: Mapping[int, SendEmail]) -> tuple[dict[str, File], list[Fault]]:
+    """The files of attachments by URL, and what is wrong with those that cannot be had, mail by mail."""
+    own = sum(len(item.content or b"") for mail in mails.values() for item in mail.attachments)
+    left = settings.MAX_BODY_OCTETS - own
+    got = fetch_files((url for mail in mails.values() for url in mail.urls()), left)
+    files = {url: file for url, file in got.items() if isinstance(file, File)}
+    faults = []
+    for index, mail in mails.items():
+        for n, item in enumerate(mail.attachments):
+            if item.path is None:
+                continue
+            why = got[item.path]
+            if isinstance(why, File):
+                # each mail that it goes along with stores it
+                left -= len(why.content) * (len(mail.to) if mail.merge else 1)
+                why = f"all files of a request have more than {settings.MAX_BODY_OCTETS >> 20} MB" if left < 0 else ""
+            if why:
+                message = f"The file could not be had from its URL: {why}."
+                faults.append(Fault(f"attachments[{n}].path", "not_fetched", message, index))
+    return files, faults
 
 
 def _changed(message_id: UUID, change: schedule.Change) -> HttpResponse:
@@ -129,7 +182,7 @@ def _told(ids: Sequence[UUID]) -> dict[str, Any]:
     return {"id": str(ids[0]), **({"ids": [str(i) for i in ids]} if len(ids) > 1 else {})}
 
 
-def _drafts(body: Body) -> tuple[dict[int, list[Draft]], list[Fault]]:
+def _mails(body: Body) -> tuple[dict[int, SendEmail], list[Fault]]:
     """The mails that can be sent by their position, and what is wrong with the others."""
     if not isinstance(body.value, list):
         fault = Fault("", "wrong_type", "The body must be a list of mails.")
@@ -137,7 +190,7 @@ def _drafts(body: Body) -> tuple[dict[int, list[Draft]], list[Fault]]:
     if not 1 <= len(body.value) <= MAX_BATCH:
         message = f"The list has {len(body.value)} mails; 1 to {MAX_BATCH} are allowed."
         raise BadInput([Fault("", "too_many" if body.value else "too_short", message)], "validation_error", 422)
-    drafts: dict[int, list[Draft]] = {}
+    mails: dict[int, SendEmail] = {}
     merged_octets = 0
     faults = [_indexed(f) for f in body.faults]
     broken = {f.index for f in faults}
@@ -150,8 +203,8 @@ def _drafts(body: Body) -> tuple[dict[int, list[Draft]], list[Fault]]:
             message = f"The mails that `merge` makes may have more than {MAX_MERGED >> 20} MB; send fewer at once."
             faults.append(Fault("merge", "too_large", message, index))
             continue
-        drafts[index] = shape.drafts()
-    return drafts, faults
+        mails[index] = shape
+    return mails, faults
 
 
 def _indexed(fault: Fault) -> Fault:
