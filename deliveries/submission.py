@@ -17,13 +17,14 @@ from datetime import UTC, datetime
 from django.db import OperationalError, connection
 
 from deliveries import keys
-from deliveries.accept import Idempotency, accept, of_raw
-from deliveries.errors import BadInput, Conflict, Fault, KeyRefused, MailapiError
+from deliveries.accept import Idempotency, Reports, accept, of_raw
+from deliveries.errors import BadInput, Conflict, Fault, KeyRefused, MailapiError, OverQuota
 from deliveries.keys import Caller
 from deliveries.mime import raw
 from deliveries.mime.address import Address, parse_address
 from deliveries.mime.control import Control, read_control
 from deliveries.models import ApiKey
+from deliveries.models.asked import Notify
 from deliveries.models.sql import drop_broken
 from deliveries.smtp.listener import Received, Refusal
 
@@ -72,7 +73,7 @@ def take(mail: Received) -> Refusal | str:
         whole = raw.read(mail.octets)
         control = read_control(whole.control, datetime.now(UTC))
         envelope = [parse_address(path) for path in mail.forward_paths]
-        draft = of_raw(whole, envelope, **_fields(control))
+        draft = of_raw(whole, envelope, reports=_reports(mail, envelope), **_fields(control))
         accepted = accept(caller.secret_hash, [draft], _once(control, whole, envelope))
     except MailapiError as error:
         return _refusal(error)
@@ -93,6 +94,18 @@ def _fields(control: Control) -> dict[str, object]:
         "unsubscribe": control.unsubscribe,
     }
     return {name: value for name, value in asked.items() if value}
+
+
+def _reports(mail: Received, envelope: Sequence[Address]) -> Reports | None:
+    """RFC 5321 §4.5.5: no report ever goes to the null reverse-path; nor does one to what is no address."""
+    wanted = {
+        address.addr_spec: (sum(Notify[word] for word in asked.notify), asked.orcpt)
+        for address, asked in zip(envelope, mail.asked, strict=True)
+        if asked.notify
+    }
+    if not wanted or not mail.reverse_path or forward_path(mail.reverse_path) is not None:
+        return None
+    return Reports(mail.reverse_path, wanted, mail.envid, mail.ret == "FULL")
 
 
 def _once(control: Control, whole: raw.Raw, envelope: Sequence[Address]) -> Idempotency | None:
@@ -120,6 +133,8 @@ def _refusal(error: MailapiError) -> Refusal:
             return Refusal(code, f"{enhanced} {_line(' '.join(map(_words, faults[:3])))}")
         case Conflict(retry_after_s=None):
             return Refusal(554, f"5.5.4 {_line(str(error))}")
+        case OverQuota():
+            return Refusal(452, f"4.3.1 {_line(str(error))}")
         case KeyRefused():
             return Refusal(550, f"5.7.1 {_line(str(error))}")
     return Refusal(451, f"4.3.2 {_line(str(error))}")

@@ -11,6 +11,7 @@ from django.db import close_old_connections
 from deliveries import brakes as braking
 from deliveries import deliver as delivering
 from deliveries import domains as checking
+from deliveries import dsn as reporting
 from deliveries import feedback as feeding
 from deliveries import forward as forwarding
 from deliveries import mailboxes as polling
@@ -71,6 +72,12 @@ def watch() -> None:
 def domains() -> None:
     """Sending domains whose records are due to be looked at."""
     _fresh(checking.run)
+
+
+@shared_task(name="deliveries.dsn", soft_time_limit=50, time_limit=60)
+def dsn() -> None:
+    """Reports that senders asked for."""
+    _fresh(reporting.run)
 
 
 @shared_task(name="deliveries.tally", soft_time_limit=50, time_limit=60)

@@ -40,6 +40,7 @@ app.conf.update(
         "watch": {"task": "deliveries.watch", "schedule": 60.0, "options": {"expires": 60}},
         # each domain has a due time of its own: minutes where a person waits, hours where all is well
         "domains": {"task": "deliveries.domains", "schedule": 20.0, "options": {"expires": 20}},
+        "dsn": {"task": "deliveries.dsn", "schedule": 5.0, "options": {"expires": 5}},
         "tally": {"task": "deliveries.tally", "schedule": 10.0, "options": {"expires": 10}},
         "forward": {"task": "deliveries.forward", "schedule": 2.0, "options": {"expires": 2}},
         "housekeeping": {"task": "deliveries.housekeeping", "schedule": 3600.0, "options": {"expires": 600}},

@@ -129,6 +129,7 @@ try:
     )
 except ValueError as _error:
     raise ImproperlyConfigured(str(_error)) from None
+DSN_DELAY_S = number("DSN_DELAY_S", 30 if SANDBOX else 4 * 3600, 1)
 UNKNOWN_POLICY = text("UNKNOWN_POLICY", "retry")
 if UNKNOWN_POLICY not in ("retry", "hold"):
     raise ImproperlyConfigured(f"UNKNOWN_POLICY={UNKNOWN_POLICY!r} is neither retry nor hold")

@@ -25,8 +25,9 @@ from deliveries.accept.columns import message_id_of as message_id_of
 from deliveries.accept.drafts import Accepted as Accepted
 from deliveries.accept.drafts import Draft as Draft
 from deliveries.accept.drafts import Idempotency as Idempotency
+from deliveries.accept.drafts import Reports as Reports
 from deliveries.accept.drafts import of_raw as of_raw
-from deliveries.accept.statement import STATEMENT
+from deliveries.accept.statement import STATEMENT, WITH_REPORTS
 from deliveries.errors import BadInput, Conflict, Fault, KeyRefused
 from deliveries.models.fields import uuid7
 from deliveries.models.sql import execute
@@ -81,7 +82,7 @@ def replayed(tenant_id: UUID, idempotency: Idempotency) -> Accepted | None:
 def _execute(params: dict[str, Any]) -> dict[str, Any]:
     for left in reversed(range(_TRIES)):
         try:
-            row = execute(STATEMENT, params).fetchone()
+            row = execute(WITH_REPORTS if params["r_delivery"] else STATEMENT, params).fetchone()
             assert row is not None
             return row
         except OperationalError as e:

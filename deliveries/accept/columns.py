@@ -10,7 +10,7 @@ from uuid import UUID
 
 from django.conf import settings
 
-from deliveries.accept.drafts import Draft, Idempotency
+from deliveries.accept.drafts import Draft, Idempotency, Reports
 from deliveries.mime.address import Address
 from deliveries.models.fields import uuid7
 from deliveries.routing import static
@@ -19,11 +19,12 @@ from deliveries.routing import static
 def columns(
     secret_hash: bytes, ids: Sequence[UUID], drafts: Sequence[Draft], idempotency: Idempotency | None
 ) -> dict[str, Any]:
-    """Columns as arrays: m_* a mail each, d_* a forward-path each, a_* an attachment each."""
+    """Columns as arrays: m_* a mail each, d_* a forward-path each, a_* an attachment each, r_* a report each."""
     names = (
         "m_id m_domain m_message_id m_from m_to m_cc m_bcc m_reply_to m_subject m_tags m_metadata m_stream m_lane "
         "m_size m_files m_scheduled m_before m_html m_text m_headers m_raw m_leave d_id d_message d_position d_field "
-        "d_recipient d_address d_destination d_event a_id a_message a_position a_name a_type a_cid a_content"
+        "d_recipient d_address d_destination d_event a_id a_message a_position a_name a_type a_cid a_content "
+        "r_delivery r_message r_return r_envid r_whole r_notify r_orcpt"
     ).split()
     p: dict[str, Any] = {name: [] for name in names}
     for message_id, draft in zip(ids, drafts, strict=True):
@@ -56,6 +57,8 @@ def columns(
             p["d_address"].append(address.addr_spec.lower())
             p["d_destination"].append(_home(address.domain))
             p["d_event"].append(uuid7())
+            if draft.reports is not None and address.addr_spec in draft.reports.wanted:
+                _report(p, message_id, draft.reports, address.addr_spec)
         for position, attachment in enumerate(draft.attachments):
             p["a_id"].append(uuid7())
             p["a_message"].append(message_id)
@@ -73,6 +76,17 @@ def columns(
     p["idem_hash"] = idempotency.body_hash if idempotency else None
     p["idem_answer"] = json.dumps({"ids": [str(i) for i in ids]}) if idempotency else None
     return p
+
+
+def _report(p: dict[str, Any], message_id: UUID, reports: Reports, addr_spec: str) -> None:
+    notify, orcpt = reports.wanted[addr_spec]
+    p["r_delivery"].append(p["d_id"][-1])
+    p["r_message"].append(message_id)
+    p["r_return"].append(reports.return_to)
+    p["r_envid"].append(reports.envid)
+    p["r_whole"].append(reports.whole)
+    p["r_notify"].append(notify)
+    p["r_orcpt"].append(orcpt)
 
 
 def message_id_of(ident: UUID, draft: Draft) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,6 +12,20 @@ from deliveries.mime.address import Address
 from deliveries.mime.compose import Attachment
 from deliveries.mime.raw import Raw
 from deliveries.states import ORDINARY_STREAM, Lane
+
+
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """Of which ends the client wants to hear, by mail to `return_to` (RFC 3461).
+
+    `wanted`: addr-spec of a forward-path → (bits of models.asked.Notify, ORCPT); `envid` and ORCPT in xtext; `whole`:
+    with the mail itself (RET=FULL).
+    """
+
+    return_to: str
+    wanted: Mapping[str, tuple[int, str]]
+    envid: str = ""
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +54,7 @@ class Draft:
     deliver_before: datetime | None = None
     raw: bytes | None = None
     envelope: tuple[Address, ...] = ()
+    reports: Reports | None = None
     unsubscribe: bool = False  #: one click ends the stream for the recipient (RFC 8058)
 
 

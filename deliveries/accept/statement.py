@@ -118,3 +118,16 @@ SELECT EXISTS (SELECT FROM api) AS key_ok,
        EXISTS (SELECT FROM go) AS stored,
        {quotas.KEPT} AS used
 """
+
+_REPORTS = """report_rows AS (
+    INSERT INTO report_request (delivery_id, tenant_id, message_id, return_to, envid, whole, notify, orcpt, told,
+                                due_at, created_at)
+    SELECT r.delivery, go.tenant_id, r.message, r.return_to, r.envid, r.whole, r.notify, r.orcpt, 0, now(), now()
+      FROM unnest(%(r_delivery)s::uuid[], %(r_message)s::uuid[], %(r_return)s::text[], %(r_envid)s::text[],
+                  %(r_whole)s::bool[], %(r_notify)s::smallint[], %(r_orcpt)s::text[])
+           AS r(delivery, message, return_to, envid, whole, notify, orcpt)
+     CROSS JOIN go
+), """
+
+#: the same for mails whose sender wants reports: few, so that the others do not pay for it
+WITH_REPORTS = STATEMENT.replace("due AS (", f"{_REPORTS}due AS (", 1)

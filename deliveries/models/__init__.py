@@ -1,6 +1,7 @@
 """Fields, constraints and derived facts; changes go through the named verbs above this layer."""
 
 from deliveries.models.accounts import ApiKey, AuditEntry, DkimKey, Membership, QuotaUse, SendingDomain, Tenant, User
+from deliveries.models.asked import ReportRequest
 from deliveries.models.brakes import Brake, Refusals
 from deliveries.models.factors import Authenticator, RecoveryCode
 from deliveries.models.figures import HourTally, SiteWeather, TallyMark
@@ -49,6 +50,7 @@ __all__ = [
     "QuotaUse",
     "RecoveryCode",
     "Refusals",
+    "ReportRequest",
     "RequestLog",
     "SendingDomain",
     "Site",
