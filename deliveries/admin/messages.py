@@ -220,6 +220,7 @@ class MessageAdmin(TenantAdmin):
         wrap = self.admin_site.admin_view
         return [
             path("<uuid:pk>/preview/", wrap(self.preview_view), name="deliveries_message_preview"),
+            path("<uuid:pk>/source/", wrap(self.source_view), name="deliveries_message_source"),
             path("<uuid:pk>/file/<uuid:file>/", wrap(self.file_view), name="deliveries_message_file"),
             path("<uuid:pk>/act/", wrap(self.act_view), name="deliveries_message_act"),
             *super().get_urls(),
@@ -234,6 +235,9 @@ class MessageAdmin(TenantAdmin):
     def preview_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
         """The HTML part alone, under its own policy; see admin.preview."""
         return preview.html(self._own(request, pk), with_images=request.GET.get("images") == "1")
+
+    def source_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
+        return preview.source(self._own(request, pk))
 
     def file_view(self, request: HttpRequest, pk: UUID, file: UUID) -> HttpResponse:
         message = self._own(request, pk)
@@ -253,11 +257,19 @@ class MessageAdmin(TenantAdmin):
             return here
         asked = set(request.POST.getlist("delivery"))
         rows = Delivery.objects.filter(message_id=message.id, tenant_id=message.tenant_id)
-        ids = [d for d in rows.values_list("id", flat=True) if str(d) in asked]
-        if request.POST.get("verb") == "correct":
-            self._correct(request, ids)
-        else:
-            operate.run(request, request.POST.get("verb", ""), ids, message.tenant_id)
+        chosen = [d for d in rows.order_by("position") if str(d.id) in asked]
+        ids = [d.id for d in chosen]
+        match request.POST.get("verb", ""):
+            case "correct":
+                self._correct(request, ids)
+            case verb if verb in operate.AGAIN:
+                made = operate.send_again(request, message, verb, [d.recipient for d in chosen])
+                if made is not None:
+                    return HttpResponseRedirect(reverse("admin:deliveries_message_change", args=[made]))
+            case "unsuppress":
+                operate.unsuppress(request, request.POST.getlist("suppression"), message.tenant_id)
+            case verb:
+                operate.run(request, verb, ids, message.tenant_id)
         return here
 
     def _correct(self, request: HttpRequest, ids: list[UUID]) -> None:

@@ -1,14 +1,19 @@
-"""What a person may do with mail: each button calls one verb of deliveries.record.operator."""
+"""What a person may do with mail: each button calls one verb of deliveries.record or deliveries.accept."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from uuid import UUID
 
 from django.contrib import messages
 from django.http import HttpRequest
 
-from deliveries.record import operator
+from deliveries.accept import repeat
+from deliveries.errors import BadInput, Fault, KeyRefused
+from deliveries.mime.address import Address, parse_address
+from deliveries.models import Message
+from deliveries.record import operator, suppressions
 
 #: the word in the form → the button
 LABELS: dict[str, str] = {"retry": "Send now", "hold": "Hold", "release": "Release", "cancel": "Cancel"}
@@ -45,6 +50,44 @@ def run(request: HttpRequest, name: str, delivery_ids: Sequence[UUID], tenant_id
         messages.warning(
             request, "Nothing was changed: what was chosen is finished, is being sent right now, or is not held."
         )
+
+
+#: the word in the form → to whom a mail is sent again
+AGAIN = ("again", "again_me", "again_to")
+
+
+def send_again(request: HttpRequest, message: Message, verb: str, recipients: Sequence[str]) -> UUID | None:
+    """To the chosen recipients, to the person, or to the address in the form; the new message where it is one alone."""
+    try:
+        ids = repeat.send_again(message, _addresses(request, verb, recipients), actor(request))
+    except (BadInput, KeyRefused, ValueError) as refused:  # ValueError: no address
+        messages.error(request, f"Not sent: {refused}")
+        return None
+    messages.success(request, f"Sent again, as {len(ids)} new {'message' if len(ids) == 1 else 'messages'}.")
+    return ids[0] if len(ids) == 1 else None
+
+
+def _addresses(request: HttpRequest, verb: str, recipients: Sequence[str]) -> list[Address]:
+    if verb == "again":
+        return [parse_address(text) for text in recipients]
+    if verb == "again_to":
+        return [parse_address(request.POST.get("address", "").strip()[:400])]
+    if not (own := getattr(request.user, "email", "")):
+        raise BadInput([Fault("to", "missing", "Your login has no address; the operator sets one under Logins.")])
+    return [parse_address(own)]
+
+
+def unsuppress(request: HttpRequest, entries: Sequence[str], tenant_id: UUID) -> None:
+    """Take these entries (ids, as the form has them) off the tenant's suppression list."""
+    rows = []
+    for text in entries:
+        with suppress(ValueError):  # no id of ours
+            rows.append(UUID(text))
+    count = suppressions.remove(rows, actor(request), tenant_id)
+    if count:
+        messages.success(request, f"{count} taken off the suppression list: mail for there is sent from now on.")
+    else:
+        messages.warning(request, "Nothing was changed: it is not on the list any more.")
 
 
 def _plural(n: int) -> str:

@@ -13,8 +13,9 @@ from urllib.parse import unquote
 from django.http import HttpResponse
 from django.utils.http import content_disposition_header
 
+from deliveries.errors import ComposeError
 from deliveries.models import Attachment, Message
-from deliveries.read.story import body
+from deliveries.read.contents import body, stored
 
 _CID = re.compile(r"cid:([^\"'\s<>)]{1,500})", re.IGNORECASE)
 #: media types that a browser draws without running anything; SVG in an <img> runs no script either, but is left out
@@ -46,6 +47,27 @@ def html(message: Message, with_images: bool) -> HttpResponse:
     response.headers["Content-Security-Policy"] = _LOCKED + (" http: https:" if with_images else "")
     response.headers["Referrer-Policy"] = "no-referrer"
     response.headers["X-DNS-Prefetch-Control"] = "off"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+#: octets of a source that a browser is asked to show
+MAX_SOURCE = 1024 * 1024
+
+
+def source(message: Message) -> HttpResponse:
+    """The mail as it leaves, but for what each delivery adds (its token, its signature); as text, whatever it holds."""
+    content = stored([message.id]).get(message.id)
+    try:
+        octets = content.composed().octets if content else b"The content of this mail is no longer kept."
+    except ComposeError as e:
+        octets = f"It cannot be rendered: {e}".encode()
+    text = octets[:MAX_SOURCE].decode("utf-8", "replace")
+    if len(octets) > MAX_SOURCE:
+        text += f"\n… ({len(octets) - MAX_SOURCE} more octets)"
+    response = HttpResponse(text, content_type="text/plain; charset=utf-8")
+    response.headers["Content-Security-Policy"] = "sandbox; default-src 'none'; frame-ancestors 'self'"
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Cache-Control"] = "no-store"
     return response

@@ -14,13 +14,13 @@ from django.conf import settings
 
 from deliveries.deliver.personal import Tracked, leaving, links_url, personal, unrendered
 from deliveries.errors import ComposeError
-from deliveries.mime import raw, verp
-from deliveries.mime.compose import Attachment, Mail, compose
+from deliveries.mime import verp
 from deliveries.mime.deliverable import Prepared, prepare
 from deliveries.mime.dkim import Signer
 from deliveries.models.fields import decrypt
 from deliveries.models.sql import execute
 from deliveries.queue import Claimed
+from deliveries.read import contents
 from deliveries.record.settle import Result
 from deliveries.smtp.hop import Tls
 from deliveries.smtp.outcome import Verdict
@@ -163,15 +163,13 @@ def _messages(ids: Iterable[UUID]) -> dict[UUID, Prepared | Tracked | Verdict]:
             missing.append(ident)
     if not missing:
         return found
-    rows = execute(_CONTENTS, {"ids": missing}).fetchall()
-    files = _files([row["id"] for row in rows if row["attachment_count"]])
-    for row in rows:
+    for ident, content in contents.stored(missing).items():
         try:
-            found[row["id"]] = prepared = _prepared(row, files.get(row["id"], ()))
+            found[ident] = prepared = _prepared(content)
         except ComposeError as e:
-            found[row["id"]] = unrendered(e)
+            found[ident] = unrendered(e)
         else:
-            _kept[row["id"]] = prepared
+            _kept[ident] = prepared
     for ident in missing:
         found.setdefault(ident, Verdict(Status.FAILED, "content-gone", text="Its content is no longer stored."))
     while len(_kept) > _KEEP_MESSAGES or (len(_kept) > 1 and sum(p.size_octets for p in _kept.values()) > _KEEP_OCTETS):
@@ -179,52 +177,11 @@ def _messages(ids: Iterable[UUID]) -> dict[UUID, Prepared | Tracked | Verdict]:
     return found
 
 
-def _prepared(row: dict[str, Any], attachments: Sequence[Attachment]) -> Prepared | Tracked:
-    created: datetime = row["created_at"]
-    date = max(created, row["scheduled_at"] or created)
-    if row["raw"] is not None:
-        return prepare(raw.composed(bytes(row["raw"]), row["message_id"], date))
-    mail = _mail(row, date, attachments)
-    return Tracked(mail, row["tracking"], row["size"]) if row["tracking"] else prepare(compose(mail))
+def _prepared(content: contents.Stored) -> Prepared | Tracked:
+    if content.mail is None:
+        return prepare(content.composed())
+    return Tracked(content.mail, content.tracking, content.size) if content.tracking else prepare(content.composed())
 
-
-def _mail(row: dict[str, Any], date: datetime, attachments: Sequence[Attachment]) -> Mail:
-    return Mail(
-        id=row["id"],
-        message_id=row["message_id"],
-        date=date,
-        from_header=row["from_header"],
-        to=tuple(row["to"]),
-        cc=tuple(row["cc"]),
-        reply_to=tuple(row["reply_to"]),
-        subject=row["subject"],
-        html=row["html"],
-        text=row["text"],
-        headers=tuple((name, value) for name, value in row["headers"]),
-        attachments=tuple(attachments),
-    )
-
-
-def _files(message_ids: Sequence[UUID]) -> dict[UUID, list[Attachment]]:
-    files: dict[UUID, list[Attachment]] = {}
-    if message_ids:
-        for row in execute(_FILES, {"ids": list(message_ids)}).fetchall():
-            item = Attachment(row["filename"], row["content_type"], bytes(row["content"]), row["content_id"])
-            files.setdefault(row["message_id"], []).append(item)
-    return files
-
-
-_CONTENTS = """
-SELECT m.id, m.message_id, m.created_at, m.scheduled_at, m.from_header, m."to", m.cc, m.reply_to, m.subject,
-       m.attachment_count, m.tracking, m.size, c.html, c.text, c.headers, c.raw
-  FROM message m JOIN message_content c ON c.id = m.id
- WHERE m.id = ANY (%(ids)s::uuid[])
-"""
-
-_FILES = """
-SELECT message_id, filename, content_type, content_id, content FROM attachment
- WHERE message_id = ANY (%(ids)s::uuid[]) ORDER BY message_id, position
-"""
 
 # --- senders ----------------------------------------------------------------------------------------------------
 

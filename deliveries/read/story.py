@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db.models import F, Func, IntegerField
-from django.db.models.functions import Left, Length
+from django.db.models import F, Func, IntegerField, Q
+from django.db.models.functions import Left, Length, Now
 
+from deliveries.bounces.letter import read_letter
 from deliveries.models import (
     Attachment,
     Attempt,
@@ -21,6 +22,7 @@ from deliveries.models import (
     Message,
     MessageContent,
     Queued,
+    Suppression,
     WebhookDelivery,
     WebhookEndpoint,
     WebhookTry,
@@ -33,10 +35,9 @@ from deliveries.states import EventType, Status
 MAX_ATTEMPTS = 60
 MAX_EVENTS = 300
 MAX_POSTS = 100
+MAX_SUPPRESSIONS = 100
 #: characters of the text part on the page
 MAX_TEXT = 100_000
-#: octets of inline images that a preview carries along
-MAX_INLINE_OCTETS = 5 * 1024 * 1024
 
 #: how an event reads in a timeline; None: the attempt beside it says it better
 _EVENT_WORDS: dict[str, str] = {
@@ -141,10 +142,12 @@ class Story:
     text_cut: bool
     attempts_cut: bool
     content_kept: bool  #: False once retention has dropped the content
+    whole: bool  #: it came as a whole mail (raw MIME), whose own header fields stand in `headers`
+    suppressed: list[Suppression]  #: what keeps mail of this stream from its recipients now
 
 
 def story(message: Message, now: datetime, only: UUID | None = None) -> Story:
-    """The story of `message`; `only` narrows the attempts to one delivery. Nine queries, whatever its size."""
+    """The story of `message`; `only` narrows the attempts to one delivery. Ten queries, whatever its size."""
     deliveries = list(Delivery.objects.filter(message_id=message.id).order_by("position", "id"))
     ids = [d.id for d in deliveries]
     open_rows = Queued.objects.filter(delivery_id__in=[d.id for d in deliveries if not d.final])
@@ -183,10 +186,14 @@ def story(message: Message, now: datetime, only: UUID | None = None) -> Story:
     content = (
         MessageContent.objects.filter(id=message.id)
         .annotate(cut=Left("text", MAX_TEXT), octets=Length("text"), html_length=Length("html"))
-        .values_list("cut", "octets", "html_length", "headers")
+        .values_list("cut", "octets", "html_length", "headers", "raw")
         .first()
     )
-    text, length, html_length, headers = content or ("", 0, 0, [])
+    text, length, html_length, headers, whole = content or ("", 0, 0, [], None)
+    if whole is not None:  # it came whole: its parts are read from its octets
+        letter = read_letter(bytes(whole))
+        text, length, html_length = (letter.text or "")[:MAX_TEXT], len(letter.text or ""), len(letter.html or "")
+        headers = [list(item) for item in letter.headers.items()]
     return Story(
         message=message,
         recipients=recipients,
@@ -199,6 +206,8 @@ def story(message: Message, now: datetime, only: UUID | None = None) -> Story:
         text_cut=(length or 0) > MAX_TEXT,
         attempts_cut=cut,
         content_kept=content is not None,
+        whole=whole is not None,
+        suppressed=_suppressed(message, deliveries),
     )
 
 
@@ -293,6 +302,8 @@ def _detail(data: Any) -> str:
     """What an event carries, in one line of text."""
     if not isinstance(data, dict) or not data:
         return ""
+    if "attempt" in data:  # the attempt beside it says the rest
+        return f"category: {data['category']}" if data.get("category") else ""
     return ", ".join(f"{k}: {v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)}" for k, v in data.items())
 
 
@@ -309,6 +320,17 @@ def _posts(events: Sequence[Event]) -> list[Post]:
     return [Post(r, urls.get(r.endpoint_id, "(an endpoint that was deleted)"), log.get(r.id, [])) for r in rows]
 
 
+def _suppressed(message: Message, deliveries: Sequence[Delivery]) -> list[Suppression]:
+    return list(
+        Suppression.objects.filter(
+            Q(expires_at=None) | Q(expires_at__gt=Now()),
+            tenant_id=message.tenant_id,
+            stream__in=("*", message.stream),
+            address__in={d.recipient.lower() for d in deliveries},
+        ).order_by("address", "stream")[:MAX_SUPPRESSIONS]
+    )
+
+
 def _files(message: Message) -> list[File]:
     size = Func(F("content"), function="octet_length", output_field=IntegerField())
     return [
@@ -318,35 +340,3 @@ def _files(message: Message) -> list[File]:
         .order_by("position")
         .values_list("id", "filename", "content_type", "size")
     ]
-
-
-@dataclass(frozen=True, slots=True)
-class Body:
-    """The HTML part as it was asked for, and the images that it refers to by Content-ID."""
-
-    html: str
-    images: dict[str, tuple[str, bytes]] = field(default_factory=dict)  #: Content-ID → (media type, octets)
-
-
-def body(message: Message) -> Body | None:
-    """For the preview; None when there is no HTML part (or no longer)."""
-    html = MessageContent.objects.filter(id=message.id).values_list("html", flat=True).first()
-    if not html:
-        return None
-    images: dict[str, tuple[str, bytes]] = {}
-    if message.attachment_count:
-        left = MAX_INLINE_OCTETS
-        size = Func(F("content"), function="octet_length", output_field=IntegerField())
-        small = (
-            Attachment.objects.filter(message_id=message.id, content_type__startswith="image/")
-            .exclude(content_id=None)
-            .annotate(size=size)
-            .filter(size__lte=MAX_INLINE_OCTETS)
-            .order_by("position")
-        )
-        for file in small:
-            content = bytes(file.content)
-            if file.content_id and len(content) <= left:
-                left -= len(content)
-                images[file.content_id.strip("<>")] = (file.content_type, content)
-    return Body(html, images)

@@ -171,7 +171,7 @@ def test_the_page_of_a_message_tells_its_story_in_a_fixed_number_of_queries(clie
     for event in Event.objects.filter(message=row)[:20]:
         mail.post(endpoint, event)
     # session, user, memberships, message, deliveries, attempts, events, content, posts, endpoints, tries, files
-    with django_assert_num_queries(13):
+    with django_assert_num_queries(14):
         page = client.get(f"{LIST}{row.id}/change/").content.decode()
     for text in ("mx.example.net accepted it", "TLSv1.3", "EHLO mail.example.org", "invoice.pdf", "192.0.2.25"):
         assert text in page, text

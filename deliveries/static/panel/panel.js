@@ -6,3 +6,11 @@ document.addEventListener("click", (event) => {
   button.disabled = true;
   button.textContent = "Remote images are shown";
 });
+
+// The preview as wide as a phone, and back.
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-narrow]");
+  if (!button) return;
+  const narrow = document.getElementById(button.dataset.narrow).classList.toggle("panel-phone");
+  button.setAttribute("aria-pressed", String(narrow));
+});

@@ -1,0 +1,83 @@
+"""A mail sent once more at a person's wish: a new message with the same content, accepted like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from deliveries.accept import Draft, accept, of_raw
+from deliveries.errors import BadInput, Fault
+from deliveries.mime import raw
+from deliveries.mime.address import Address, parse_address
+from deliveries.models import ApiKey, AuditEntry, Message, MessageContent
+from deliveries.read.contents import attachments
+from deliveries.states import Lane
+
+#: addresses of one order: more is a campaign, not a repair
+MAX_COPIES = 50
+
+
+def send_again(message: Message, to: Sequence[Address], actor: str) -> list[UUID]:
+    """One new message for each address, alone in its To; their ids. The audit log says who wished it.
+
+    Suppressions hold for it as for any mail. Raises BadInput (content no longer kept, sender domain not verified any
+    more, no usable key, no address or too many) and KeyRefused (account suspended); then nothing was stored.
+    """
+    if not 0 < len(to) <= MAX_COPIES:
+        raise BadInput([Fault("to", "out_of_range", f"Choose 1 to {MAX_COPIES} addresses.")])
+    ids = accept(_key(message), [_draft(message, address) for address in to]).ids
+    AuditEntry.objects.bulk_create(
+        AuditEntry(
+            tenant_id=message.tenant_id,
+            actor=actor[:200],
+            action="message.sent_again",
+            subject=f"{message.id} as {ident} to {address.addr_spec}"[:300],
+        )
+        for ident, address in zip(ids, to, strict=True)
+    )
+    return list(ids)
+
+
+def _key(message: Message) -> bytes:
+    """Of the key that the mail came by, else of the newest usable one of the tenant: what it may send, the copy may."""
+    domain = Q(domain_id=None) | Q(domain_id=message.domain_id)
+    usable = ApiKey.objects.filter(
+        domain, Q(expires_at=None) | Q(expires_at__gt=Now()), tenant_id=message.tenant_id, revoked_at=None,
+        suspended_at=None, scope__in=(ApiKey.Scope.FULL, ApiKey.Scope.SENDING),
+    )  # fmt: skip
+    own = usable.filter(id=message.api_key_id).first() if message.api_key_id else None
+    own = own or usable.filter(test=False).order_by("-created_at").first()
+    if own is None:
+        raise BadInput([Fault("key", "no_key", "The tenant has no API key that may send; make one first.")])
+    return bytes(own.secret_hash)
+
+
+def _draft(message: Message, to: Address) -> Draft:
+    """Its own Message-ID, so that no receiver takes it for a copy of what it has; no time that has passed."""
+    content = MessageContent.objects.filter(id=message.id).first()
+    if content is None:
+        raise BadInput([Fault("content", "content_gone", "The content of this mail is no longer kept.")])
+    tags = tuple((tag["name"], tag["value"]) for tag in message.tags)
+    kept: dict[str, Any] = {
+        "tags": tags,
+        "metadata": tuple(message.metadata.items()),
+        "stream": message.stream,
+        "lane": Lane(message.lane),
+    }
+    if content.raw is not None:
+        return of_raw(raw.read(bytes(content.raw)), envelope=(to,), **kept)
+    return Draft(
+        sender=parse_address(message.from_header),
+        to=(to,),
+        reply_to=tuple(parse_address(text) for text in message.reply_to),
+        subject=message.subject,
+        html=content.html,
+        text=content.text,
+        headers=tuple((n, v) for n, v in content.headers if n.lower() not in ("message-id", "date")),
+        attachments=tuple(attachments(message.id)),
+        **kept,
+    )
