@@ -332,6 +332,12 @@ UNFOLD = {
                     _menu("Messages", "mail", "message"),
                     _menu("Suppressions", "block", "suppression"),
                     _menu("Inbound", "inbox", "inboundmessage"),
+                    {
+                        "title": "Queue",
+                        "icon": "low_priority",
+                        "link": reverse_lazy("admin:queue"),
+                        "permission": _OPERATOR,
+                    },
                     _menu("Brakes", "front_hand", "brake", _OPERATOR),
                     _menu("Sites", "speed", "site", _OPERATOR),
                     _menu("Destinations", "dns", "destination", _OPERATOR),

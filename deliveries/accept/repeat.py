@@ -24,12 +24,15 @@ MAX_COPIES = 50
 def send_again(message: Message, to: Sequence[Address], actor: str) -> list[UUID]:
     """One new message for each address, alone in its To; their ids. The audit log says who wished it.
 
-    Suppressions hold for it as for any mail. Raises BadInput (content no longer kept, sender domain not verified any
-    more, no usable key, no address or too many) and KeyRefused (account suspended); then nothing was stored.
+    It goes by the key that the mail came by: what that may send, the copy may. Suppressions hold for it as for any
+    mail. Raises BadInput (content no longer kept, sender domain not verified any more, no usable key, no address or too
+    many) and KeyRefused (account suspended); then nothing was stored.
     """
     if not 0 < len(to) <= MAX_COPIES:
         raise BadInput([Fault("to", "out_of_range", f"Choose 1 to {MAX_COPIES} addresses.")])
-    ids = accept(_key(message), [_draft(message, address) for address in to]).ids
+    ids = accept(
+        key_of(message.tenant_id, message.domain_id, message.api_key_id), [_draft(message, address) for address in to]
+    ).ids
     AuditEntry.objects.bulk_create(
         AuditEntry(
             tenant_id=message.tenant_id,
@@ -42,18 +45,17 @@ def send_again(message: Message, to: Sequence[Address], actor: str) -> list[UUID
     return list(ids)
 
 
-def _key(message: Message) -> bytes:
-    """Of the key that the mail came by, else of the newest usable one of the tenant: what it may send, the copy may."""
-    domain = Q(domain_id=None) | Q(domain_id=message.domain_id)
+def key_of(tenant_id: UUID, domain_id: UUID | None, first: UUID | None = None) -> bytes:
+    """The hash of a key that may send for that domain: `first` where it still may, else the newest. BadInput: none."""
     usable = ApiKey.objects.filter(
-        domain, Q(expires_at=None) | Q(expires_at__gt=Now()), tenant_id=message.tenant_id, revoked_at=None,
-        suspended_at=None, scope__in=(ApiKey.Scope.FULL, ApiKey.Scope.SENDING),
+        Q(domain_id=None) | Q(domain_id=domain_id), Q(expires_at=None) | Q(expires_at__gt=Now()), tenant_id=tenant_id,
+        revoked_at=None, suspended_at=None, scope__in=(ApiKey.Scope.FULL, ApiKey.Scope.SENDING),
     )  # fmt: skip
-    own = usable.filter(id=message.api_key_id).first() if message.api_key_id else None
-    own = own or usable.filter(test=False).order_by("-created_at").first()
-    if own is None:
+    found = usable.filter(id=first).first() if first else None
+    found = found or usable.filter(test=False).order_by("-created_at").first()
+    if found is None:
         raise BadInput([Fault("key", "no_key", "The tenant has no API key that may send; make one first.")])
-    return bytes(own.secret_hash)
+    return bytes(found.secret_hash)
 
 
 def _draft(message: Message, to: Address) -> Draft:

@@ -15,13 +15,14 @@ from deliveries.admin import (
     login,
     messages,
     people,
+    queue,
     received,
     suppressions,
     webhooks,
 )
 
 admin.site.index_template = "panel/home.html"
-admin.site.extra_urls = lambda: [*login.urls(), *received.urls()]  # type: ignore[attr-defined]
+admin.site.extra_urls = lambda: [*login.urls(), *queue.urls(), *received.urls()]  # type: ignore[attr-defined]
 admin.site.enable_nav_sidebar = True
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "login",
     "messages",
     "people",
+    "queue",
     "received",
     "suppressions",
     "webhooks",

@@ -21,10 +21,10 @@ from unfold.decorators import display
 from deliveries.admin import operate, preview
 from deliveries.admin.access import access
 from deliveries.admin.keyset import KeysetChangeList, Rows
-from deliveries.admin.search import HELP, parse
 from deliveries.admin.tenant import MAX_CHOICES, TenantAdmin, as_uuid
 from deliveries.models import Attachment, Delivery, Message, SendingDomain
 from deliveries.read import panel
+from deliveries.read.searching import HELP, parse
 from deliveries.read.story import Story, story
 from deliveries.record import corrections
 from deliveries.states import Category, Status

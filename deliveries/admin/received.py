@@ -14,7 +14,7 @@ from django.template.response import TemplateResponse
 from django.urls import path
 
 from deliveries.admin.access import access
-from deliveries.admin.search import message_ident
+from deliveries.read.searching import message_ident
 
 #: newest mails in the list
 MAX_MAILS = 100
