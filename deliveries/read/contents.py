@@ -23,7 +23,7 @@ MAX_INLINE_OCTETS = 5 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What was accepted: `mail` where we compose it, else `octets`, which came whole. `tracking` as the message has it."""
+    """What was accepted: `mail` where we compose it, else `octets`, which came whole. `tracking`: its bits."""
 
     message_id: str
     date: datetime
@@ -33,7 +33,7 @@ class Stored:
     size: int
 
     def composed(self) -> Composed:
-        """The mail without token, signature and what is made for each recipient; ComposeError: it cannot be rendered."""
+        """The mail without what each recipient gets of its own; ComposeError: it cannot be rendered."""
         return raw.composed(self.octets, self.message_id, self.date) if self.mail is None else compose(self.mail)
 
 
