@@ -1,6 +1,16 @@
 """Fields, constraints and derived facts; changes go through the named verbs above this layer."""
 
-from deliveries.models.accounts import ApiKey, AuditEntry, DkimKey, Membership, QuotaUse, SendingDomain, Tenant, User
+from deliveries.models.accounts import (
+    ApiKey,
+    AuditEntry,
+    DkimKey,
+    DomainClaim,
+    Membership,
+    QuotaUse,
+    SendingDomain,
+    Tenant,
+    User,
+)
 from deliveries.models.asked import ReportRequest
 from deliveries.models.brakes import Brake, Refusals
 from deliveries.models.factors import Authenticator, RecoveryCode
@@ -34,6 +44,7 @@ __all__ = [
     "Delivery",
     "Destination",
     "DkimKey",
+    "DomainClaim",
     "Event",
     "FetchedMail",
     "Handover",

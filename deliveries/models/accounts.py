@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from django.contrib.auth.models import AbstractUser
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
@@ -182,6 +184,26 @@ class SendingDomain(models.Model):
     def bounce_domain(self) -> str:
         """Where its bounces come once that is verified; A-labels."""
         return f"{self.return_path}.{self.name}"
+
+
+class DomainClaim(models.Model):
+    """A tenant says that a domain is its own, whoever had it verified; proved by a TXT record of its own."""
+
+    #: how long the record may be waited for
+    LIFE = timedelta(days=7)
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    domain = models.OneToOneField(SendingDomain, on_delete=models.CASCADE, related_name="claim")
+    token = models.CharField(max_length=64)
+    created_at = models.DateTimeField()
+    seen_at = models.DateTimeField(null=True, blank=True, help_text="Its record stood in DNS.")
+    completed_at = models.DateTimeField(null=True, blank=True, help_text="The domain went over.")
+
+    class Meta:
+        db_table = "domain_claim"
+
+    def __str__(self) -> str:
+        return f"claim of {self.domain}"
 
 
 class DkimKey(models.Model):

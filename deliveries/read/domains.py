@@ -8,9 +8,10 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db.models import Prefetch
+from django.utils import timezone
 
 from deliveries.mime.dkim import dns_record
-from deliveries.models import DkimKey, SendingDomain
+from deliveries.models import DkimKey, DomainClaim, SendingDomain
 from deliveries.read.emails import iso, keyset
 from deliveries.routing import published
 from deliveries.routing.mx import registrable
@@ -77,6 +78,38 @@ def wanted_of(domain: SendingDomain) -> list[Wanted]:
         tracking=domain.tracking_label,
         tracking_host=tracking_host(),
     )
+
+
+def claim(tenant_id: UUID, domain_id: UUID) -> dict[str, Any] | None:
+    """Resend's domain_claim; None where there is none."""
+    row = DomainClaim.objects.filter(domain_id=domain_id, domain__tenant_id=tenant_id).select_related("domain").first()
+    if row is None:
+        return None
+    ends = row.created_at + DomainClaim.LIFE
+    if row.completed_at:
+        status = "completed"
+    elif ends <= timezone.now():
+        status = "expired"
+    else:
+        status = "verified" if row.seen_at else "pending"
+    record = claimed(row, row.domain)
+    return {
+        "object": "domain_claim",
+        "id": str(row.id),
+        "name": row.domain.name,
+        "status": status,
+        "domain_id": str(row.domain_id),
+        "region": "self-hosted",
+        "record": {"type": record.type, "name": record.name, "value": record.value, "ttl": "Auto"},
+        "blocked_reason": None,
+        "failure_reason": None,
+        "created_at": iso(row.created_at),
+        "expires_at": iso(ends),
+    }
+
+
+def claimed(row: DomainClaim, domain: SendingDomain) -> Wanted:
+    return published.claim(domain.name, row.token)
 
 
 def signing_key(keys: list[DkimKey]) -> DkimKey | None:

@@ -20,6 +20,8 @@ import idna
 from deliveries.routing.mx import is_host_name, registrable
 from deliveries.routing.resolver import Answer, NxDomain, Resolver, Result, Trouble
 
+#: how the record of a claim begins
+CLAIM = "mailapi-domain-claim="
 #: room for `<selector>._domainkey.` and for labels of 63 before it (RFC 1035 §2.3.4: 253 in all)
 MOST_CHARACTERS = 180
 #: all look-ups of a domain together
@@ -85,6 +87,10 @@ def domain_name(text: str, invented: bool = True) -> str:
 
 def dkim(domain: str, selector: str, value: str, required: bool) -> Wanted:
     return Wanted(f"dkim:{selector}", "DKIM", f"{selector}._domainkey.{domain}", "TXT", value, required=required)
+
+
+def claim(domain: str, token: str) -> Wanted:
+    return Wanted("claim", "Claim", domain, "TXT", f"{CLAIM}{token}", required=True)
 
 
 def around(
@@ -214,7 +220,17 @@ async def _tracking(resolver: Resolver, wanted: Wanted) -> Finding:
     return _wrong(list(result.records), f"It points to {result.records[0]}; let it point to {wanted.value}.")
 
 
-_KINDS = {"dkim": _dkim, "spf": _spf, "mx": _mx, "dmarc": _dmarc, "tracking": _tracking}
+async def _claim(resolver: Resolver, wanted: Wanted) -> Finding:
+    """Beside it may stand whatever else a domain's own name has, other claims too."""
+    texts = await _texts(resolver, wanted, CLAIM)
+    if isinstance(texts, Finding):
+        return texts
+    if wanted.value in (text.strip() for text in texts):
+        return Finding(Standing.VERIFIED, _told(texts))
+    return _wrong(texts, "This is another claim's record; add the one below.")
+
+
+_KINDS = {"claim": _claim, "dkim": _dkim, "spf": _spf, "mx": _mx, "dmarc": _dmarc, "tracking": _tracking}
 
 # --- what they share ----------------------------------------------------------------------------------------------
 

@@ -144,6 +144,31 @@ class DomainDeleted(Answer):
     deleted: Literal[True]
 
 
+class ClaimRecord(Answer):
+    type: Literal["TXT"]
+    name: str
+    value: str
+    ttl: str
+
+
+class DomainClaim(Answer):
+    """A domain goes over to this account, whoever had it verified, once its DNS says so."""
+
+    object: Literal["domain_claim"]
+    id: str
+    name: str
+    status: Literal["pending", "verified", "completed", "expired"] = Field(
+        description="verified: its record was seen; completed: the DKIM record too, and the domain went over."
+    )
+    domain_id: str = Field(description="The domain, with the DKIM record that is to be published as well.")
+    region: str
+    record: ClaimRecord
+    blocked_reason: None
+    failure_reason: None
+    created_at: str
+    expires_at: str
+
+
 _DOMAIN_ID = OpenApiParameter("domain_id", OpenApiTypes.UUID, OpenApiParameter.PATH)
 _TAG = ["domains"]
 describe_domains = extend_schema_view(
@@ -182,5 +207,24 @@ describe_domain_rotate = extend_schema_view(
         operation_id="rotateDkim", summary="A new DKIM key", tags=_TAG, request=None, parameters=[_DOMAIN_ID],
         responses=answers(Domain, 400, 404, 413, 422),
         description="Publish its record; once it is seen the key signs, and the old one's record may go after 7 days.",
+    ),
+)  # fmt: skip
+describe_claims = extend_schema_view(
+    post=extend_schema(
+        operation_id="claimDomain", summary="Claim a domain that another account has verified", tags=_TAG,
+        request=CreateDomain, responses=answers(DomainClaim, 400, 413, 422, status=201),
+        description="Adds the domain where you do not have it. Publish `record` and the domain's DKIM record.",
+    ),
+)  # fmt: skip
+describe_claim = extend_schema_view(
+    get=extend_schema(
+        operation_id="getDomainClaim", summary="How a claim stands", tags=_TAG, request=None, parameters=[_DOMAIN_ID],
+        responses=answers(DomainClaim, 404),
+    ),
+)  # fmt: skip
+describe_claim_verify = extend_schema_view(
+    post=extend_schema(
+        operation_id="verifyDomainClaim", summary="Look for the records of a claim now", tags=_TAG, request=None,
+        parameters=[_DOMAIN_ID], responses=answers(DomainClaim, 400, 404, 413, 422),
     ),
 )  # fmt: skip

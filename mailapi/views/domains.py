@@ -8,11 +8,15 @@ from django.http import HttpResponse, JsonResponse
 from rest_framework.request import Request
 
 from deliveries import domains
+from deliveries.domains import claims
 from deliveries.read import domains as read
 from mailapi.schemas.body import json_body
 from mailapi.schemas.domains import (
     CreateDomain,
     UpdateDomain,
+    describe_claim,
+    describe_claim_verify,
+    describe_claims,
     describe_domain,
     describe_domain_rotate,
     describe_domain_verify,
@@ -72,6 +76,31 @@ class Rotate(View):
         shape_of(request, Shape)
         domains.rotate(caller.tenant_id, ident, f"key:{caller.key_id}")
         return _now(caller.tenant_id, ident)
+
+
+@describe_claims
+class Claims(View):
+    def post(self, request: Request) -> HttpResponse:
+        with json_body(request._request) as body:
+            wanted = read_shape(body, CreateDomain)
+        caller = self.caller()
+        made = claims.claim(caller.tenant_id, wanted.name, f"key:{caller.key_id}", **wanted.wishes())
+        return JsonResponse(read.claim(caller.tenant_id, made), status=201)
+
+
+@describe_claim
+class Claim(View):
+    def get(self, request: Request, domain_id: str) -> HttpResponse:
+        return found(read.claim(self.caller().tenant_id, path_id(domain_id)))
+
+
+@describe_claim_verify
+class ClaimVerify(View):
+    def post(self, request: Request, domain_id: str) -> HttpResponse:
+        caller, ident = self.caller(), path_id(domain_id)
+        shape_of(request, Shape)
+        claims.verify(caller.tenant_id, ident, f"key:{caller.key_id}")
+        return found(read.claim(caller.tenant_id, ident))
 
 
 def _now(tenant_id: UUID, ident: UUID) -> HttpResponse:

@@ -17,6 +17,7 @@ from deliveries import domains
 from deliveries.models import SendingDomain
 from tests.fakes.dns import FakeDns
 from tests.fakes.web import web
+from tests.steps.api import Client, make_tenant
 from tests.steps.test_domains import records
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -98,6 +99,22 @@ def test_what_cannot_be_done_with_domains_comes_as_the_exceptions_of_the_sdk() -
     ):
         assert refused(work) == (404, "not_found")
     assert refused(lambda: resend.Domains.list({"limit": 1000})) == (422, "invalid_parameter")
+
+
+def test_the_sdk_claims_a_domain_that_another_account_has(zone: FakeDns, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"{uuid4().hex[:12]}.example.com"
+    first = resend.Domains.create({"name": name})
+    zone.set(records(dict(first)))
+    assert resend.Domains.verify(first["id"])["status"] == "verified"
+    monkeypatch.setattr(resend, "api_key", Client(make_tenant()).secret)
+    claim: Any = resend.Domains.Claims.create({"name": name, "region": "us-east-1"})
+    own: Any = resend.Domains.get(claim["domain_id"])
+    zone.add(f'{records(own, "DKIM")}\n{name} TXT "{claim["record"]["value"]}"')
+    assert resend.Domains.Claims.verify(claim["domain_id"])["status"] == "completed"
+    assert resend.Domains.Claims.get(claim["domain_id"])["id"] == claim["id"]
+    assert resend.Domains.get(claim["domain_id"])["status"] == "verified"
+    assert refused(lambda: resend.Domains.Claims.get(NOBODY)) == (404, "not_found")
+    assert refused(lambda: resend.Domains.Claims.create({"name": "com"})) == (422, "validation_error")
 
 
 def test_keys_are_made_used_renamed_and_refused_everywhere_within_five_seconds(

@@ -14,9 +14,12 @@ from django.db import connection
 from django.utils import timezone
 
 from deliveries import domains
+from deliveries.domains import claims
 from deliveries.models import AuditEntry, DkimKey, Event, SendingDomain
+from deliveries.models import DomainClaim as Claim
+from deliveries.routing import published
 from mailapi import auth
-from mailapi.schemas.domains import Domain, DomainDeleted
+from mailapi.schemas.domains import Domain, DomainClaim, DomainDeleted
 from tests.fakes.dns import FakeDns
 from tests.steps.api import Client, make_tenant
 
@@ -170,7 +173,7 @@ def test_a_record_that_comes_back_within_the_grace_ends_it(api: Client, zone: Fa
 def test_a_nameserver_that_fails_never_counts_as_a_missing_record(
     api: Client, zone: FakeDns, word: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(domains.published.look, "__defaults__", (1.0,))
+    monkeypatch.setattr(published.look, "__defaults__", (1.0,))
     made = add(api)
     zone.set(records(made))
     verify(api, made)
@@ -425,8 +428,8 @@ def test_a_busy_process_leaves_a_verification_to_the_next_run(
 ) -> None:
     made = add(api)
     zone.set(records(made))
-    monkeypatch.setattr(domains, "_turns", threading.BoundedSemaphore(1))
-    with domains._turns:
+    monkeypatch.setattr(domains, "turns", threading.BoundedSemaphore(1))
+    with domains.turns:
         assert verify(api, made)["status"] == "not_started"
     assert not zone.asked and domains.run() == 1
     assert get(api, made)["status"] == "verified"
@@ -456,3 +459,73 @@ def test_of_two_tenants_who_prove_one_domain_at_once_one_has_it(zone: FakeDns) -
         domains.run(timezone.now() + timedelta(minutes=2))
         states = sorted(get(client, domain)["status"] for client, domain in zip(tenants, both, strict=True))
         assert states == ["pending", "verified"]
+
+
+# --- claims -------------------------------------------------------------------------------------------------------
+
+
+def claim_record(claimed: dict[str, Any]) -> str:
+    return f'{claimed["record"]["name"]} TXT "{claimed["record"]["value"]}"'
+
+
+def test_a_claimed_domain_goes_over_once_its_dns_says_so(api: Client, other: Client, zone: FakeDns) -> None:
+    name = a_name()
+    first = add(api, name)
+    zone.set(records(first))
+    verify(api, first)
+    answer = other.post("/domains/claim", {"name": name.upper(), "region": "x"})
+    assert answer.status_code == 201
+    claimed = answer.json()
+    DomainClaim.model_validate(claimed)
+    assert (claimed["name"], claimed["status"]) == (name, "pending")
+    assert other.post("/domains/claim", {"name": name}).json()["id"] == claimed["id"], "one that waits stays"
+    path = f"/domains/{claimed['domain_id']}/claim"
+
+    assert other.post(f"{path}/verify", {}).json()["status"] == "pending" and may_send(api, first)
+    second = other.get(f"/domains/{claimed['domain_id']}").json()
+    zone.set(f"{records(first)}\n{claim_record(claimed)}")
+    assert other.post(f"{path}/verify", {}).json()["status"] == "verified"
+    assert get(api, first)["status"] == "verified" and may_send(api, first), "its own key is not there yet"
+
+    zone.add(records(second, "DKIM"))
+    assert other.post(f"{path}/verify", {}).json()["status"] == "completed"
+    assert (get(api, first)["status"], get(other, second)["status"]) == ("failed", "verified")
+    assert may_send(other, second) and not may_send(api, first)
+    assert told(api)[-1] == "failed" and told(other)[-1] == "verified"
+    # the old record may stand for a while; it takes nothing back
+    domains.run(timezone.now() + 30 * HOUR)
+    assert verify(api, first)["status"] == "pending" and get(other, second)["status"] == "verified"
+
+
+def test_a_foreign_or_missing_claim_record_moves_nothing(api: Client, other: Client, zone: FakeDns) -> None:
+    name = a_name()
+    first = add(api, name)
+    claimed = other.post("/domains/claim", {"name": name}).json()
+    second = other.get(f"/domains/{claimed['domain_id']}").json()
+    zone.set(f'{records(first)}\n{records(second, "DKIM")}\n{name} TXT "mailapi-domain-claim=0123"')
+    verify(api, first)
+    assert other.post(f"/domains/{second['id']}/claim/verify", {}).json()["status"] == "pending"
+    zone.add(f"{name} TXT SERVFAIL")
+    other.post(f"/domains/{second['id']}/claim/verify", {})
+    assert get(api, first)["status"] == "verified" and get(other, second)["status"] == "pending"
+
+
+def test_a_claim_ends_after_a_week_and_tells_nothing_of_others(api: Client, other: Client, zone: FakeDns) -> None:
+    free = a_name()
+    claimed = api.post("/domains/claim", {"name": free}).json()
+    assert claimed["status"] == "pending", "as if somebody had it"
+    made = api.get(f"/domains/{claimed['domain_id']}").json()
+    zone.set(f"{records(made)}\n{claim_record(claimed)}")
+    late = timezone.now() + timedelta(days=7)
+    assert claims.verify(api.tenant.id, UUID(made["id"]), "test", late)
+    assert get(api, made)["status"] == "not_started"
+    Claim.objects.filter(id=claimed["id"]).update(created_at=timezone.now() - timedelta(days=8))
+    assert api.get(f"/domains/{made['id']}/claim").json()["status"] == "expired"
+    assert api.post("/domains/claim", {"name": free}).json()["id"] != claimed["id"]
+    own = add(api)
+    for path in (f"/domains/{own['id']}/claim", f"/domains/{uuid4()}/claim"):
+        assert api.get(path).status_code == 404 and api.post(f"{path}/verify", {}).status_code == 404
+    assert other.get(f"/domains/{made['id']}/claim").status_code == 404
+    assert other.post(f"/domains/{made['id']}/claim/verify", {}).status_code == 404
+    assert api.post("/domains/claim", {"name": "co.uk"}).status_code == 422
+    assert api.post("/domains/claim", {"name": api.domain}).json()["errors"][0]["code"] == "already_verified"

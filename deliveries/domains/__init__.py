@@ -1,0 +1,205 @@
+"""Sending domains: added, proved by their DNS records, looked at again, given new DKIM keys, removed.
+
+    create → the tenant publishes the records → verify → run() looks again, for as long as the domain is there
+
+    rows        read, lock, tell
+    looking     ask DNS, decide, again when due
+    claims      a domain that goes over to another tenant
+
+The proof of a domain is its DKIM record: the key is made for this tenant alone, so nobody else's zone can hold it.
+Where two tenants add one domain, the first that proves it keeps it until its own record is gone for GRACE; the other
+waits. A record that DNS says is missing has GRACE to come back before mail stops; a nameserver that fails, or keeps
+silent, proves nothing and changes nothing. The records of the return path are watched beside it: both seen, bounces go
+there; one of them gone, they go to BOUNCE_DOMAIN again, at once and without harm.
+
+A domain may also be trusted by the operator's word, without DNS (the sandbox's is): its DKIM record is not asked for.
+
+No transaction is open while DNS is asked. Every change is told as `domain.updated`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from deliveries.domains.looking import look, records_of, settle, taken, turns
+from deliveries.domains.looking import run as run
+from deliveries.domains.rows import audit, locked, tell_of, with_keys
+from deliveries.errors import BadInput, Fault
+from deliveries.mime import dkim
+from deliveries.models import ApiKey, SendingDomain
+
+#: domains of one tenant: each has a key of 2,048 bits
+MOST = 500
+
+
+# --- orders of a tenant -------------------------------------------------------------------------------------------
+
+
+def create(tenant_id: UUID, name: str, actor: str, **wishes: Any) -> UUID:
+    """A new domain and its first key; `wishes` as in update(). BadInput where it cannot be the tenant's."""
+    _check(name, wishes, {"return_path": "send", "tracking_label": "links"})
+    private_key, public_key = dkim.generate_key()
+    with transaction.atomic():
+        own = SendingDomain.objects.filter(tenant_id=tenant_id)
+        if own.filter(name=name).exists():
+            raise BadInput([Fault("name", "already_exists", f"{name} is among your domains already.")])
+        if own.count() >= MOST:
+            raise BadInput([Fault("name", "too_many", f"There are {MOST} domains already; remove one first.")])
+        try:
+            with transaction.atomic():
+                domain = own.create(tenant_id=tenant_id, name=name, **wishes)
+        except IntegrityError:  # the same request at the same time
+            raise BadInput([Fault("name", "already_exists", f"{name} is among your domains already.")]) from None
+        domain.dkim_keys.create(selector=_selector(), private_key=private_key, public_key=public_key)
+        audit(domain, actor, "domain.created")
+    return domain.id
+
+
+def update(tenant_id: UUID, domain_id: UUID, actor: str, **wishes: Any) -> bool:
+    """Change `return_path`, `tracking_label`, `open_tracking`, `click_tracking`, `tls`; False where there is none."""
+    with transaction.atomic():
+        domain = locked(domain_id, tenant_id)
+        if domain is None:
+            return False
+        _check(domain.name, wishes, {"return_path": domain.return_path, "tracking_label": domain.tracking_label})
+        changed = {name: value for name, value in wishes.items() if getattr(domain, name) != value}
+        if not changed:
+            return True
+        for name, value in changed.items():
+            setattr(domain, name, value)
+        if "return_path" in changed:  # bounces go to BOUNCE_DOMAIN until the new one is seen
+            domain.return_path_verified_at = None
+            _forget(domain, "mx", "spf")
+        if "tracking_label" in changed:
+            _forget(domain, "tracking")
+        if domain.next_check_at:
+            domain.next_check_at = timezone.now()
+        domain.save()
+        audit(domain, actor, "domain.changed", "; ".join(f"{n} {v}" for n, v in changed.items()))
+        tell_of(domain)
+    return True
+
+
+def remove(tenant_id: UUID, domain_id: UUID, actor: str) -> bool:
+    """Gone with its keys and receiving addresses; False where there is none. What still waits to be sent fails."""
+    with transaction.atomic():
+        domain = locked(domain_id, tenant_id)
+        if domain is None:
+            return False
+        if domain.suspended_at:  # added anew it would be free
+            fault = Fault(
+                "", "suspended", f"{domain.name} is suspended by the operator; it can be removed once released."
+            )
+            raise BadInput([fault], http_status=403)
+        for key in ApiKey.objects.filter(domain=domain, revoked_at=None):
+            audit(domain, actor, "key.revoked", f"{key.name} ({key.prefix}…) was for this domain alone")
+        audit(domain, actor, "domain.removed")
+        domain.delete()
+    return True
+
+
+def verify(tenant_id: UUID, domain_id: UUID, actor: str, now: datetime | None = None) -> bool:
+    """Look at its records now, within seconds, and by itself from then on; False where there is none.
+
+    Where this process looks for others already, the next run looks, within a minute.
+    """
+    domain = with_keys().filter(tenant_id=tenant_id, id=domain_id).first()
+    if domain is None:
+        return False
+    now = now or timezone.now()
+    if turns.acquire(blocking=False):
+        try:
+            found = look(records_of([domain]))
+        finally:
+            turns.release()
+        settle(domain, found[domain.id], now, asked=True)
+    else:
+        left = SendingDomain.objects.filter(Q(verified_at=None) | Q(next_check_at__isnull=False), id=domain.id)
+        left.update(next_check_at=now)
+    audit(domain, actor, "domain.checked")
+    return True
+
+
+def rotate(tenant_id: UUID, domain_id: UUID, actor: str, now: datetime | None = None) -> bool:
+    """A second key, which signs once its record was seen; one that waits already stays. False where there is none."""
+    if not SendingDomain.objects.filter(tenant_id=tenant_id, id=domain_id).exists():
+        return False
+    private_key, public_key = dkim.generate_key()
+    with transaction.atomic():
+        domain = locked(domain_id, tenant_id)
+        if domain is None:
+            return False
+        if domain.verified_at and domain.next_check_at is None:
+            words = (
+                "It was verified by the operator's word, and its records are not looked at: no new key would be seen."
+            )
+            raise BadInput([Fault("", "not_looked_at", words)])
+        if domain.dkim_keys.filter(active=False, retired_at=None).exists():
+            return True
+        selector = _selector()
+        domain.dkim_keys.create(selector=selector, private_key=private_key, public_key=public_key, active=False)
+        domain.next_check_at = now or timezone.now()
+        domain.save(update_fields=["next_check_at"])
+        audit(domain, actor, "domain.key_made", selector)
+        tell_of(domain)
+    return True
+
+
+def trust(domain_ids: Sequence[UUID], actor: str) -> int:
+    """The operator's word: verified from now on, without DNS and without end; how many were not so before.
+
+    One that another tenant has proved is passed over."""
+    count = 0
+    for domain_id in domain_ids:
+        with transaction.atomic():
+            domain = locked(domain_id)
+            if domain is None or domain.verified_at or taken(domain):
+                continue
+            domain.verified_at, domain.missing_since = timezone.now(), None
+            domain.failed_at = domain.next_check_at = None
+            domain.save()
+            audit(domain, actor, "domain.trusted")
+            tell_of(domain)
+            count += 1
+    return count
+
+
+# --- what they share ----------------------------------------------------------------------------------------------
+
+
+def _check(name: str, wishes: Mapping[str, Any], now: Mapping[str, str]) -> None:
+    """What of these no domain can be: ours, or with a return path that is something else already."""
+    ours = {settings.HELO_NAME.lower(), settings.BOUNCE_DOMAIN.lower(), settings.SANDBOX_DOMAIN.lower()}
+    if name in ours or name.endswith(f".{settings.BOUNCE_DOMAIN.lower()}"):
+        raise BadInput([Fault("name", "not_yours", f"{name} belongs to this installation; add a domain of your own.")])
+    labels = {**now, **{k: v for k, v in wishes.items() if k in now}}
+    faults = []
+    if f"{labels['return_path']}.{name}" in ours:
+        faults.append(
+            Fault("custom_return_path", "not_yours", "This name belongs to this installation; choose another label.")
+        )
+    if labels["return_path"] == labels["tracking_label"]:
+        # RFC 1034 §3.6.2: no other record beside a CNAME
+        faults.append(
+            Fault("tracking_subdomain", "invalid_parameter", "Must be another label than that of the return path.")
+        )
+    if faults:
+        raise BadInput(faults)
+
+
+def _selector() -> str:
+    """Unlike any other, so that the records of two tenants may stand side by side in one zone."""
+    return f"m{secrets.token_hex(5)}"
+
+
+def _forget(domain: SendingDomain, *keys: str) -> None:
+    domain.findings = {key: finding for key, finding in domain.findings.items() if key not in keys}
