@@ -4,6 +4,7 @@ The statement checks the key, the sender domains, the idempotency key and the su
 messages, contents, attachments, deliveries, queue rows, events and outbox rows for one mail or a batch
 of a hundred. When any check fails it inserts nothing and says which one failed.
 
+    gather       requests that wait at the same moment, as one batch
     drafts       what may be accepted
     columns      drafts → arrays
     statement    arrays → rows
@@ -27,6 +28,7 @@ from deliveries.accept.drafts import Draft as Draft
 from deliveries.accept.drafts import Idempotency as Idempotency
 from deliveries.accept.drafts import Reports as Reports
 from deliveries.accept.drafts import of_raw as of_raw
+from deliveries.accept.gather import Gatherer, is_small
 from deliveries.accept.statement import STATEMENT, WITH_REPORTS
 from deliveries.errors import BadInput, Conflict, Fault, KeyRefused
 from deliveries.models.fields import uuid7
@@ -43,6 +45,11 @@ def accept(secret_hash: bytes, drafts: Sequence[Draft], idempotency: Idempotency
     domain that is not the tenant's or not verified, or not the key's), Conflict (idempotency key in use or used for
     another body) and OverQuota; then nothing was stored.
     """
+    if idempotency is None and is_small(drafts) and not connection.in_atomic_block:
+        gathered = _gatherer.accept(secret_hash, drafts)
+        if gathered is not None:
+            queue.wake()
+            return Accepted(gathered)
     ids = tuple(uuid7() for _ in drafts)
     params = columns(secret_hash, ids, drafts, idempotency)
     row = _execute(params)
@@ -77,6 +84,16 @@ def replayed(tenant_id: UUID, idempotency: Idempotency) -> Accepted | None:
         return _replay(tenant_id, idempotency)
     except Conflict:
         return None
+
+
+def _store(secret_hash: bytes, drafts: Sequence[Draft]) -> tuple[UUID, ...] | None:
+    """The ids where all of it was stored; what a refusal says is said to each alone."""
+    ids = tuple(uuid7() for _ in drafts)
+    row = _execute(columns(secret_hash, ids, drafts, None))
+    return ids if row["stored"] else None
+
+
+_gatherer = Gatherer(_store)
 
 
 def _execute(params: dict[str, Any]) -> dict[str, Any]:
