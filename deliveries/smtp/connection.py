@@ -55,6 +55,7 @@ class Wire(SMTPProtocol):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop=loop)
         self.failure: WireError | None = None
+        self.unasked: Reply | None = None  #: what the server said with no command outstanding; the connection is over
         self.closing = False  #: a 421 was seen: the server will close, or has (RFC 5321 §3.8)
         self._inbox = bytearray()
         self._replies: deque[Reply] = deque()
@@ -148,7 +149,9 @@ class Wire(SMTPProtocol):
             self._asked -= 1
             self._replies.append(reply)
             self._wake()
-        elif reply.code == 421:
+            return
+        self.unasked = reply
+        if reply.code == 421:
             # RFC 5321 §3.8: a server may say 421 at any time, before it closes
             self._fail(Lost(f"server closes: {reply.text}"))
         else:
@@ -204,7 +207,8 @@ class Wire(SMTPProtocol):
         except TimeoutError as error:
             raise TimedOut(f"the server did not read for {timeout_s:g} s") from error
         except OSError as error:
-            raise Lost(f"connection lost: {_words(error)}") from error
+            # what broke first says more than the reset that followed it
+            raise self.failure or Lost(f"connection lost: {_words(error)}") from error
 
     async def upgrade(self, context: ssl.SSLContext, server_name: str, timeout_s: float) -> None:
         """TLS on this connection, after a 220 to STARTTLS. Raises OSError (ssl.SSLError is one) when it fails."""

@@ -104,6 +104,8 @@ class _Opening:
             if self._stage is Stage.STARTTLS:
                 self.handshake_failed = True
                 return self._no_tls(str(error))
+            # a server whose TLS breaks at the first octets has none to speak of: opportunistic mail goes without
+            self.handshake_failed = self.tls is not None and self._stage is Stage.EHLO
             return Broken(self._stage, error.cause, str(error))
         finally:
             if not done and self.wire is not None:

@@ -160,9 +160,10 @@ class SmtpSession:
             finished = True
         except WireError as error:
             finished = True
+            early = self._early_refusal(log)
             self._drop()
             log.note(str(error))
-            outcome = self._broken(error)
+            outcome = early or self._broken(error)
         finally:
             if not finished:
                 self._drop()  # cancelled, or the gate stayed shut: this conversation is in the middle of a mail
@@ -330,6 +331,15 @@ class SmtpSession:
         if stage is not Stage.DOT:
             self._wire.raise_if_garbled()
         return reply
+
+    def _early_refusal(self, log: Transcript) -> Replied | None:
+        """A 4xx or 5xx in the middle of the upload (`552 too much`), after which servers hang up. No dot was sent, so
+        it is an answer; a 2xx there would be none."""
+        reply = self._wire.unasked
+        if self._stage is not Stage.BODY or reply is None or reply.code // 100 not in (4, 5):
+            return None
+        log.heard(reply)
+        return Replied(Stage.BODY, reply)
 
     def _broken(self, error: WireError) -> Outcome:
         if self._stage is Stage.DOT:
