@@ -9,11 +9,18 @@ from anymail.backends.postmark import EmailBackend
 from anymail.exceptions import AnymailAPIError, AnymailRecipientsRefused
 from anymail.message import AnymailMessage
 from django.db import connection
-from postmark.exceptions import InactiveRecipientException, InvalidAPIKeyException, ValidationException
+from django.utils import timezone
+from postmark.exceptions import (
+    InactiveRecipientException,
+    InvalidAPIKeyException,
+    PostmarkAPIException,
+    ValidationException,
+)
+from postmark.models.bounces import BounceType
 from postmarker.core import PostmarkClient
 from postmarker.exceptions import ClientError
 
-from deliveries.models import Attachment, IdempotencyKey, Message, MessageContent
+from deliveries.models import Attachment, Delivery, Event, IdempotencyKey, Message, MessageContent, Suppression
 from deliveries.record import suppressions
 from tests.fakes.node import node
 
@@ -167,6 +174,88 @@ def test_anymail_sends_batches_and_names_what_is_wrong(server, account):
         _backend(server, account).send_messages([foreign])
     with pytest.raises(AnymailAPIError, match="401"):
         _backend(server, account, key="nobody").send_messages([_message(account)])
+
+
+@pytest.fixture
+def bounced(account):
+    """A mail to a dead mailbox, as a delivery leaves it."""
+    sent = account.post(
+        "/compat/postmark/email", _mail(account, To="dead@example.com", Tag="order", Metadata={"order": "17"}),
+        HTTP_X_POSTMARK_SERVER_TOKEN=account.secret,
+    )  # fmt: skip
+    now, ident = timezone.now(), sent.json()["MessageID"]
+    Delivery.objects.filter(message_id=ident).update(
+        status="bounced", category="bad_mailbox", reply="550 5.1.1 no such user", settled_at=now
+    )
+    delivery = Delivery.objects.get(message_id=ident)
+    Event.objects.create(
+        tenant_id=account.tenant.id, type="email.bounced", message_id=ident, delivery_id=delivery.id, place=2,
+        recipient="dead@example.com", data={"category": "bad_mailbox", "reply": "550 5.1.1 no"}, created_at=now,
+    )  # fmt: skip
+    suppressions.add(account.tenant, "dead@example.com", "bounce", "550 5.1.1 no such user", "test")
+    return ident
+
+
+def _reads(account):
+    return Suppression.objects.filter(tenant=account.tenant, address="dead@example.com").exists()
+
+
+def test_the_node_client_reads_messages_bounces_and_suppressions(server, account, bounced):
+    suppressions.add(account.tenant, "gone@simulator.test", "bounce", "", "test")
+    given = {"inactive": "gone@simulator.test", "bounced": bounced}
+    got = node("postmark.mjs", url=server, key=account.secret, domain=account.domain, **given)["read"]
+    assert [m["MessageID"] for m in got["list"]["Messages"]] == [bounced] and got["list"]["TotalCount"] == 1
+    assert got["details"]["HtmlBody"] == "<p>Hi</p>" and got["details"]["Metadata"] == {"order": "17"}
+    assert [e["Type"] for e in got["details"]["MessageEvents"]] == ["Bounced"]
+    (bounce,) = got["bounces"]["Bounces"]
+    assert (bounce["Type"], bounce["Email"], bounce["Inactive"]) == ("HardBounce", "dead@example.com", True)
+    assert got["details"]["MessageEvents"][0]["Details"]["BounceID"] == str(bounce["ID"])
+    assert got["bounce"] == bounce and got["activated"]["Bounce"]["Inactive"] is False
+    assert {b["Type"]: b["Count"] for b in got["stats"]["Bounces"]} == {"All": 1, "HardBounce": 1}
+    assert got["added"]["Suppressions"][0]["Status"] == "Suppressed"
+    assert {s["EmailAddress"]: s["SuppressionReason"] for s in got["dump"]["Suppressions"]} == {
+        "gone@simulator.test": "HardBounce",
+        "dead@example.com": "HardBounce",
+        "x@simulator.test": "ManualSuppression",
+    }
+    assert got["removed"]["Suppressions"][0]["Status"] == "Deleted" and not _reads(account)
+
+
+def test_the_python_client_reads_messages_bounces_and_suppressions(server, account, bounced):
+    async def drive():
+        async with postmark.ServerClient(account.secret, base_url=f"{server}/compat/postmark", timeout=60) as client:
+            page = await client.outbound.list(tag="order", metadata={"order": "17"}, status="sent")
+            details = await client.outbound.get(bounced)
+            listed = await client.bounces.list(type=BounceType.HARD_BOUNCE, message_id=bounced)
+            one = await client.bounces.get(listed.items[0].id)
+            dump = await client.bounces.get_dump(one.id)
+            stats = await client.bounces.get_delivery_stats()
+            held = await client.suppressions.dump("outbound", email_address="dead@example.com")
+            done = await client.suppressions.create("outbound", ["x@simulator.test", "nobody"])
+            gone = await client.suppressions.delete("outbound", ["x@simulator.test"])
+            active = await client.bounces.activate(one.id)
+            with pytest.raises(PostmarkAPIException) as missing:
+                await client.outbound.get("00000000-0000-0000-0000-000000000001")
+            return page, details, listed, one, dump, stats, held, done, gone, active, missing.value
+
+    page, details, listed, one, dump, stats, held, done, gone, active, missing = asyncio.run(drive())
+    assert (page.total, page.items[0].message_id, page.items[0].tag) == (1, bounced, "order")
+    assert details.message_events[0].details.bounce_id == str(one.id) and listed.total == 1
+    assert (one.details, dump.body) == ("550 5.1.1 no such user", "550 5.1.1 no such user")
+    assert stats.inactive_mails == 1 and held[0].suppression_reason.value == "HardBounce"
+    assert [r.status for r in done] == ["Suppressed", "Failed"] and gone[0].status == "Deleted"
+    assert active.bounce.inactive is False and not _reads(account)
+    assert missing.http_status == 404
+
+
+def test_postmarker_reads_messages_and_bounces(server, account, bounced):
+    client = PostmarkClient(server_token=account.secret, root_api_url=server, timeout=60)
+    assert [m.MessageID for m in client.messages.outbound.all(count=10)] == [bounced]
+    assert client.messages.outbound.get(bounced).Status == "Sent"
+    (bounce,) = client.bounces.all(count=10)
+    assert client.bounces.get(bounce.ID).Email == "dead@example.com"
+    assert client.bounces.deliverystats["InactiveMails"] == 1
+    assert bounce.activate() == "OK" and not _reads(account)
 
 
 @pytest.fixture

@@ -28,7 +28,23 @@ const sent = await client.sendEmail({
   MessageStream: 'outbound',
 })
 
+const read = given.bounced && {
+  list: await client.getOutboundMessages({ recipient: 'dead@example.com' }),
+  details: await client.getOutboundMessageDetails(given.bounced),
+  bounces: await client.getBounces({ count: 10 }),
+  stats: await client.getDeliveryStatistics(),
+  added: await client.createSuppressions('outbound', { Suppressions: [{ EmailAddress: 'x@simulator.test' }] }),
+  dump: await client.getSuppressions('outbound'),
+  removed: await client.deleteSuppressions('outbound', { Suppressions: [{ EmailAddress: 'x@simulator.test' }] }),
+}
+if (read) {
+  const { ID } = read.bounces.Bounces[0]
+  read.bounce = await client.getBounce(ID)
+  read.activated = await client.activateBounce(ID)
+}
+
 answer({
+  read,
   sent,
   root: await new ServerClient(given.key, at(given.url)).sendEmail(mail),
   batch: await client.sendEmailBatch([mail, { ...mail, To: 'nobody' }]),

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.urls import URLPattern, re_path
 
-from mailapi.compat.postmark import sending
+from mailapi.compat.postmark import reading, sending, suppressions
 from mailapi.compat.postmark.door import Nothing
 
 
@@ -23,5 +23,16 @@ def _path(words: str, view: Any) -> URLPattern:
 urlpatterns = [
     _path("email", sending.Email),
     _path("email/batch", sending.Batch),
+    _path("messages/outbound", reading.Messages),
+    _path("messages/outbound/<message_id>/details", reading.Details),
+    _path("messages/outbound/<message_id>/dump", reading.Dump),
+    _path("bounces", reading.Bounces),
+    _path("bounces/<bounce_id>", reading.Bounce),
+    _path("bounces/<bounce_id>/dump", reading.BounceDump),
+    _path("bounces/<bounce_id>/activate", reading.Activate),
+    _path("deliverystats", reading.Stats),
+    _path("message-streams/<stream>/suppressions", suppressions.Suppressions),
+    _path("message-streams/<stream>/suppressions/dump", suppressions.Dump),
+    _path("message-streams/<stream>/suppressions/delete", suppressions.Remove),
     re_path("", Nothing.as_view()),
 ]
