@@ -163,7 +163,7 @@ def _sendgrid(row: Row, told: Told) -> list[dict[str, Any]]:
 
 # --- Mailgun: event-data --------------------------------------------------------------------------------------------
 
-_MAILGUN = {
+MAILGUN_EVENTS = {
     EventType.SENT: "accepted",
     EventType.SCHEDULED: "accepted",
     EventType.DELIVERED: "delivered",
@@ -182,7 +182,7 @@ _REASONS = {EventType.DELIVERY_DELAYED: "generic", EventType.BOUNCED: "bounce", 
 
 def mailgun(row: Row, told: Told) -> dict[str, Any]:
     """Also what GET /v3/{domain}/events shows."""
-    event = _MAILGUN.get(row["type"], row["type"])
+    event = MAILGUN_EVENTS.get(row["type"], row["type"])
     to = json.loads(row["to"]) if row["to"] else []
     made = {
         "event": event,

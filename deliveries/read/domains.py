@@ -32,7 +32,7 @@ def page(tenant_id: UUID, limit: int, after: UUID | None, before: UUID | None) -
 
 def owned(tenant_id: UUID, name: str) -> bool:
     """Whether the tenant has a domain of that name (lower case, A-labels), verified or not."""
-    return SendingDomain.objects.filter(tenant_id=tenant_id, name=name).exists()
+    return "\0" not in name and SendingDomain.objects.filter(tenant_id=tenant_id, name=name).exists()
 
 
 def one(tenant_id: UUID, domain_id: UUID) -> dict[str, Any] | None:

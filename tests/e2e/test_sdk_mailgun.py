@@ -8,7 +8,8 @@ from anymail.exceptions import AnymailAPIError
 from anymail.message import AnymailMessage
 from mailgun.client import Client
 
-from deliveries.models import Attachment, Delivery, Message, MessageContent
+from deliveries.models import Attachment, Delivery, Message, MessageContent, Suppression
+from deliveries.record import suppressions
 from tests.fakes.node import node
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -45,6 +46,7 @@ EACH = [(["Ann <a@simulator.test>"], "Hi Ann"), (["b@simulator.test"], "Hi Bob")
 
 
 def test_the_node_client_sends_and_tells_errors_apart(server, account):
+    suppressions.add(account.tenant, "gone@simulator.test", "bounce", "550 5.1.1 no such user", "test")
     got = node("mailgun.mjs", url=server, key=account.secret, domain=account.domain)
     assert got["sent"]["message"] == "Queued. Thank you." and got["sent"]["id"].endswith(f"@{account.domain}>")
     _check(_stored(account, got["sent"]["id"]))
@@ -54,6 +56,29 @@ def test_the_node_client_sends_and_tells_errors_apart(server, account):
     assert [d.recipient for d in Delivery.objects.filter(message_id=whole.id)] == ["delivered@simulator.test"]
     assert got["invalid"]["status"] == 400
     assert got["foreign"]["status"] == 404 and got["wrongKey"]["status"] == 401
+    lists = got["lists"]
+    assert [b["address"] for b in lists["bounces"]["items"]] == ["gone@simulator.test"]
+    assert lists["one"]["error"] == "550 5.1.1 no such user" and lists["missing"]["status"] == 404
+    assert [u["address"] for u in lists["unsubscribes"]["items"]] == ["x@simulator.test"]
+    assert [s.address for s in Suppression.objects.filter(tenant=account.tenant)] == ["x@simulator.test"]
+    seen = [e["id"] for e in got["events"]["first"] + got["events"]["next"]]
+    assert len(got["events"]["first"]) == 2 and len(seen) == len(set(seen)) == 4
+
+
+def test_the_python_client_reads_events_and_suppressions(server, account):
+    client = Client(auth=("api", account.secret), api_url=f"{server}/compat/mailgun")
+    mail = {"from": f"a@{account.domain}", "to": "b@simulator.test", "subject": "x", "text": "y", "o:tag": "order"}
+    sent = client.messages.create(data=mail | {"v:n": "17"}, domain=account.domain).json()
+    got = client.events.get(domain=account.domain, filters={"event": "accepted", "message-id": sent["id"]})
+    (event,) = got.json()["items"]
+    assert (event["recipient"], event["tags"], event["user-variables"]) == ("b@simulator.test", ["order"], {"n": "17"})
+    assert f"<{event['message']['headers']['message-id']}>" == sent["id"]
+    suppressions.add(account.tenant, "gone@simulator.test", "bounce", "550 5.1.1 no such user", "test")
+    assert client.bounces.get(domain=account.domain).json()["items"][0]["code"] == "550"
+    assert client.bounces.get(domain=account.domain, bounce_address="gone@simulator.test").status_code == 200
+    assert client.bounces.delete(domain=account.domain, bounce_address="gone@simulator.test").status_code == 200
+    made = client.complaints.create(data={"address": "x@simulator.test"}, domain=account.domain)
+    assert made.status_code == 200 and Suppression.objects.get(tenant=account.tenant).reason == "complaint"
 
 
 def test_the_python_client_sends(server, account):

@@ -9,7 +9,8 @@ from python_http_client.exceptions import BadRequestsError, ForbiddenError, Unau
 from sendgrid import SendGridAPIClient
 from sendgrid.helpers import mail as helpers
 
-from deliveries.models import Attachment, Message, MessageContent
+from deliveries.models import Attachment, Message, MessageContent, Suppression
+from deliveries.record import suppressions
 from tests.fakes.node import node
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.filterwarnings("ignore:django-anymail has dropped")]
@@ -41,6 +42,7 @@ def _texts(account):
 
 
 def test_the_node_client_sends_and_tells_errors_apart(server, account):
+    suppressions.add(account.tenant, "gone@simulator.test", "bounce", "550 5.1.1 no such user", "test")
     got = node("sendgrid.mjs", url=server, key=account.secret, domain=account.domain)
     assert (got["sent"]["status"], got["sent"]["ignored"]) == (202, "tracking_settings")
     _check(got["sent"]["id"])
@@ -50,6 +52,23 @@ def test_the_node_client_sends_and_tells_errors_apart(server, account):
     assert got["invalid"]["code"] == 400 and error["field"] == "personalizations.0.to.0.email"
     assert got["foreign"]["code"] == 403 and got["foreign"]["body"]["errors"][0]["field"] == "from"
     assert got["wrongKey"]["code"] == 401
+    (bounce,) = got["bounces"]
+    assert (bounce["email"], bounce["status"]) == ("gone@simulator.test", "5.1.1") and got["one"] == [bounce]
+    assert (got["blocks"], got["added"], got["removed"]) == ([], 201, 204)
+    assert [s.address for s in Suppression.objects.filter(tenant=account.tenant)] == ["x@simulator.test"]
+
+
+def test_the_python_client_reads_and_changes_suppressions(server, account):
+    lists = SendGridAPIClient(account.secret, host=f"{server}/compat/sendgrid").client.suppression
+    suppressions.add(account.tenant, "gone@simulator.test", "bounce", "550 5.1.1 no such user", "test")
+    suppressions.add(account.tenant, "spam@simulator.test", "complaint", "", "test")
+    (bounce,) = json.loads(lists.bounces.get().body)
+    assert set(bounce) == {"created", "email", "reason", "status"}
+    assert json.loads(lists.spam_reports.get().body)[0]["email"] == "spam@simulator.test"
+    assert json.loads(lists.bounces._("gone@simulator.test").get().body) == [bounce]
+    assert lists.bounces._("gone@simulator.test").delete().status_code == 204
+    assert lists.spam_reports.delete(request_body={"delete_all": True}).status_code == 204
+    assert not Suppression.objects.filter(tenant=account.tenant).exists()
 
 
 def test_the_python_client_sends_and_raises_its_own_exceptions(server, account):

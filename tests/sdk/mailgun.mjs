@@ -13,7 +13,18 @@ const mail = {
   html: '<p>Hi</p>',
 }
 
+const read = async () => ({
+  bounces: await mg.suppressions.list(given.domain, 'bounces'),
+  one: await mg.suppressions.get(given.domain, 'bounces', 'gone@simulator.test'),
+  added: await mg.suppressions.create(given.domain, 'unsubscribes', { address: 'x@simulator.test' }),
+  unsubscribes: await mg.suppressions.list(given.domain, 'unsubscribes'),
+  removed: await mg.suppressions.destroy(given.domain, 'bounces', 'gone@simulator.test'),
+  missing: await failed(() => mg.suppressions.get(given.domain, 'complaints', 'gone@simulator.test')),
+})
+const lists = await read()
+
 answer({
+  lists,
   sent: await mg.messages.create(given.domain, {
     ...mail,
     cc: 'cc@simulator.test',
@@ -37,6 +48,10 @@ answer({
     to: ['delivered@simulator.test'],
     message: `From: orders@${given.domain}\r\nTo: other@simulator.test\r\nSubject: whole\r\n\r\nHi\r\n`,
   }),
+  events: await mg.events.get(given.domain, { event: 'accepted', limit: 2 }).then(async (first) => ({
+    first: first.items,
+    next: (await mg.events.get(given.domain, { page: first.pages.next.page, event: 'accepted', limit: 2 })).items,
+  })),
   invalid: await failed(() => mg.messages.create(given.domain, { ...mail, to: 'nobody' })),
   foreign: await failed(() => mg.messages.create('elsewhere.example', mail)),
   wrongKey: await failed(() => pointed('nobody').messages.create(given.domain, mail)),

@@ -20,7 +20,14 @@ const msg = {
 }
 const seen = ([response]) => ({ status: response.statusCode, id: response.headers['x-message-id'], ignored: response.headers['x-ignored-fields'] })
 
+const call = async (method, url, extra = {}) => (await client.request({ method, url, ...extra }))[0]
+
 answer({
+  bounces: (await call('GET', '/v3/suppression/bounces')).body,
+  blocks: (await call('GET', '/v3/suppression/blocks')).body,
+  one: (await call('GET', '/v3/suppression/bounces/gone@simulator.test')).body,
+  added: (await call('POST', '/v3/asm/suppressions/global', { body: { recipient_emails: ['x@simulator.test'] } })).statusCode,
+  removed: (await call('DELETE', '/v3/suppression/bounces/gone@simulator.test')).statusCode,
   sent: seen(
     await mail.send({
       ...msg,

@@ -153,7 +153,27 @@ def _event(event: Event) -> dict[str, Any]:
 # --- bounces --------------------------------------------------------------------------------------------------------
 
 
-class Bounces(Postmark):
+class Refusals(Postmark):
+    def lines(self, found: Sequence[Delivery]) -> list[dict[str, Any]]:
+        asked: dict[str, list[str]] = {}
+        for row in found:
+            asked.setdefault(row.message.stream, []).append(row.recipient)
+        barred = {
+            (stream, address)
+            for stream, addresses in asked.items()
+            for address in suppress.find(self.caller().tenant_id, addresses, stream)
+        }
+        return [_bounce(row, (row.message.stream, row.recipient) in barred) for row in found]
+
+    def one(self, bounce_id: str) -> Delivery:
+        digits = bounce_id.isascii() and bounce_id.isdigit() and len(bounce_id) < 17
+        found = outbound.bounce(self.caller().tenant_id, *words.span(int(bounce_id))) if digits else None
+        if found is None:
+            raise NotFound("There is no bounce with this id.")
+        return found
+
+
+class Bounces(Refusals):
     def get(self, request: Request) -> HttpResponse:
         query = Query(request.query_params)
         kind = query.text("type")
@@ -170,36 +190,18 @@ class Bounces(Postmark):
         lines = self.lines(found)
         return JsonResponse({"TotalCount": min(total, outbound.MOST), "Bounces": lines})
 
-    def lines(self, found: Sequence[Delivery]) -> list[dict[str, Any]]:
-        asked: dict[str, list[str]] = {}
-        for row in found:
-            asked.setdefault(row.message.stream, []).append(row.recipient)
-        barred = {
-            (stream, address)
-            for stream, addresses in asked.items()
-            for address in suppress.find(self.caller().tenant_id, addresses, stream)
-        }
-        return [_bounce(row, (row.message.stream, row.recipient) in barred) for row in found]
 
-
-class Bounce(Bounces):
+class Bounce(Refusals):
     def get(self, request: Request, bounce_id: str) -> HttpResponse:
         return JsonResponse(self.lines([self.one(bounce_id)])[0])
 
-    def one(self, bounce_id: str) -> Delivery:
-        digits = bounce_id.isascii() and bounce_id.isdigit() and len(bounce_id) < 17
-        found = outbound.bounce(self.caller().tenant_id, *words.span(int(bounce_id))) if digits else None
-        if found is None:
-            raise NotFound("There is no bounce with this id.")
-        return found
 
-
-class BounceDump(Bounce):
+class BounceDump(Refusals):
     def get(self, request: Request, bounce_id: str) -> HttpResponse:
         return JsonResponse({"Body": self.one(bounce_id).reply})
 
 
-class Activate(Bounce):
+class Activate(Refusals):
     """The address gets mail again: it is taken off the suppression list."""
 
     http_method_names = ["put"]

@@ -30,7 +30,7 @@ class Dump(Postmark):
         rows = outbound.suppressed(
             self.caller().tenant_id,
             (),
-            streams=("*", shapes.ours(stream)),
+            streams=("*", stream_of(stream)),
             address=query.text("EmailAddress"),
             since=query.moment("fromdate"),
             until=query.moment("todate"),
@@ -46,23 +46,17 @@ class Suppressions(Postmark):
     """Added to this stream alone."""
 
     def post(self, request: Request, stream: str) -> HttpResponse:
-        caller, told = self.caller(), []
+        caller = self.caller()
+        told: list[dict[str, Any]] = []
         for text, address in self.asked(request):
             if address is None:
                 told.append({"EmailAddress": text, "Status": "Failed", "Message": _INVALID})
                 continue
             suppressions.add(
-                caller.tenant_id, address.addr_spec, "manual", "", f"key:{caller.key_id}", self.stream(stream)
+                caller.tenant_id, address.addr_spec, "manual", "", f"key:{caller.key_id}", stream_of(stream)
             )
             told.append({"EmailAddress": text, "Status": "Suppressed", "Message": None})
         return JsonResponse({"Suppressions": told})
-
-    def stream(self, name: str) -> str:
-        reading = Reading()
-        found = reading.stream("MessageStream", shapes.ours(name))
-        if reading.faults:
-            raise BadInput(reading.faults)
-        return found
 
     def asked(self, request: Request) -> list[tuple[str, Address | None]]:
         """Each address as it was written, and as it was read."""
@@ -80,8 +74,9 @@ class Suppressions(Postmark):
 
 class Remove(Suppressions):
     def post(self, request: Request, stream: str) -> HttpResponse:
-        caller, told = self.caller(), []
-        streams = ("*", self.stream(stream))
+        caller = self.caller()
+        told: list[dict[str, Any]] = []
+        streams = ("*", stream_of(stream))
         for text, address in self.asked(request):
             if address is None:
                 told.append({"EmailAddress": text, "Status": "Failed", "Message": _INVALID})
@@ -94,6 +89,15 @@ class Remove(Suppressions):
             suppressions.remove([row.id for row in rows], f"key:{caller.key_id}", caller.tenant_id)
             told.append({"EmailAddress": text, "Status": "Deleted", "Message": None})
         return JsonResponse({"Suppressions": told})
+
+
+def stream_of(name: str) -> str:
+    """Ours for the path's; BadInput where no stream can have such a name."""
+    reading = Reading()
+    found = reading.stream("MessageStream", shapes.ours(name))
+    if reading.faults:
+        raise BadInput(reading.faults)
+    return found
 
 
 def _address(text: str) -> Address | None:

@@ -1,0 +1,63 @@
+"""/v3/{domain}/events: what happened to mail of a domain, as the webhooks of this format tell it."""
+
+from __future__ import annotations
+
+import json
+from uuid import UUID
+
+from django.conf import settings
+from django.http import HttpResponse, JsonResponse
+from rest_framework.exceptions import NotFound
+from rest_framework.request import Request
+
+from deliveries.errors import BadInput, Fault
+from deliveries.notify import foreign
+from deliveries.notify.body import rows_of
+from deliveries.read import outbound
+from mailapi.compat.mailgun.door import Mailgun
+from mailapi.compat.query import Query
+
+_MOST = 300
+
+
+class Events(Mailgun):
+    """Newest first, or oldest first with `ascending` or where `begin` is before `end`."""
+
+    def get(self, request: Request, domain: str, page: str = "") -> HttpResponse:
+        name, query = self.own(domain), Query(request.query_params)
+        ascending, beyond = _cursor(page)
+        if not page:
+            ascending = query.text("ascending").lower() in ("yes", "true")
+        wanted = [word.strip() for word in query.text("event").split(" OR ") if word.strip()]
+        if unknown := [word for word in wanted if word not in foreign.MAILGUN_EVENTS.values()]:
+            raise BadInput([Fault("event", "invalid_parameter", f"There is no such event: {unknown[0][:50]}.")])
+        kinds = [k for k, word in foreign.MAILGUN_EVENTS.items() if not wanted or word in wanted]
+        begin, end = query.moment("begin"), query.moment("end")
+        if begin and end and begin > end:
+            begin, end = end, begin
+        ids = outbound.events(
+            self.caller().tenant_id,
+            name,
+            kinds,
+            recipient=query.text("recipient"),
+            message_id=query.text("message-id").strip("<>"),
+            since=begin,
+            until=end,
+            beyond=beyond,
+            ascending=ascending,
+            count=query.number("limit", 100, 1, _MOST),
+        )
+        rows = {row["id"]: row for row in rows_of(ids)}
+        items = [foreign.mailgun(rows[i], json.loads(rows[i]["data"])) for i in ids if i in rows]
+        base = f"{settings.BASE_URL}/compat/mailgun/v3/{name}/events"
+        last = ids[-1] if ids else beyond
+        ahead = f"{base}/{'a' if ascending else 'd'}{last.hex if last else ''}"
+        return JsonResponse({"items": items, "paging": {"next": ahead, "previous": base, "first": base, "last": ahead}})
+
+
+def _cursor(page: str) -> tuple[bool, UUID | None]:
+    """`a` or `d` and the id of the last event seen."""
+    try:
+        return page[:1] == "a", UUID(page[1:]) if page[1:] else None
+    except ValueError:
+        raise NotFound("There is no such page.") from None

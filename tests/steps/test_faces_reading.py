@@ -1,0 +1,74 @@
+"""What the faces list: nothing of another tenant, and a 4xx in their shape for questions that make no sense."""
+
+import base64
+from urllib.parse import quote
+
+import pytest
+
+from deliveries.models import Message
+from deliveries.record import suppressions
+from tests.steps.api import Client, make_tenant
+
+ODD = ["%00", "x" * 300, "%F0%9F%8E%89", "..%2f", "1e999", "-1", "%ff"]
+
+
+def headers(api, face):
+    if face == "postmark":
+        return {"HTTP_X_POSTMARK_SERVER_TOKEN": api.secret}
+    if face == "mailgun":
+        return {"HTTP_AUTHORIZATION": "Basic " + base64.b64encode(f"api:{api.secret}".encode()).decode()}
+    return {"HTTP_AUTHORIZATION": f"Bearer {api.secret}"}
+
+
+def ask(api, face, path, method="get", **extra):
+    return getattr(api.http, method)(f"/compat/{face}/{path}", **headers(api, face), **extra)
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize(
+    ("face", "path"),
+    [
+        ("postmark", "messages/outbound/{}/details"),
+        ("postmark", "bounces/{}"),
+        ("postmark", "message-streams/{}/suppressions/dump"),
+        ("postmark", "messages/outbound?count={}"),
+        ("postmark", "messages/outbound?fromdate={}"),
+        ("postmark", "messages/outbound?status={}"),
+        ("postmark", "bounces?messageID={}"),
+        ("sendgrid", "v3/suppression/{}"),
+        ("sendgrid", "v3/suppression/bounces/{}"),
+        ("sendgrid", "v3/suppression/bounces?limit={}"),
+        ("mailgun", "v3/{}/events"),
+        ("mailgun", "v3/{domain}/events/{}"),
+        ("mailgun", "v3/{domain}/events?event={}"),
+        ("mailgun", "v3/{domain}/bounces/{}"),
+        ("mailgun", "v3/{domain}/bounces?skip={}"),
+    ],
+)
+def test_a_question_that_makes_no_sense_is_answered_in_the_faces_shape(api, face, path, odd):
+    answer = ask(api, face, path.replace("{domain}", api.domain).replace("{}", odd))
+    assert answer.status_code in (200, 400, 404, 422), answer.content
+    word = {"postmark": "Message", "sendgrid": "errors", "mailgun": "message"}[face]
+    assert answer.status_code == 200 or word in answer.json()
+
+
+def test_nothing_of_another_tenant_is_shown_or_changed(api):
+    other = Client(make_tenant())
+    sent = other.send(to="dead@simulator.test").json()["id"]
+    stored = Message.objects.get(id=sent)
+    stored.deliveries.update(status="bounced", category="bad_mailbox")
+    suppressions.add(other.tenant, "dead@simulator.test", "bounce", "", "test")
+    assert ask(api, "postmark", f"messages/outbound/{sent}/details").status_code == 404
+    assert ask(api, "postmark", "messages/outbound").json()["Messages"] == []
+    theirs = ask(other, "postmark", "bounces").json()["Bounces"][0]["ID"]
+    assert ask(api, "postmark", f"bounces/{theirs}").status_code == 404
+    assert ask(api, "postmark", f"bounces/{theirs}/activate", "put").status_code == 404
+    assert ask(api, "postmark", "bounces").json() == {"TotalCount": 0, "Bounces": []}
+    assert ask(api, "postmark", "message-streams/outbound/suppressions/dump").json() == {"Suppressions": []}
+    assert ask(api, "sendgrid", "v3/suppression/bounces").json() == []
+    assert ask(api, "sendgrid", f"v3/suppression/bounces/{quote('dead@simulator.test')}", "delete").status_code == 404
+    for path in ("events", "bounces", "bounces/dead@simulator.test"):
+        assert ask(api, "mailgun", f"v3/{other.domain}/{path}").status_code == 404
+    assert ask(api, "mailgun", f"v3/{api.domain}/bounces").json()["items"] == []
+    assert ask(api, "mailgun", f"v3/{api.domain}/bounces", "delete").status_code == 200
+    assert ask(other, "sendgrid", "v3/suppression/bounces").json()[0]["email"] == "dead@simulator.test"
