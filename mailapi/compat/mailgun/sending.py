@@ -14,6 +14,7 @@ from mailapi.compat.mailgun import shapes
 from mailapi.compat.mailgun.door import Mailgun
 from mailapi.compat.mailgun.form import Form, read_form
 from mailapi.compat.reading import Reading
+from mailapi.compat.templates import Templates
 
 
 class Messages(Mailgun):
@@ -30,7 +31,7 @@ class Messages(Mailgun):
         return with_ignored(_queued(ids[0], drafts[0]), reading.ignored)
 
     def drafts(self, form: Form, reading: Reading) -> list[Draft]:
-        return shapes.drafts(form, reading)
+        return shapes.drafts(form, Templates(self.caller().tenant_id, [form.last("template")]), reading)
 
 
 class Mime(Messages):

@@ -15,6 +15,7 @@ from deliveries.mime.compose import Attachment, refused_header, refused_subject
 from mailapi.compat.filling import TooMuch, fill, octets
 from mailapi.compat.mailgun.form import File, Form
 from mailapi.compat.reading import Fields, Reading
+from mailapi.compat.templates import Templates
 from mailapi.schemas.attachments import AttachmentIn
 from mailapi.schemas.emails import MAX_MERGED
 from mailapi.schemas.faults import check
@@ -26,9 +27,10 @@ _SENDER = "Which address sends is the operator's to choose."
 MESSAGE = Fields(
     honoured=frozenset({
         "from", "to", "cc", "bcc", "subject", "text", "html", "o:tag", "o:deliverytime", "o:testmode",
-        "recipient-variables", "h:*", "v:*", "attachment", "inline",
+        "recipient-variables", "h:*", "v:*", "attachment", "inline", "template", "t:variables",
     }),
     without_effect={
+        "t:text": "The template's own text part is sent.",
         "o:tracking": _TRACKING, "o:tracking-opens": _TRACKING, "o:tracking-clicks": _TRACKING,
         "o:tracking-pixel-location-top": _TRACKING, "o:dkim": "Every mail is signed.",
         "o:secondary-dkim": "Every mail is signed by its own domain.",
@@ -37,6 +39,7 @@ MESSAGE = Fields(
         "o:skip-verification": "Certificates are checked where the domain's TLS policy says so.",
     },
     refused={
+        "t:version": "Mail is sent from the published version.",
         "amp-html": "AMP parts are not sent.",
         "o:require-tls": "Set the domain's TLS policy instead.",
         "o:deliverytime-optimize-period": "Set o:deliverytime instead.",
@@ -47,7 +50,10 @@ MESSAGE = Fields(
 MIME = Fields(
     honoured=frozenset({"to", "message", "o:tag", "o:deliverytime", "o:testmode", "v:*"}),
     without_effect=MESSAGE.without_effect,
-    refused={**MESSAGE.refused, "recipient-variables": "Only for a mail that comes in fields."},
+    refused={
+        **MESSAGE.refused,
+        **dict.fromkeys(("recipient-variables", "template", "t:variables"), "Only for a mail that comes in fields."),
+    },
 )
 _NO = ("no", "false", "")
 _FILE_NAMES = {"filename": "file name", "content_type": "Content-Type", "content_id": "file name", "content": "content"}
@@ -57,14 +63,17 @@ def yes(form: Form, name: str) -> bool:
     return (form.last(name) or "").lower() in ("yes", "true", "htmlonly")
 
 
-def drafts(form: Form, reading: Reading) -> list[Draft]:
+def drafts(form: Form, templates: Templates, reading: Reading) -> list[Draft]:
     """The mails; empty where `reading.faults` says why there are none."""
     _sort(form, MESSAGE, reading)
     draft = _draft(form, reading)
     variables = _variables(form.last("recipient-variables"), reading)
+    values = _object("t:variables", form.last("t:variables"), reading)
     if reading.faults or draft is None:
         return []
     found = [draft] if variables is None else _each(draft, variables, reading)
+    if form.last("template"):
+        found = [_from_template(one, form, values or {}, templates, reading) for one in found]
     if sum(map(octets, found)) > MAX_MERGED:
         reading.wrong(
             "to", "too_large", f"The mails have more than {MAX_MERGED >> 20} MB together; send them in parts."
@@ -94,7 +103,9 @@ def _draft(form: Form, reading: Reading) -> Draft | None:
         why = f"to, cc and bcc have {len(to) + len(cc) + len(bcc)} addresses together; {MAX_RECIPIENTS} are allowed."
         reading.wrong("to", "too_many_recipients", why)
     html, text = (reading.string(name, form.last(name)) or None for name in ("html", "text"))
-    if not html and not text and not {"html", "text"} & {f.field for f in reading.faults}:
+    if form.last("template"):
+        reading.ignored += [name for name, part in (("html", html), ("text", text)) if part]
+    elif not html and not text and not {"html", "text"} & {f.field for f in reading.faults}:
         reading.wrong("text", "missing_required_field", "Need at least one of 'text' or 'html' parameters specified")
     own = {name[2:]: values[-1] for name, values in form.fields.items() if name.startswith("h:")}
     reply_to = next((own.pop(name) for name in list(own) if name.lower() == "reply-to"), None)
@@ -184,18 +195,40 @@ def _moment(value: str | None, reading: Reading) -> datetime | None:
 # --- recipient variables ------------------------------------------------------------------------------------------
 
 
-def _variables(text: str | None, reading: Reading) -> dict[str, dict[str, Any]] | None:
-    """By addr-spec as given; None where the mail is one for all."""
+def _object(field: str, text: str | None, reading: Reading) -> dict[str, Any] | None:
+    """A JSON object; None where there is none."""
     if not text:
         return None
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
         found = None
-    if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
+    if not isinstance(found, dict):
+        reading.wrong(field, "invalid_json", "Must be a JSON object.")
+        return {}
+    return found
+
+
+def _variables(text: str | None, reading: Reading) -> dict[str, dict[str, Any]] | None:
+    """By addr-spec as given; None where the mail is one for all."""
+    found = _object("recipient-variables", text, reading)
+    if found is not None and not all(isinstance(one, dict) for one in found.values()):
         reading.wrong("recipient-variables", "invalid_json", "Must be a JSON object of addresses, each with an object.")
         return {}
     return found
+
+
+def _from_template(
+    draft: Draft, form: Form, values: Mapping[str, Any], templates: Templates, reading: Reading
+) -> Draft:
+    """With the parts that the template makes of `t:variables` and of the mail's own `v:`, as Mailgun's do."""
+    data = {**dict(draft.metadata), **values}
+    made = templates.render(reading, "template", form.last("template"), data, "t:variables")
+    if made is None:
+        return draft
+    if why := refused_subject(draft.subject or made.subject or ""):
+        reading.wrong("t:variables", "invalid_subject", why)
+    return replace(draft, subject=draft.subject or made.subject or "", html=made.html, text=made.text)
 
 
 def _each(draft: Draft, variables: Mapping[str, dict[str, Any]], reading: Reading) -> list[Draft]:

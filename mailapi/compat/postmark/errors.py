@@ -21,10 +21,13 @@ NO_BOUNCE = 407
 TOO_MANY = 410
 RATE_LIMIT = 429
 NO_MESSAGE = 701
+NO_TEMPLATE = 1101
 
 #: native code of a fault → ErrorCode; all others are 300
 _CODES = {
     "domain_not_verified": NO_SENDER,
+    "unknown_template": NO_TEMPLATE,
+    "not_published": NO_TEMPLATE,
     "invalid_json": INVALID_JSON,
     "invalid_utf8": INVALID_JSON,
     "empty_body": INVALID_JSON,

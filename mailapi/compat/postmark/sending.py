@@ -18,11 +18,13 @@ from mailapi.compat.postmark import errors, shapes
 from mailapi.compat.postmark.door import Postmark, Said
 from mailapi.compat.reading import Reading
 from mailapi.compat.sending import accept_most, inactive, recipients
+from mailapi.compat.templates import Templates
 from mailapi.schemas.body import Body, json_body
 
 
 class Email(Postmark):
     open_to_sending = ("POST",)
+    templated = False
 
     def post(self, request: Request) -> HttpResponse:
         with json_body(request._request) as body:
@@ -31,7 +33,7 @@ class Email(Postmark):
     def _said(self, body: Body) -> Said:
         if not isinstance(body.value, dict):
             raise BadInput([Fault("", "wrong_type", "The body must be a JSON object.")])
-        said = send(self.caller(), [body.value], body.faults, self.testing)
+        said = send(self.caller(), [body.value], body.faults, self.testing, self.templated)
         (item,) = said.body
         if item["ErrorCode"]:
             return Said(errors.body(item["ErrorCode"], item["Message"]), 422, said.ignored)
@@ -40,30 +42,52 @@ class Email(Postmark):
 
 class Batch(Postmark):
     open_to_sending = ("POST",)
+    templated = False
 
     def post(self, request: Request) -> HttpResponse:
         with json_body(request._request) as body:
             return self.once(body, lambda: self._said(body))
 
     def _said(self, body: Body) -> Said:
-        if not isinstance(body.value, list):
+        values = self.messages(body.value)
+        if not isinstance(values, list):
             raise BadInput([Fault("", "wrong_type", "The body must be a list of messages.")])
-        if len(body.value) > shapes.MAX_BATCH:
-            why = f"The list has {len(body.value)} messages; {shapes.MAX_BATCH} are allowed."
+        if len(values) > shapes.MAX_BATCH:
+            why = f"The list has {len(values)} messages; {shapes.MAX_BATCH} are allowed."
             raise BadInput([Fault("", "too_many", why)])
-        return send(self.caller(), body.value, body.faults, self.testing)
+        return send(self.caller(), values, body.faults, self.testing, self.templated)
+
+    def messages(self, value: Any) -> Any:
+        return value
 
 
-def send(caller: Caller, values: Sequence[Any], unusable: Sequence[Fault], testing: bool) -> Said:
+class WithTemplate(Email):
+    templated = True
+
+
+class BatchWithTemplates(Batch):
+    templated = True
+
+    def messages(self, value: Any) -> Any:
+        return value.get("Messages") if isinstance(value, dict) else None
+
+
+def send(
+    caller: Caller, values: Sequence[Any], unusable: Sequence[Fault], testing: bool, templated: bool = False
+) -> Said:
     """A result per message, in their order. `unusable` are the body's own faults: text that nobody can store."""
     told: dict[int, list[Fault]] = {}
     for fault in unusable:
         told.setdefault(_index(fault.field), []).append(fault)
     drafts: dict[int, Draft] = {}
     ignored: list[str] = []
+    given = [v for i, v in enumerate(values) if templated and isinstance(v, dict) and i not in told]
+    templates = Templates(caller.tenant_id, (shapes.template_of(value) for value in given))
     for index, value in enumerate(values):
-        reading = Reading(index)
-        mail = shapes.draft(value, reading) if index not in told else None
+        reading, mail = Reading(index), None
+        if index not in told:
+            whole = shapes.rendered(value, templates, reading) if templated else value
+            mail = shapes.draft(whole, reading) if not reading.faults else None
         ignored += reading.ignored
         if mail is not None:
             drafts[index] = mail

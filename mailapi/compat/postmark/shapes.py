@@ -8,6 +8,7 @@ from deliveries.accept import Draft
 from deliveries.mime.compose import Attachment
 from deliveries.states import Lane
 from mailapi.compat.reading import Fields, Reading
+from mailapi.compat.templates import Templates
 
 MAX_RECIPIENTS = 50
 MAX_BATCH = 500
@@ -20,7 +21,7 @@ MESSAGE = Fields(
         "Metadata", "MessageStream",
     }),
     without_effect={"TrackOpens": _TRACKING, "TrackLinks": _TRACKING, "InlineCss": "CSS is inlined at publishing."},
-    refused={"TemplateModel": "Goes with TemplateId or TemplateAlias, to /email/withTemplate."},
+    refused=dict.fromkeys(("TemplateId", "TemplateAlias", "TemplateModel"), "Send it to /email/withTemplate."),
 )  # fmt: skip
 _FILE = Fields(
     honoured=frozenset({"Name", "Content", "ContentType", "ContentID"}),
@@ -28,6 +29,8 @@ _FILE = Fields(
     refused={},
 )
 _FILE_NAMES = {"filename": "Name", "content": "Content", "content_type": "ContentType", "content_id": "ContentID"}
+
+_TEMPLATE = frozenset({"TemplateId", "TemplateAlias", "TemplateModel"})
 
 #: Postmark's default stream is our default stream; all others have the same name here
 _STREAMS = {"outbound": "transactional"}
@@ -84,6 +87,28 @@ def draft(value: Any, reading: Reading) -> Draft | None:
         why = f"The attachments are larger than {MAX_OCTETS >> 20} MB together; send less or link to them."
         reading.wrong("Attachments", "too_large", why)
     return None if reading.faults else mail
+
+
+def template_of(value: dict[str, Any]) -> Any:
+    return value.get("TemplateAlias") or value.get("TemplateId")
+
+
+def rendered(value: Any, templates: Templates, reading: Reading) -> Any:
+    """The message with the parts that its template makes of TemplateModel."""
+    if not isinstance(value, dict):
+        return value
+    own = [name for name in ("Subject", "HtmlBody", "TextBody") if value.get(name)]
+    for name in own:
+        reading.wrong(name, "not_with_template", "The template brings it; leave it out.")
+    field = "TemplateAlias" if value.get("TemplateAlias") else "TemplateId"
+    if template_of(value) is None:
+        reading.wrong("TemplateId", "missing_required_field", "Name the template by TemplateId or TemplateAlias.")
+        return value
+    made = templates.render(reading, field, template_of(value), value.get("TemplateModel"), "TemplateModel")
+    if made is None:
+        return value
+    whole = {name: part for name, part in value.items() if name not in _TEMPLATE}
+    return whole | {"Subject": made.subject, "HtmlBody": made.html, "TextBody": made.text}
 
 
 def _pairs(value: Any, reading: Reading) -> list[tuple[str, Any]]:

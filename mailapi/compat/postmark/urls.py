@@ -23,6 +23,8 @@ def _path(words: str, view: Any) -> URLPattern:
 urlpatterns = [
     _path("email", sending.Email),
     _path("email/batch", sending.Batch),
+    _path("email/withtemplate", sending.WithTemplate),
+    _path("email/batchwithtemplates", sending.BatchWithTemplates),
     _path("messages/outbound", reading.Messages),
     _path("messages/outbound/<message_id>/details", reading.Details),
     _path("messages/outbound/<message_id>/dump", reading.Dump),

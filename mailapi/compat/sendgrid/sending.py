@@ -13,6 +13,7 @@ from mailapi.compat.face import with_ignored
 from mailapi.compat.reading import Reading
 from mailapi.compat.sendgrid import shapes
 from mailapi.compat.sendgrid.door import SendGrid
+from mailapi.compat.templates import Templates
 from mailapi.schemas.body import json_body
 
 
@@ -24,7 +25,8 @@ class Send(SendGrid):
             if not isinstance(body.value, dict):
                 raise BadInput([Fault("", "wrong_type", "The body must be a JSON object.")])
             reading = Reading()
-            drafts = [] if body.faults else shapes.drafts(body.value, reading)
+            templates = Templates(self.caller().tenant_id, [body.value.get("template_id")])
+            drafts = [] if body.faults else shapes.drafts(body.value, templates, reading)
             if faults := [*body.faults, *reading.faults]:
                 raise BadInput(faults)
             if shapes.sandbox(body.value):

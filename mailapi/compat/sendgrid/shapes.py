@@ -12,6 +12,7 @@ from deliveries.mime.address import Address
 from deliveries.mime.compose import Attachment, refused_header, refused_subject
 from mailapi.compat.filling import TooMuch, fill, octets
 from mailapi.compat.reading import Fields, Reading
+from mailapi.compat.templates import Templates
 from mailapi.schemas.emails import MAX_MERGED
 
 #: of all personalizations together, and how many of them
@@ -23,7 +24,7 @@ _GROUP = "Unsubscribing goes by stream."
 REQUEST = Fields(
     honoured=frozenset({
         "personalizations", "from", "reply_to", "reply_to_list", "subject", "content", "attachments", "headers",
-        "categories", "custom_args", "send_at", "mail_settings",
+        "categories", "custom_args", "send_at", "mail_settings", "template_id",
     }),
     without_effect={
         "ip_pool_name": _POOL,
@@ -34,9 +35,22 @@ REQUEST = Fields(
     refused={"sections": "Put the texts into the content, or into a template."},
 )  # fmt: skip
 PERSONALIZATION = Fields(
-    honoured=frozenset({"to", "cc", "bcc", "from", "subject", "headers", "substitutions", "custom_args", "send_at"}),
+    honoured=frozenset(
+        {
+            "to",
+            "cc",
+            "bcc",
+            "from",
+            "subject",
+            "headers",
+            "substitutions",
+            "custom_args",
+            "send_at",
+            "dynamic_template_data",
+        }
+    ),
     without_effect={},
-    refused={"dynamic_template_data": "Goes with a template_id that begins with d-."},
+    refused={},
 )
 _FILE = Fields(
     honoured=frozenset({"content", "filename", "type", "disposition", "content_id"}), without_effect={}, refused={}
@@ -56,7 +70,7 @@ def sandbox(value: Mapping[str, Any]) -> bool:
     return isinstance(mode, dict) and mode.get("enable") is True
 
 
-def drafts(value: Mapping[str, Any], reading: Reading) -> list[Draft]:
+def drafts(value: Mapping[str, Any], templates: Templates, reading: Reading) -> list[Draft]:
     """The mails in the order of the personalizations; empty where `reading.faults` says why there are none."""
     reading.sort(value, REQUEST)
     _settings(value.get("mail_settings"), reading)
@@ -66,7 +80,9 @@ def drafts(value: Mapping[str, Any], reading: Reading) -> list[Draft]:
         reading.wrong("personalizations", "wrong_type", why)
         return []
     common = _common(value, reading)
-    found = [_personal(f"personalizations[{i}]", one, common, value, reading) for i, one in enumerate(people)]
+    found = [
+        _personal(f"personalizations[{i}]", one, common, value, templates, reading) for i, one in enumerate(people)
+    ]
     made = [draft for draft in found if draft]
     count = sum(len(draft.to) + len(draft.cc) + len(draft.bcc) for draft in made)
     if count > MAX_RECIPIENTS:
@@ -80,7 +96,9 @@ def drafts(value: Mapping[str, Any], reading: Reading) -> list[Draft]:
 
 def _common(value: Mapping[str, Any], reading: Reading) -> Draft:
     """What all personalizations share. Its `to` is empty: they name the recipients."""
-    html, text = _content(value.get("content"), reading)
+    html, text = (None, None) if value.get("template_id") else _content(value.get("content"), reading)
+    if value.get("template_id") and value.get("content"):
+        reading.ignored.append("content")
     return Draft(
         sender=_email("from", value["from"], reading) if value.get("from") is not None else None,  # type: ignore[arg-type]
         to=(),
@@ -94,7 +112,9 @@ def _common(value: Mapping[str, Any], reading: Reading) -> Draft:
     )
 
 
-def _personal(place: str, one: Any, common: Draft, whole: Mapping[str, Any], reading: Reading) -> Draft | None:
+def _personal(
+    place: str, one: Any, common: Draft, whole: Mapping[str, Any], templates: Templates, reading: Reading
+) -> Draft | None:
     if not isinstance(one, dict):
         reading.wrong(place, "wrong_type", "Must be an object.")
         return None
@@ -120,6 +140,13 @@ def _personal(place: str, one: Any, common: Draft, whole: Mapping[str, Any], rea
         reading.wrong(f"{place}.to", "missing_required_field", "The to array is required for all personalizations.")
     if draft.sender is None and whole.get("from") is None:
         reading.wrong("from", "missing_required_field", "The from object must be provided.")
+    data = one.get("dynamic_template_data")
+    if ref := whole.get("template_id"):
+        made = templates.render(reading, "template_id", ref, data, f"{place}.dynamic_template_data")
+        if made is not None:
+            draft = replace(draft, subject=made.subject or draft.subject, html=made.html, text=made.text)
+    elif data is not None:
+        reading.wrong(f"{place}.dynamic_template_data", "invalid_parameter", "Goes with a template_id.")
     if not draft.subject:
         reading.wrong("subject", "missing_required_field", "The subject is required.")
     words = reading.metadata(f"{place}.substitutions", one.get("substitutions"))
