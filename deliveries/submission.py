@@ -13,7 +13,9 @@ import hashlib
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 
+from django.conf import settings
 from django.db import OperationalError, connection
 
 from deliveries import keys
@@ -26,6 +28,7 @@ from deliveries.mime.control import Control, read_control
 from deliveries.models import ApiKey
 from deliveries.models.asked import Notify
 from deliveries.models.sql import drop_broken
+from deliveries.rates import Rates
 from deliveries.smtp.listener import Received, Refusal
 
 #: no key of ours is longer, and no login may cost a hash of megabytes
@@ -69,6 +72,9 @@ def take(mail: Received) -> Refusal | str:
     """The id of the message, committed. Raises OperationalError where Postgres is away: the client keeps the mail."""
     caller = mail.principal
     assert isinstance(caller, Caller)
+    limit = caller.rate_limit or settings.RATE_LIMIT
+    if limit and not _rates().take(caller.key_id, limit).allowed:
+        return Refusal(450, f"4.7.1 This API key may send {limit} mails a second, come again")
     try:
         whole = raw.read(mail.octets)
         control = read_control(whole.control, datetime.now(UTC))
@@ -82,6 +88,11 @@ def take(mail: Received) -> Refusal | str:
         drop_broken()
         raise
     return str(accepted.ids[0])
+
+
+@lru_cache(maxsize=1)
+def _rates() -> Rates:
+    return Rates()
 
 
 def _fields(control: Control) -> dict[str, object]:

@@ -146,7 +146,8 @@ class Conversation(SMTP):
     def part(self) -> None:
         """Say 421 and close, but not before a mail that is being stored has its answer (RFC 5321 §3.8)."""
         self._parting = True
-        if not self._storing and self.transport is not None:
+        # a TLS transport that is closing already takes no more octets, and says so by an AttributeError
+        if not self._storing and self.transport is not None and not self.transport.is_closing():
             self._writer.write(b"421 4.3.2 Service shutting down\r\n")
             self.transport.close()
 

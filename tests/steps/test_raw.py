@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import dkim
 import pytest
 from aiosmtpd.smtp import SMTP
+from django.utils import timezone
 
 from deliveries import deliver, keys
 from deliveries.accept import accept, of_raw
@@ -17,6 +18,7 @@ from deliveries.errors import BadInput
 from deliveries.mime import raw
 from deliveries.mime.address import parse_address
 from deliveries.models import Delivery, Message, MessageContent
+from deliveries.read import contents, emails, story
 from deliveries.retry import Schedule
 from tests.fakes.house import House, build, dkim_pair
 from tests.fakes.labs import fresh_pump, running_lab
@@ -145,3 +147,19 @@ def test_a_report_leaves_with_the_null_reverse_path(lab) -> None:
     deliver.run()
     (mail,) = lab.messages
     assert mail.reverse_path == ""
+
+
+def test_the_panel_and_the_api_show_what_stands_in_it() -> None:
+    house = build()
+    body = (
+        b"--b\r\nContent-Type: text/html; charset=utf-8\r\n\r\n<p>Gr\xc3\xbc\xc3\x9fe <img src=cid:dot></p>\r\n"
+        b"--b\r\nContent-Type: image/png\r\nContent-ID: <dot>\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+        b"iVBORw0KGgo=\r\n--b--\r\n"
+    )
+    message = sent(house, given(house, "X-Order: 17\r\nContent-Type: multipart/related; boundary=b\r\n", body))
+    told = story.story(message, timezone.now())
+    assert told.has_html and ("x-order", "17") in told.headers and told.content_kept
+    shown = contents.body(message)
+    assert shown is not None and "Grüße" in shown.html and shown.images["dot"][0] == "image/png"
+    found = emails.email(house.tenant.id, message.id)
+    assert found is not None and "Grüße" in found["html"]

@@ -36,7 +36,7 @@ from deliveries.feedback import COMPLAINT_GRACE, is_role
 from deliveries.keys import Caller
 from deliveries.mime import verp
 from deliveries.models import InboundMessage, SendingDomain
-from deliveries.smtp.listener import NO_SUCH_USER, RELAY_DENIED, Listener, Received, Refusal
+from deliveries.smtp.listener import NO_SUCH_USER, RELAY_DENIED, Bounds, Listener, Received, Refusal
 from deliveries.smtp.reply import clean
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 _THREADS = 2
 #: SIGTERM to the end, at most: mails whose data has come are still stored
 _GRACE_S = 5.0
+#: of submission: an application with many workers stands behind one address, and keeps its connections
+_BOUNDS = Bounds(max_connections_per_peer=200, max_mails=1_000, max_refused_recipients=100)
 _NOT_NOW = Refusal(451, "4.3.0 Cannot look that address up now, try again later")
 
 State = InboundMessage.State
@@ -113,6 +115,7 @@ async def submission(tls: ssl.SSLContext | None) -> Any:
         tls=tls,
         authenticate=authenticate,
         clear_auth=settings.SMTPD_AUTH_WITHOUT_TLS,
+        bounds=_BOUNDS,
     )
     try:
         yield listener
