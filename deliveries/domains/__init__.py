@@ -19,6 +19,7 @@ No transaction is open while DNS is asked. Every change is told as `domain.updat
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -96,10 +97,8 @@ def remove(tenant_id: UUID, domain_id: UUID, actor: str) -> bool:
         if domain is None:
             return False
         if domain.suspended_at:  # added anew it would be free
-            fault = Fault(
-                "", "suspended", f"{domain.name} is suspended by the operator; it can be removed once released."
-            )
-            raise BadInput([fault], http_status=403)
+            words = f"{domain.name} is suspended by the operator; it can be removed once released."
+            raise BadInput([Fault("", "suspended", words)], http_status=403)
         for key in ApiKey.objects.filter(domain=domain, revoked_at=None):
             audit(domain, actor, "key.revoked", f"{key.name} ({key.prefix}…) was for this domain alone")
         audit(domain, actor, "domain.removed")
@@ -139,9 +138,7 @@ def rotate(tenant_id: UUID, domain_id: UUID, actor: str, now: datetime | None = 
         if domain is None:
             return False
         if domain.verified_at and domain.next_check_at is None:
-            words = (
-                "It was verified by the operator's word, and its records are not looked at: no new key would be seen."
-            )
+            words = "Its records are not looked at (the operator's word verified it), so no new key would be seen."
             raise BadInput([Fault("", "not_looked_at", words)])
         if domain.dkim_keys.filter(active=False, retired_at=None).exists():
             return True
@@ -160,7 +157,8 @@ def trust(domain_ids: Sequence[UUID], actor: str) -> int:
     One that another tenant has proved is passed over."""
     count = 0
     for domain_id in domain_ids:
-        with transaction.atomic():
+        # another tenant may prove it in this very moment
+        with contextlib.suppress(IntegrityError), transaction.atomic():
             domain = locked(domain_id)
             if domain is None or domain.verified_at or taken(domain):
                 continue

@@ -35,9 +35,8 @@ def claim(tenant_id: UUID, name: str, actor: str, now: datetime | None = None, *
         if domain is None:  # removed in between
             raise BadInput([Fault("name", "not_found", "The domain was removed meanwhile; claim it again.")])
         if domain.verified_at:
-            raise BadInput(
-                [Fault("name", "already_verified", f"{name} is yours and verified; there is nothing to claim.")]
-            )
+            words = f"{name} is yours and verified; there is nothing to claim."
+            raise BadInput([Fault("name", "already_verified", words)])
         waiting = DomainClaim.objects.filter(domain=domain, completed_at=None, created_at__gt=now - DomainClaim.LIFE)
         if not waiting.exists():
             DomainClaim.objects.filter(domain=domain).delete()

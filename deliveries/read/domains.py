@@ -11,7 +11,7 @@ from django.db.models import Prefetch
 from django.utils import timezone
 
 from deliveries.mime.dkim import dns_record
-from deliveries.models import DkimKey, DomainClaim, SendingDomain
+from deliveries.models import DkimKey, DomainClaim, InboundRoute, SendingDomain
 from deliveries.read.emails import iso, keyset
 from deliveries.routing import published
 from deliveries.routing.mx import registrable
@@ -27,7 +27,8 @@ TLS_WORDS = {
 
 def page(tenant_id: UUID, limit: int, after: UUID | None, before: UUID | None) -> tuple[list[dict[str, Any]], bool]:
     rows, more = keyset(SendingDomain.objects.filter(tenant_id=tenant_id), limit, after, before)
-    return [_line(row) for row in rows], more
+    receiving = set(InboundRoute.objects.filter(domain__in=rows).values_list("domain_id", flat=True))
+    return [_line(row, row.id in receiving) for row in rows], more
 
 
 def owned(tenant_id: UUID, name: str) -> bool:
@@ -47,7 +48,7 @@ def one(tenant_id: UUID, domain_id: UUID) -> dict[str, Any] | None:
 def shown(domain: SendingDomain) -> dict[str, Any]:
     """As it stands in answers and in `domain.updated`; its keys are prefetched."""
     return {
-        **_line(domain),
+        **_line(domain, InboundRoute.objects.filter(domain=domain).exists()),
         "records": [_record(domain, wanted) for wanted in wanted_of(domain)],
         "open_tracking": domain.open_tracking,
         "click_tracking": domain.click_tracking,
@@ -124,13 +125,14 @@ def tracking_host() -> str:
     return host if named else settings.HELO_NAME
 
 
-def _line(domain: SendingDomain) -> dict[str, Any]:
+def _line(domain: SendingDomain, receives: bool) -> dict[str, Any]:
     return {
         "id": str(domain.id),
         "name": domain.name,
         "status": domain.status,
         "created_at": iso(domain.created_at),
         "region": "self-hosted",
+        "capabilities": {"sending": "enabled", "receiving": "enabled" if receives else "disabled"},
     }
 
 

@@ -56,9 +56,17 @@ _Label = Annotated[
 _Tls = Annotated[str, PlainValidator(_tls), WithJsonSchema({"type": "string", "enum": sorted(_TLS)})]
 
 
+class Capabilities(Shape):
+    """Known from Resend. Every domain sends; one that has receiving addresses (panel) receives."""
+
+    sending: Literal["enabled"] | None = None
+    receiving: Literal["disabled"] | None = None
+
+
 class UpdateDomain(Shape):
     """What is not there stays as it is."""
 
+    capabilities: Capabilities | None = Field(default=None, description="Without effect; what is not so is refused.")
     open_tracking: StrictBool | None = None
     click_tracking: StrictBool | None = None
     tls: _Tls | None = Field(
@@ -109,12 +117,18 @@ class RecordOut(Answer):
     advice: str = Field(description="What to change; empty where all is well.")
 
 
+class CapabilitiesOut(Answer):
+    sending: Literal["enabled"]
+    receiving: Literal["enabled", "disabled"] = Field(description="enabled: it has receiving addresses.")
+
+
 class DomainLine(Answer):
     id: str
     name: str
     status: Standing
     created_at: str
     region: str
+    capabilities: CapabilitiesOut
 
 
 class Domain(DomainLine):

@@ -16,6 +16,7 @@ from resend import exceptions
 from deliveries import domains
 from deliveries.models import SendingDomain
 from tests.fakes.dns import FakeDns
+from tests.fakes.node import node
 from tests.fakes.web import web
 from tests.steps.api import Client, make_tenant
 from tests.steps.test_domains import records
@@ -115,6 +116,31 @@ def test_the_sdk_claims_a_domain_that_another_account_has(zone: FakeDns, monkeyp
     assert resend.Domains.get(claim["domain_id"])["status"] == "verified"
     assert refused(lambda: resend.Domains.Claims.get(NOBODY)) == (404, "not_found")
     assert refused(lambda: resend.Domains.Claims.create({"name": "com"})) == (422, "validation_error")
+
+
+def test_the_node_sdk_does_the_same(server: str, account: Any) -> None:
+    name = f"{uuid4().hex[:12]}.example.com"
+    got = node("domains.mjs", url=server, key=account.secret, name=name)
+    made = got["made"]["data"]
+    assert (made["name"], made["status"], made["tls"], made["open_tracking"]) == (name, "not_started", "enforced", True)
+    assert {r["name"] for r in made["records"]} >= {f"bounces.{name.split('.')[0]}", f"go.{name.split('.')[0]}"}
+    assert got["verified"]["data"]["status"] == "pending" and got["changed"]["data"]["id"] == made["id"]
+    assert (got["got"]["data"]["click_tracking"], got["got"]["data"]["tls"]) == (True, "opportunistic")
+    assert got["got"]["data"]["capabilities"] == {"sending": "enabled", "receiving": "disabled"}
+    assert len(got["list"]["data"]["data"]) == 1 and got["list"]["data"]["has_more"] is True
+    assert got["claim"]["data"]["record"]["type"] == "TXT" and got["claimVerified"]["data"]["status"] == "pending"
+    assert got["claimGot"]["data"]["id"] == got["claim"]["data"]["id"]
+    assert got["key"]["data"]["token"].startswith("re_") and got["keyChanged"]["data"]["id"] == got["key"]["data"]["id"]
+    assert "web shop" in {k["name"] for k in got["keys"]["data"]["data"]}
+    assert got["keyGone"]["error"] is None and got["gone"]["data"]["deleted"] is True
+    for call, word, status in (
+        ("suffix", "validation_error", 422),
+        ("unknown", "not_found", 404),
+        ("unknownVerified", "not_found", 404),
+        ("unknownKey", "not_found", 404),
+        ("badKey", "validation_error", 422),
+    ):
+        assert (got[call]["error"]["name"], got[call]["error"]["statusCode"]) == (word, status)
 
 
 def test_keys_are_made_used_renamed_and_refused_everywhere_within_five_seconds(

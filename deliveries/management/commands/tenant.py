@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from deliveries import keys, people
 from deliveries.errors import BadInput
-from deliveries.models import Membership, Tenant
+from deliveries.models import AuditEntry, Membership, Tenant
 from deliveries.record import brakes
 
 
@@ -66,7 +66,8 @@ class Command(BaseCommand):
         except BadInput as e:
             raise CommandError(str(e)) from None
         if options["key"]:
-            _, secret = keys.create(tenant, options["key"][:100])
+            made, secret = keys.create(tenant, options["key"][:100])
+            AuditEntry.objects.create(tenant=tenant, actor=whoever(), action="key.created", subject=str(made))
             self.stdout.write(f"API key   {secret}")
 
     def _list(self, options: dict[str, Any]) -> None:
