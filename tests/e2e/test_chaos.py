@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.town import Town, folder_for
+from tests.fakes.town import Town
 
 MAILS = int(os.environ.get("CHAOS_MAILS", "120"))
 RECIPIENTS = ["delivered", "delivered", "delivered", "slow", "greylist", "bounced"]
 
 
 @pytest.fixture
-def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
-    town = Town(folder_for(tmp_path_factory))
+def town() -> Iterator[Town]:
+    town = Town()
     try:
         town.build()
         yield town

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import pytest
 
-from tests.fakes.town import Town, folder_for
+from tests.fakes.town import Town
 
 MAILS = int(os.environ.get("ENDURANCE_MAILS", "400"))
 KILLS = int(os.environ.get("ENDURANCE_KILLS", "4"))
@@ -29,9 +29,9 @@ WHO = ("delivered",) * 9 + ("slow",)
 
 
 @pytest.fixture
-def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+def town() -> Iterator[Town]:
     # a living worker must never lose a lease, however busy the machine is: its doubles would be nobody's death
-    town = Town(folder_for(tmp_path_factory), lease_s=8)
+    town = Town(lease_s=8)
     try:
         town.build()
         yield town

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from tests.fakes.town import Town, folder_for
+from tests.fakes.town import Town
 
 #: local part → final status, and what must be true of the story
 ENDS = {
@@ -60,8 +60,8 @@ def receiver() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
-    town = Town(folder_for(tmp_path_factory), RETRY_SCHEDULE="1,2", MAX_AGE="12", UNKNOWN_WAIT_S="2")
+def town() -> Iterator[Town]:
+    town = Town(RETRY_SCHEDULE="1,2", MAX_AGE="12", UNKNOWN_WAIT_S="2")
     try:
         town.build()
         yield town

@@ -12,7 +12,7 @@ from email.message import EmailMessage
 import pytest
 
 from tests.fakes.deployment import Deployment
-from tests.fakes.town import PYTHON, folder_for
+from tests.fakes.town import PYTHON
 
 #: Resend's SDK in a process of its own, since it takes the authorities from the environment
 CLIENT = """
@@ -25,8 +25,8 @@ print(json.dumps(ids))
 
 
 @pytest.fixture(params=["redis", "rabbitmq"])
-def deployment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    deployment = Deployment(folder_for(tmp_path_factory), request.param)
+def deployment(request: pytest.FixtureRequest) -> Iterator[Deployment]:
+    deployment = Deployment(request.param)
     try:
         deployment.build()
         yield deployment

@@ -48,20 +48,20 @@ def filled_in(text: str, variables: dict[str, str]) -> str:
 class Deployment(Town):
     """A town of the production parts. `https` is its address; `authority` is the file of Caddy's own authority."""
 
-    def __init__(self, folder: Path, broker: str) -> None:
+    def __init__(self, broker: str) -> None:
         need(POSTGRES_15 / "bin" / "postgres", REDIS, CADDY)
         if broker == "rabbitmq":
             need(RABBITMQ)
         if os.geteuid() != 0:
             missing("RabbitMQ and Postgres of Debian are started as root here")
-        super().__init__(folder)
+        super().__init__()
         self.broker = broker
         self.http_port, self.https_port, self.amqp_port, self.dist_port, self.epmd_port = (
             free_port() for _ in range(5)
         )
         self.redis_url = self.env["REDIS_URL"]
         self.https = f"https://localhost:{self.https_port}"
-        self.authority = folder / "caddy" / "caddy" / "pki" / "authorities" / "local" / "root.crt"
+        self.authority = self.folder / "caddy" / "caddy" / "pki" / "authorities" / "local" / "root.crt"
         self.services = compose()["services"]
         self._settle_environment()
 

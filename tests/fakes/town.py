@@ -10,10 +10,12 @@ import json
 import os
 import re
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -24,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-import pytest
 import redis
 
 from mailapi.up import postgres, serve, valkey
@@ -41,23 +42,21 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def folder_for(factory: pytest.TempPathFactory) -> Path:
-    """A folder that the database's own user may pass, which a root's Postgres needs."""
-    folder = factory.mktemp("town")
-    if os.geteuid() == 0:
-        for step in (folder, *folder.parents):
-            if step.stat().st_mode & 0o001 == 0:  # pytest's own folders are closed to others
-                step.chmod(step.stat().st_mode | 0o011)
+def new_folder() -> Path:
+    """A folder that the database's own user may pass, which a root's Postgres needs; pytest closes its own to others,
+    also those of a run beside this one. `tear_down` removes it."""
+    folder = Path(tempfile.mkdtemp(prefix="mailapi-town-"))
+    folder.chmod(0o711)
     return folder
 
 
 class Town:
     """`build()` once; `start`, `kill9`, `stop` by name; `settle()` waits; `tear_down()` always."""
 
-    def __init__(self, folder: Path, lease_s: float = 3, **settings: str) -> None:
-        self.folder = folder
+    def __init__(self, lease_s: float = 3, **settings: str) -> None:
+        self.folder = new_folder()
         self.lease_s = lease_s
-        self.log = folder / "lab.jsonl"
+        self.log = self.folder / "lab.jsonl"
         self.procs: dict[str, subprocess.Popen[bytes]] = {}
         self._said_before: dict[str, int] = {}  # octets in a part's log when it was started
         ports = [free_port() for _ in range(5)]
@@ -223,6 +222,7 @@ class Town:
         for guard in self.procs.values():
             guard.wait(20)
         self.procs.clear()
+        shutil.rmtree(self.folder)
 
     def _manage(self, *words: str) -> str:
         done = subprocess.run(
