@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from uuid import UUID, uuid4
 
@@ -290,11 +290,15 @@ class Engine:
             await self._ledger.start(job.delivery_id, job.lease_id)
             running.started = True
 
+        asked = routed.static.dsn if routed.static is not None else None
+        dsn = replace(asked, envid=job.delivery_id.hex) if asked else None
+
         async def converse(prepared: Prepared) -> tuple[Attempted, ...]:
             octets = finish(prepared, job.token, job.sender.signer, int(time.time()), job.fields)
             envelope = Envelope(
                 reverse_path=reverse_path,
                 forward_path=job.recipient,
+                dsn=dsn,
                 size_octets=len(octets),
                 smtputf8=prepared.smtputf8 or not job.recipient.isascii(),
             )

@@ -15,6 +15,8 @@ protection that its MX hosts must offer.
     tls           none | may | must | verify | implicit; default: implicit on port 465, verify with AUTH, else may
     port          default: 587 with AUTH, 24 for LMTP (RFC 2033 names no port; 24 is assigned to private mail), else 25
     return_path   verp (a reverse-path of our own per delivery) | fixed (the relay accepts one sender only)
+    notify, ret   what is asked of a receiver that offers DSN (RFC 3461): `success`, `failure`, `delay` with commas
+                  between, or `never`; `full` or `hdrs`. Notices come to our reverse-path; default: nothing is asked
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deliveries.smtp.hop import Credentials, Tls
+from deliveries.smtp.hop import Credentials, Dsn, Tls
 
 VERP = "verp"
 FIXED = "fixed"
@@ -33,9 +35,10 @@ ANY = "*"
 #: the site of everything that goes to the receiver lab
 SANDBOX_SITE = "sandbox"
 
-_KEYS = frozenset({"name", "host", "port", "mx", "username", "password", "tls", "lmtp", "return_path"})
+_KEYS = frozenset({"name", "host", "port", "mx", "username", "password", "tls", "lmtp", "return_path", "notify", "ret"})
 #: DANE comes from DNS, never from a setting
 _TLS = {t.value: t for t in (Tls.NONE, Tls.MAY, Tls.MUST, Tls.VERIFY, Tls.IMPLICIT)}
+_NOTIFY = frozenset({"SUCCESS", "FAILURE", "DELAY"})
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\Z")
 _HOST_PORT = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[^:\[\]]+))(?::(?P<port>[0-9]{1,5}))?\Z")
 _DOMAIN = re.compile(r"\*\Z|\.?[a-z0-9_]([a-z0-9_.-]*[a-z0-9])?\Z")
@@ -51,6 +54,7 @@ class StaticRoute:
     auth: Credentials | None = None
     tls: Tls = Tls.MAY
     return_path: str = VERP
+    dsn: Dsn | None = None
 
 
 def find(routes: Mapping[str, StaticRoute], domain: str) -> StaticRoute | None:
@@ -165,7 +169,13 @@ def _route(domain: str, fields: dict[str, Any]) -> StaticRoute:
         raise wrong("tls", "a password never goes out in clear text: must, verify or implicit")
     if by_mx and tls is Tls.IMPLICIT:
         raise wrong("tls", "an MX host speaks STARTTLS, not implicit TLS")
-    return StaticRoute(text("name") or _name(domain, hosts), hosts, lmtp, auth, tls, return_path)
+    notify, ret = ",".join(word.strip() for word in text("notify").upper().split(",")), text("ret").upper()
+    if notify not in ("", "NEVER") and not set(notify.split(",")) <= _NOTIFY:
+        raise wrong("notify", "must be never, or some of success, failure, delay with commas between")
+    if ret not in ("", "FULL", "HDRS"):
+        raise wrong("ret", "must be full or hdrs")
+    dsn = Dsn(notify, ret) if notify or ret else None
+    return StaticRoute(text("name") or _name(domain, hosts), hosts, lmtp, auth, tls, return_path, dsn)
 
 
 def _host(text: str, port: int) -> tuple[str, int]:

@@ -46,6 +46,15 @@ class Hop:
 
 
 @dataclass(frozen=True, slots=True)
+class Dsn:
+    """What is asked of a receiver that offers DSN (RFC 3461 §4); of others nothing is."""
+
+    notify: str = ""  #: SUCCESS,FAILURE,DELAY or NEVER; empty = the receiver's own way, which is FAILURE
+    ret: str = ""  #: FULL or HDRS: what a notice of failure brings back; empty = as it likes
+    envid: str = ""  #: printable ASCII; comes back as Original-Envelope-Id
+
+
+@dataclass(frozen=True, slots=True)
 class Envelope:
     """RFC 5321 §2.3.1: one reverse-path, exactly one forward-path (each delivery has its own VERP path)."""
 
@@ -54,3 +63,4 @@ class Envelope:
     size_octets: int
     eight_bit: bool = False  #: the content has octets above 127 (needs 8BITMIME)
     smtputf8: bool = False  #: an address or header needs SMTPUTF8 (RFC 6531)
+    dsn: Dsn | None = None

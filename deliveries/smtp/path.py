@@ -65,6 +65,11 @@ def mailbox_on_wire(addr: str, *, smtputf8: bool = False) -> str:
     return mailbox
 
 
+def xtext(text: str) -> str:
+    """RFC 3461 §4: printable ASCII with `+`, `=` and what is not as `+` and two hexadecimal digits."""
+    return "".join(c if "!" <= c <= "~" and c not in "+=" else "".join(f"+{o:02X}" for o in c.encode()) for c in text)
+
+
 def check_envelope(envelope: Envelope) -> None:
     """Raise ComposeError where one of the two paths is no mailbox."""
     mailbox_on_wire(envelope.reverse_path, smtputf8=True)

@@ -2,7 +2,7 @@
 
 In order of use: `opening.open_session` makes a `SmtpSession`; `transact` any number of times; `close`. Implements
 PIPELINING (RFC 2920) and the way without it in the same words, SIZE (RFC 1870), 8BITMIME (RFC 6152), SMTPUTF8
-(RFC 6531), LMTP for one recipient (RFC 2033), enhanced codes as text. Left out: CHUNKING and DSN parameters.
+(RFC 6531), DSN where asked for (RFC 3461), LMTP for one recipient (RFC 2033). Left out: CHUNKING.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Protocol
 
 from deliveries.smtp import data, path
 from deliveries.smtp.connection import Garbled, TimedOut, Wire, WireError
-from deliveries.smtp.hop import Envelope, Hop
+from deliveries.smtp.hop import Dsn, Envelope, Hop
 from deliveries.smtp.limits import BLOCK_OCTETS, QUIT_S
 from deliveries.smtp.outcome import Attempted, Broken, Outcome, Replied, Stage, TlsFacts, Unable, Unanswered
 from deliveries.smtp.reply import EnhancedCode, Reply
@@ -263,6 +263,9 @@ class SmtpSession:
         if utf8:
             mail += " SMTPUTF8"
         rcpt = f"RCPT TO:<{path.mailbox_on_wire(envelope.forward_path, smtputf8=utf8)}>"
+        if envelope.dsn and "dsn" in self._offer:
+            of_mail, of_rcpt = _dsn_parameters(envelope.dsn, envelope.forward_path)
+            mail, rcpt = mail + of_mail, rcpt + of_rcpt
         verbs = [
             (Stage.MAIL, mail, timers.mail_s),
             (Stage.RCPT, rcpt, timers.rcpt_s),
@@ -356,6 +359,15 @@ class SmtpSession:
     def _drop(self) -> None:
         self._spent = True
         self._wire.abort()
+
+
+def _dsn_parameters(dsn: Dsn, forward_path: str) -> tuple[str, str]:
+    """Of MAIL and of RCPT (RFC 3461 §4.1 to §4.4). An address above ASCII has no ORCPT of the type rfc822."""
+    of_mail = f" RET={dsn.ret}" * bool(dsn.ret) + f" ENVID={path.xtext(dsn.envid)}" * bool(dsn.envid)
+    of_rcpt = f" NOTIFY={dsn.notify}" * bool(dsn.notify)
+    if forward_path.isascii():
+        of_rcpt += f" ORCPT=rfc822;{path.xtext(forward_path)}"
+    return of_mail, of_rcpt
 
 
 async def open_gate() -> None:

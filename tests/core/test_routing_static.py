@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from deliveries.routing.static import StaticRoute, find, parse
-from deliveries.smtp.hop import Credentials, Tls
+from deliveries.smtp.hop import Credentials, Dsn, Tls
 
 
 def one(**fields: Any) -> StaticRoute:
@@ -118,3 +118,12 @@ def test_a_broken_table_is_told_in_one_line(text: str, says: str) -> None:
     with pytest.raises(ValueError) as wrong:
         parse(text)
     assert says in str(wrong.value) and "\n" not in str(wrong.value)
+
+
+def test_a_route_may_ask_for_notices() -> None:
+    assert one(host="h.example").dsn is None
+    assert one(host="h.example", notify="success, delay", ret="hdrs").dsn == Dsn("SUCCESS,DELAY", "HDRS")
+    assert one(mx=True, notify="never").dsn == Dsn("NEVER")
+    for fields in ({"notify": "never,delay"}, {"notify": "always"}, {"ret": "body"}, {"notify": ["delay"]}):
+        with pytest.raises(ValueError, match=next(iter(fields))):
+            one(host="h.example", **fields)

@@ -15,7 +15,7 @@ import uvloop
 from deliveries.smtp import pool as pool_module
 from deliveries.smtp import session as session_module
 from deliveries.smtp.classify import classify
-from deliveries.smtp.hop import Credentials, Envelope, Hop, Tls
+from deliveries.smtp.hop import Credentials, Dsn, Envelope, Hop, Tls
 from deliveries.smtp.limits import MAX_TRANSCRIPT_OCTETS
 from deliveries.smtp.outcome import Attempted, Broken, Outcome, Replied, Stage, Unable, Unanswered
 from deliveries.smtp.pool import Pool
@@ -62,8 +62,9 @@ async def play(
         octets += (b"x" * 70 + b"\r\n") * (int(dialogue.setting("octets") or 0) // 72)
     if dialogue.setting("eight_bit"):
         octets += "Grüße\r\n".encode()
-    forward_path = "jürgen@bücher.example" if dialogue.setting("utf8") else "b@example.com"
-    envelope = Envelope("bounces+1@example.test", forward_path, len(octets))
+    forward_path = "jürgen@bücher.example" if dialogue.setting("utf8") else dialogue.setting("to") or "b@example.com"
+    dsn = Dsn("FAILURE,DELAY", "HDRS", "0192+7") if dialogue.setting("dsn") is not None else None
+    envelope = Envelope("bounces+1@example.test", forward_path, len(octets), dsn=dsn)
     async with Player(dialogue.connections, good, bad) as player:
         hop = Hop(
             HOST,

@@ -4,7 +4,7 @@ A file of tests/dialogues is read line by line:
 
     # a comment
     @tls may             a setting of the test: tls, timer NAME=S, mails N, utf8, eight_bit, octets N, own_name, lmtp,
-                         auth, pause S
+                         auth, pause S, dsn, to ADDRESS
     = replied dot 250    what the client must make of it, a line per mail (broken STAGE CAUSE, unanswered, unable CODE)
     S: 220 mx            the server says this line          S! 250 ok    the same without a line end
     C: MAIL FROM:*       the client must say this (shell pattern)
