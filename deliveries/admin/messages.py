@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -24,7 +23,7 @@ from deliveries.admin.keyset import KeysetChangeList, Rows
 from deliveries.admin.tenant import MAX_CHOICES, TenantAdmin, as_uuid
 from deliveries.models import Attachment, Delivery, Message, SendingDomain
 from deliveries.read import panel
-from deliveries.read.searching import HELP, parse
+from deliveries.read.searching import HELP, found, parse
 from deliveries.read.story import Story, story
 from deliveries.record import corrections
 from deliveries.states import Category, Status
@@ -110,9 +109,9 @@ class MessageAdmin(TenantAdmin):
         now_ms = int(time.time() * 1000)
         search = self.search(request, cl, now_ms)
         page = panel.page(search, now_ms, self.list_per_page, after, before)
-        found = {m.id: m for m in self.get_queryset(request).select_related("tenant").filter(id__in=page.ids)}
+        by_id = {m.id: m for m in self.get_queryset(request).select_related("tenant").filter(id__in=page.ids)}
         summaries = panel.summaries(page.ids) if page.ids else {}
-        rows = [found[i] for i in page.ids if i in found]
+        rows = [by_id[i] for i in page.ids if i in by_id]
         for row in rows:
             row.summary = summaries.get(row.id)
         return Rows(rows, page.newer, page.older, panel.count(search, now_ms))
@@ -134,13 +133,7 @@ class MessageAdmin(TenantAdmin):
         search = panel.Search(
             tenants, status=status, category=category, domain_id=domain_id, since_ms=since, complained=complained
         )
-        search = parse(cl.query, search)
-        one_word = search.words and " " not in search.words and not search.recipient
-        if one_word and not panel.page(search, now_ms, 1).ids:
-            # no subject has it: `anna` is then the beginning of an address (asked anew on every page, so that
-            # the cursor keeps its meaning)
-            search = replace(search, words="", recipient=search.words)
-        return search
+        return found(parse(cl.query, search), now_ms)
 
     @display(description="Status")
     def state(self, message: Any) -> str:

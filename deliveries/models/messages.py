@@ -64,6 +64,15 @@ class Message(models.Model):
                 fields=("tenant", "stream", "-id"), condition=~Q(stream=ORDINARY_STREAM), name="message_stream"
             ),
             GinIndex(SearchVector("subject", config="simple"), name="message_subject", fastupdate=True),
+            # search by tag and, where the sender gave one of its own, by Message-ID; most of ours grow at the right end
+            GinIndex(
+                fields=("tags",),
+                opclasses=("jsonb_path_ops",),
+                condition=~Q(tags=[]),
+                name="message_tags",
+                fastupdate=True,
+            ),
+            models.Index(fields=("message_id",), name="message_msgid"),
         ]
 
     def __str__(self) -> str:

@@ -7,7 +7,8 @@ A search is answered from the index that fits it best:
 - recipient: `delivery_recipient`, exact or by prefix;
 - subject words: `message_subject` (GIN) where they are rare, else the newest mails, which soon have enough;
 - nothing: `message_tenant`, tenant by tenant; for the operator the primary key;
-- tag, sender, stream have no index: the newest mails are walked, within `WALK_DAYS` unless a time is given.
+- tag: `message_tags` (GIN) where it is rare, as subject words; a Message-ID of the sender's own: `message_msgid`;
+- sender, stream have no index of their own: the newest mails are walked, within `WALK_DAYS` unless a time is given.
 
 The cursor is the id of the row that the page is ordered by: a delivery's in the first two cases, else a message's.
 """
@@ -40,6 +41,7 @@ class Search:
 
     tenants: Collection[UUID] | None
     ident: UUID | None = None  #: of a message or of a delivery
+    message_id: str = ""  #: without <>, as the sender gave it
     recipient: str = ""  #: an address or its beginning
     words: str = ""  #: of the subject, all of them
     sender: str = ""  #: stands anywhere in From
@@ -54,9 +56,12 @@ class Search:
     @property
     def walks(self) -> bool:
         """True when no index answers: then nothing is counted, and the time is bounded."""
-        return bool(self.sender or self.tag or self.stream or self.domain_id) and not (
-            self.recipient or self.words or self.ident
-        )
+        return bool(self.sender or self.stream or self.domain_id) and not self.selective
+
+    @property
+    def selective(self) -> bool:
+        """True when an index finds what is asked for among all mail."""
+        return bool(self.recipient or self.words or self.tag or self.ident or self.message_id)
 
     @property
     def by_delivery(self) -> bool:
@@ -75,8 +80,8 @@ class Page:
 def page(search: Search, now_ms: int, limit: int, after: UUID | None = None, before: UUID | None = None) -> Page:
     """One page: after `after` (older), or before `before` (newer), or the newest."""
     fenced = False
-    if search.words and not search.by_delivery and not search.ident:
-        # the planner takes rare words for common ones and walks the whole table; so they are counted first
+    if (search.words or search.tag) and not (search.by_delivery or search.ident or search.message_id):
+        # the planner takes rare words for common ones, or the reverse; so they are counted first
         fenced = (count(search, now_ms) or 0) < COUNT_LIMIT
     statement, params = _statement(search, now_ms, limit + 1, after, before, fenced=fenced)
     with connection.cursor() as cursor:
@@ -139,7 +144,7 @@ def _statement(
 
     if search.by_delivery:
         table = "delivery d"
-        if search.words or search.sender or search.tag or search.stream or search.domain_id:
+        if any((search.words, search.sender, search.tag, search.stream, search.domain_id, search.message_id)):
             table += " JOIN message m ON m.id = d.message_id"
         # a message stands in the list once, for its newest forward-path that fits
         where.append(
@@ -153,8 +158,7 @@ def _statement(
 
     if search.tenants is not None:
         p["tenants"] = list(search.tenants)
-    selective = bool(search.recipient or search.words or search.ident)
-    if selective or (search.tenants is None and not search.by_delivery):
+    if search.selective or (search.tenants is None and not search.by_delivery):
         if search.tenants is not None:
             where.append(f"{owner} = ANY (%(tenants)s::uuid[])")
         found = f"SELECT {columns} FROM {table} WHERE {' AND '.join(where)}"
@@ -203,7 +207,11 @@ def _conditions(search: Search, p: dict[str, Any]) -> tuple[list[str], list[str]
         where.append("m.from_header ILIKE %(sender)s")
     if search.tag:
         p["tag"] = search.tag
-        where.append("m.tags @> jsonb_build_array(jsonb_build_object('value', %(tag)s::text))")
+        # the second part is the index' condition
+        where.append("m.tags @> jsonb_build_array(jsonb_build_object('value', %(tag)s::text)) AND NOT (m.tags = '[]')")
+    if search.message_id:
+        p["message_id"] = search.message_id
+        where.append("m.message_id = %(message_id)s")
     if search.stream:
         p["stream"] = search.stream
         where.append("m.stream = %(stream)s")

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from uuid import UUID
 
-from deliveries.read.panel import Search
+from deliveries.read.panel import Search, page
 
 _WORD = re.compile(r'(?:(to|from|subject|tag|stream|id):)?(?:"([^"]*)"|(\S+))', re.IGNORECASE)
 
@@ -17,8 +17,8 @@ HELP = "Recipient, subject words, id or Message-ID; also from: tag: stream:"
 def parse(text: str, search: Search) -> Search:
     """`search` narrowed by `text`.
 
-    An id or a Message-ID of ours finds that mail; a word with @ is a recipient or the beginning of one; other
-    words stand in the subject; `to:`, `from:`, `subject:`, `tag:`, `stream:` say it outright.
+    An id or a Message-ID (in <>, or after `id:`) finds that mail; a word with @ is a recipient or the beginning of one;
+    other words stand in the subject; `to:`, `from:`, `subject:`, `tag:`, `stream:` say it outright.
     """
     words: list[str] = []
     for key, quoted, plain in _WORD.findall(text.replace("\x00", "")):
@@ -39,11 +39,26 @@ def parse(text: str, search: Search) -> Search:
             case _:
                 if ident := message_ident(value):
                     search = replace(search, ident=ident)
+                elif "@" in value and (key.lower() == "id" or (value.startswith("<") and value.endswith(">"))):
+                    search = replace(search, message_id=value.strip("<>"))
                 elif key.lower() != "id" and "@" in value and not quoted:
                     search = replace(search, recipient=address(value))
                 else:
                     words.append(value)
     return replace(search, words=" ".join(words)) if words else search
+
+
+def found(search: Search, now_ms: int) -> Search:
+    """`search` as it finds something: `<a@b>` may be an address, and `anna` the beginning of one.
+
+    Asked anew for every page, so that a cursor keeps its meaning.
+    """
+    if search.message_id and not page(search, now_ms, 1).ids:
+        return replace(search, message_id="", recipient=address(search.message_id))
+    one_word = search.words and " " not in search.words and not search.recipient
+    if one_word and not page(search, now_ms, 1).ids:
+        return replace(search, words="", recipient=search.words)
+    return search
 
 
 def message_ident(text: str) -> UUID | None:

@@ -227,3 +227,24 @@ def test_a_message_cannot_be_written_by_a_form(client, shop):
     assert client.get(f"{LIST}add/").status_code in (403, 405)
     assert client.post(f"{LIST}add/", {}).status_code in (403, 405)
     assert client.post(f"{LIST}{row.id}/delete/", {"post": "yes"}).status_code == 403
+
+
+def test_a_message_id_that_the_sender_gave_finds_its_mail_and_an_address_in_brackets_its_own(client, shop):
+    row = mail.message(shop, "anna@example.net", subject="Odd")
+    mail.message(shop, "bob@example.net", subject="Even")
+    type(row).objects.filter(id=row.id).update(message_id="order-4711@shop.example")
+
+    def found(query: str) -> list[str]:
+        return [m.subject for m in client.get(LIST, {"q": query}).context["cl"].result_list]
+
+    assert found("<order-4711@shop.example>") == found("id:order-4711@shop.example") == ["Odd"]
+    assert found("<bob@example.net>") == ["Even"]
+    assert found("<nobody@example.net>") == []
+
+
+def test_a_tag_finds_old_mail_too_by_its_index(client, shop):
+    mail.message(shop, "a@example.net", subject="Old", tags=[{"name": "kind", "value": "rare"}],
+                 age=timedelta(days=200))  # fmt: skip
+    mail.message(shop, "b@example.net", subject="New", tags=[{"name": "kind", "value": "other"}])
+    response = client.get(LIST, {"q": "tag:rare"})
+    assert [m.subject for m in response.context["cl"].result_list] == ["Old"]

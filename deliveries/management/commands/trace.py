@@ -11,7 +11,7 @@ from django.utils import timezone
 from deliveries.management.terminal import console, dumps, plain, table
 from deliveries.models import Message
 from deliveries.read import panel
-from deliveries.read.searching import parse
+from deliveries.read.searching import found, parse
 from deliveries.read.story import Story, story
 
 _STYLE = {"delivered": "green", "bounced": "red", "failed": "red", "expired": "red"}
@@ -31,10 +31,10 @@ class Command(BaseCommand):
     def handle(self, *args: Any, what: list[str], limit: int, **options: Any) -> None:
         if not 1 <= limit <= 1000:
             raise CommandError("--limit must be from 1 to 1000")
-        search = parse(" ".join(what), panel.Search(None))
-        page = panel.page(search, int(time.time() * 1000), limit)
-        found = {m.id: m for m in Message.objects.filter(id__in=page.ids)}
-        rows = [found[i] for i in page.ids if i in found]
+        now_ms = int(time.time() * 1000)
+        page = panel.page(found(parse(" ".join(what), panel.Search(None)), now_ms), now_ms, limit)
+        by_id = {m.id: m for m in Message.objects.filter(id__in=page.ids)}
+        rows = [by_id[i] for i in page.ids if i in by_id]
         if not rows:
             raise CommandError(f"No message is found for {' '.join(what)!r}.")
         now = timezone.now()
