@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,9 +11,11 @@ from django.contrib import admin, messages
 from django.core import signing
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
+from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.html import format_html
 from unfold.decorators import action, display
 from unfold.widgets import (
     UnfoldAdminFileFieldWidget,
@@ -102,6 +104,27 @@ class SuppressionForm(forms.ModelForm):
         return address
 
 
+#: where the progress stands in its page
+_MARK = "<!-- progress -->"
+
+
+def _progress(head: str, steps: Iterator[tuple[int, int]], count: int, tail: str) -> Iterator[str]:
+    """The page, with a line after each piece that is on the disk; its style shows the last line alone."""
+    yield head
+    added = 0
+    for done, added in steps:  # noqa: B007
+        yield format_html(
+            '<p class="panel-progress"><progress max="{}" value="{}"></progress> {} of {}</p>\n',
+            count, done, f"{done:,}", f"{count:,}",
+        )  # fmt: skip
+    yield format_html(
+        '<p class="panel-progress" id="done"><progress max="1" value="1"></progress> {} new; {} were on the list '
+        "already.</p>\n",
+        f"{added:,}", f"{count - added:,}",
+    )  # fmt: skip
+    yield tail
+
+
 @admin.register(Suppression)
 class SuppressionAdmin(TenantAdmin):
     list_display = ("address", "reason", "stream", "short_detail", "rule", "site", "created_at", "expires_at")
@@ -158,7 +181,7 @@ class SuppressionAdmin(TenantAdmin):
         return TemplateResponse(request, template, whole)
 
     @action(description="Import", url_path="import", permissions=["act"])
-    def import_list(self, request: HttpRequest) -> HttpResponse:
+    def import_list(self, request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
         """A file first becomes a preview; what was previewed, signed, is what is imported."""
         if "confirmed" in request.POST:
             return self._import(request)
@@ -203,7 +226,7 @@ class SuppressionAdmin(TenantAdmin):
             "shown": reading.entries[:MAX_SHOWN], "faults": reading.faults[:MAX_SHOWN], "signed": signed,
         }  # fmt: skip
 
-    def _import(self, request: HttpRequest) -> HttpResponse:
+    def _import(self, request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
         here = HttpResponseRedirect(reverse("admin:deliveries_suppression_changelist"))
         try:
             asked = signing.loads(request.POST["confirmed"], salt="suppressions", max_age=PREVIEW_S)
@@ -218,9 +241,18 @@ class SuppressionAdmin(TenantAdmin):
             imports.Entry(address, reason, detail, stream, datetime.fromisoformat(ends) if ends else None)
             for address, reason, detail, stream, ends in asked["rows"]
         ]
-        new = max((n for _, n in imports.load(tenant.id, entries, asked["form"], actor(request))), default=0)
-        messages.success(request, f"{new} new; {len(entries) - new} were on the list already.")
-        return here
+        page = render_to_string(
+            "panel/suppressions_progress.html",
+            {**self.admin_site.each_context(request), "opts": self.opts, "title": "Import suppressions",
+             "back_url": here.url},
+            request,
+        )  # fmt: skip
+        head, _, tail = page.partition(_MARK)
+        steps = imports.load(tenant.id, entries, asked["form"], actor(request))
+        response = StreamingHttpResponse(_progress(head, steps, len(entries), tail))
+        response.headers["Cache-Control"] = "no-store"
+        response.headers["X-Accel-Buffering"] = "no"  # a proxy that gathers would show it only at the end
+        return response
 
     @action(description="Undo in bulk", url_path="undo", permissions=["act"])
     def undo_many(self, request: HttpRequest) -> HttpResponse:

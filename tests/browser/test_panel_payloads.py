@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from itertools import islice
 
 import pytest
+from django.utils import timezone
 
-from deliveries.models import Attempt, Message, MessageContent
+from deliveries.models import (
+    Attempt,
+    Message,
+    MessageContent,
+    SendingDomain,
+    SiteWeather,
+    Suppression,
+    WebhookEndpoint,
+)
+from deliveries.record.figures import slot_of
 from deliveries.states import Status
 from tests.browser.test_panel_browser import log_in
 from tests.fakes import mail
@@ -62,6 +73,16 @@ def test_no_payload_runs_in_any_page(open_page):
             host=batch[9], reason=batch[10], rule=batch[11][:80],
             transcript="\n".join(f"{n} S: {p}" for n, p in enumerate(batch[12:15])),
         )  # fmt: skip
+        Suppression.objects.create(
+            tenant=own, address=f"{batch[0]}@example.net".lower(), stream="*", reason="bounce", detail=batch[3],
+            created_at=timezone.now(),
+        )  # fmt: skip
+        # a site's name is a host's of ours or what a route says; its words are the peer's
+        site = f"{len(rows)}{batch[9]}"
+        mail.site(site, suspended_until=timezone.now() + timedelta(hours=1), reason=batch[10], last_reply=batch[3])
+        SiteWeather.objects.create(site=site, slot=slot_of(timezone.now()), delivered=9, deferred=1, bounced=1, ms=9)
+        WebhookEndpoint.objects.create(tenant=own, url=batch[1] or "x", secret=b"x", failing_since=timezone.now())
+        SendingDomain.objects.create(tenant=own, name=f"{len(rows)}{batch[2]}")
         MessageContent.objects.filter(id=row.id).update(headers=[[batch[15], batch[0]]])
         Attempt.objects.filter(delivery__message_id=row.id).update(host=batch[12], tls=batch[13][:80])
         rows.append(row)
@@ -75,10 +96,17 @@ def test_no_payload_runs_in_any_page(open_page):
     page.wait_for_timeout(0)
     assert ran == ["1"]
     ran.clear()
-    log_in(page, "dora")
-    pages = ["", "?q=%3Cscript%3Ewindow.hit%3D1%3C/script%3E", *(f"{row.id}/change/" for row in rows)]
+    mail.person("root", operator=True)
+    log_in(page, "root")  # who sees what members see, and the pages of the installation
+    pages = [
+        "/admin/",
+        "/admin/queue/",
+        "",
+        "?q=%3Cscript%3Ewindow.hit%3D1%3C/script%3E",
+        *(f"{row.id}/change/" for row in rows),
+    ]
     for address in pages:
-        page.goto(f"/admin/deliveries/message/{address}")
+        page.goto(address if address.startswith("/") else f"/admin/deliveries/message/{address}")
         if address.endswith("/change/"):
             preview = page.locator("#preview")
             if preview.count():
@@ -88,4 +116,7 @@ def test_no_payload_runs_in_any_page(open_page):
             if frame == page.main_frame:
                 assert frame.evaluate("window.hit") is None, address
                 assert frame.title() != "hit", address
+    for row in rows:
+        page.goto(f"/admin/deliveries/message/{row.id}/source/")
+        assert page.evaluate("window.hit") is None and page.title() != "hit"
     assert ran == []

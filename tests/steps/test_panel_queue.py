@@ -68,7 +68,7 @@ def test_what_rests_or_is_paused_stands_there_with_reason_and_end(root, shop):
     assert found["example.net"].word == "rests" and found["example.net"].until == now + timedelta(minutes=20)
     assert found["empty.example"].word == "paused" and found["empty.example"].until is None
     text = root.get(PAGE).content.decode()
-    assert "goes on in 20 min" in text and "they move house goes on when a person resumes it" in text
+    assert "goes on in 20 min" in text and "they move house; goes on when a person resumes it" in text
 
 
 def test_an_operator_pauses_with_a_reason_and_resumes(root, shop):

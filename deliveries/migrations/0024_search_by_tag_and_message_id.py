@@ -9,7 +9,7 @@ class Migration(migrations.Migration):
     atomic = False
 
     dependencies = [
-        ('deliveries', '0022_reports_that_are_asked_for'),
+        ("deliveries", "0023_domain_claims"),
     ]
 
     operations = [
