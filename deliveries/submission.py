@@ -9,7 +9,6 @@ Blocking: the command `smtpd` runs each in a thread of its pool.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -19,12 +18,13 @@ from django.conf import settings
 from django.db import OperationalError, connection
 
 from deliveries import keys
-from deliveries.accept import Idempotency, Reports, accept, of_raw
+from deliveries.accept import Reports, accept, of_raw
+from deliveries.accept.whole import fields_of, once
 from deliveries.errors import BadInput, Conflict, Fault, KeyRefused, MailapiError, OverQuota
 from deliveries.keys import Caller
 from deliveries.mime import raw
 from deliveries.mime.address import Address, parse_address
-from deliveries.mime.control import Control, read_control
+from deliveries.mime.control import read_control
 from deliveries.models import ApiKey
 from deliveries.models.asked import Notify
 from deliveries.models.sql import drop_broken
@@ -79,8 +79,8 @@ def take(mail: Received) -> Refusal | str:
         whole = raw.read(mail.octets)
         control = read_control(whole.control, datetime.now(UTC))
         envelope = [parse_address(path) for path in mail.forward_paths]
-        draft = of_raw(whole, envelope, reports=_reports(mail, envelope), **_fields(control))
-        accepted = accept(caller.secret_hash, [draft], _once(control, whole, envelope))
+        draft = of_raw(whole, envelope, reports=_reports(mail, envelope), **fields_of(control))
+        accepted = accept(caller.secret_hash, [draft], once("smtp", control, whole, envelope))
     except MailapiError as error:
         return _refusal(error)
     except OperationalError:
@@ -95,18 +95,6 @@ def _rates() -> Rates:
     return Rates()
 
 
-def _fields(control: Control) -> dict[str, object]:
-    asked = {
-        "tags": control.tags,
-        "metadata": control.metadata,
-        "stream": control.stream,
-        "scheduled_at": control.scheduled_at,
-        "deliver_before": control.deliver_before,
-        "unsubscribe": control.unsubscribe,
-    }
-    return {name: value for name, value in asked.items() if value}
-
-
 def _reports(mail: Received, envelope: Sequence[Address]) -> Reports | None:
     """RFC 5321 §4.5.5: no report ever goes to the null reverse-path; nor does one to what is no address."""
     wanted = {
@@ -117,24 +105,6 @@ def _reports(mail: Received, envelope: Sequence[Address]) -> Reports | None:
     if not wanted or not mail.reverse_path or forward_path(mail.reverse_path) is not None:
         return None
     return Reports(mail.reverse_path, wanted, mail.envid, mail.ret == "FULL")
-
-
-def _once(control: Control, whole: raw.Raw, envelope: Sequence[Address]) -> Idempotency | None:
-    if control.idempotency_key is None:
-        return None
-    recipients = "\0".join(sorted(a.addr_spec for a in envelope))
-    asked = repr(
-        (
-            control.tags,
-            control.metadata,
-            control.stream,
-            control.scheduled_at,
-            control.deliver_before,
-            control.unsubscribe,
-        )
-    )
-    digest = hashlib.sha256(whole.same + f"\0{recipients}\0{asked}".encode()).digest()
-    return Idempotency("smtp", control.idempotency_key, digest)
 
 
 def _refusal(error: MailapiError) -> Refusal:

@@ -16,6 +16,7 @@ from mailapi.views import (
     links,
     logs,
     metrics,
+    mime,
     receiving,
     sent,
     suppressions,
@@ -26,6 +27,7 @@ from mailapi.views import (
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("emails", emails.Emails.as_view()),
+    path("emails/mime", mime.Mime.as_view()),
     path("emails/batch", emails.Batch.as_view()),
     path("emails/receiving", receiving.Receiving.as_view()),
     path("emails/receiving/<str:email_id>", receiving.Received.as_view()),

@@ -16,8 +16,9 @@ from deliveries.errors import Fault
 from deliveries.mime.address import Address, named_address, parse_address
 from deliveries.mime.compose import Attachment, refused_header, refused_subject
 from mailapi.schemas.attachments import AttachmentIn
-from mailapi.schemas.emails import MAX_HEADERS, Stream
+from mailapi.schemas.emails import MAX_HEADERS
 from mailapi.schemas.faults import check
+from mailapi.schemas.options import Stream
 from mailapi.schemas.times import MAX_SCHEDULE
 
 MAX_METADATA = 100

@@ -40,7 +40,7 @@ _SAYS_NOTHING = ("", _OCTETS_TYPE, "binary/octet-stream", "text/plain")
 _CONTENT_ID = re.compile(r"[!-;=?-~]{1,128}")
 
 
-def _content(value: Any) -> bytes:
+def read_octets(value: Any) -> bytes:
     """Base64 (line breaks allowed, anything else strict) or a list of octets, as Resend's Python SDK sends it."""
     if isinstance(value, str):
         if not value.isascii():
@@ -104,7 +104,7 @@ class AttachmentIn(Shape):
     `cid:<content id>`."""
 
     filename: Annotated[str, AfterValidator(_filename), Field(json_schema_extra={"minLength": 1, "maxLength": 255})]
-    content: Annotated[bytes, PlainValidator(_content), WithJsonSchema(_OCTETS)] | None = None
+    content: Annotated[bytes, PlainValidator(read_octets), WithJsonSchema(_OCTETS)] | None = None
     path: Annotated[str, AfterValidator(_url)] | None = Field(
         None, description="A URL of the public Internet; fetched when the mail is accepted. Redirects are not followed."
     )

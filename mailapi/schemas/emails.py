@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     AfterValidator,
@@ -13,7 +11,6 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainValidator,
-    StrictBool,
     ValidationError,
     WithJsonSchema,
     model_validator,
@@ -25,24 +22,18 @@ from deliveries.accept.remote import File
 from deliveries.errors import Fault
 from deliveries.mime.address import parse_address
 from deliveries.mime.compose import refused_header, refused_subject
-from deliveries.states import ORDINARY_STREAM, Lane
 from mailapi.schemas.addresses import MAX_RECIPIENTS, Addresses, OneAddress, Recipients
 from mailapi.schemas.attachments import MAX_ATTACHMENTS, NO_FILES, AttachmentIn
 from mailapi.schemas.faults import Shape, fault
-from mailapi.schemas.times import End, When
+from mailapi.schemas.options import Options, each_wrong, plain_text
+from mailapi.schemas.times import When
 
 MAX_BATCH = 100
 MAX_HEADERS = 100
-MAX_TAGS = 75
-MAX_METADATA = 50
 #: of one recipient
 MAX_MERGE = 100
 #: octets that one mail may become with merge data, over all recipients: what one body may have
 MAX_MERGED = 40 * 1024 * 1024
-
-_TAG = re.compile(r"[A-Za-z0-9_-]{1,256}")
-_METADATA_KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_STREAM = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
 # --- texts --------------------------------------------------------------------------------------------------
@@ -54,13 +45,7 @@ def _subject(value: str) -> str:
     return value
 
 
-def _text(value: str) -> str:
-    if "\0" in value:
-        raise fault("control_character", "The text contains NUL (U+0000); remove it.")
-    return value
-
-
-Text = Annotated[str, AfterValidator(_text)]
+Text = Annotated[str, AfterValidator(plain_text)]
 
 
 def _headers(value: Any) -> Any:
@@ -79,64 +64,14 @@ def _headers(value: Any) -> Any:
     return value
 
 
-class TagIn(Shape):
-    """A label of the mail, for webhooks and filters."""
-
-    name: Annotated[str, Field(pattern=None, json_schema_extra={"pattern": f"^{_TAG.pattern}$"})]
-    value: Annotated[str, Field(json_schema_extra={"pattern": "^[A-Za-z0-9_-]{0,256}$"})] = ""
-
-    @classmethod
-    def wrong(cls, text: str) -> bool:
-        return _TAG.fullmatch(text) is None
-
-
-def _tag(tag: TagIn) -> TagIn:
-    for name, text in (("name", tag.name), ("value", tag.value)):
-        if (text or name == "name") and TagIn.wrong(text):
-            why = f"A tag's {name} has 1 to 256 ASCII letters, digits, _ and -."
-            raise ValidationError.from_exception_data(
-                "tag", [InitErrorDetails(type=fault("invalid_tag", why), loc=(name,), input=None)]
-            )
-    return tag
-
-
-# --- ours ---------------------------------------------------------------------------------------------------
-
-
-def _each(name: str, wrong: Iterator[tuple[tuple[str, ...], str, str]]) -> None:
-    """Raise every (path, code, words) as one error."""
-    if found := [InitErrorDetails(type=fault(code, why), loc=path, input=None) for path, code, why in wrong]:
-        raise ValidationError.from_exception_data(name, found)
-
-
-def _metadata(value: dict[str, str]) -> dict[str, str]:
-    if len(value) > MAX_METADATA:
-        raise fault("too_many", f"Has {len(value)} keys; {MAX_METADATA} are allowed.")
-    _each("metadata", _wrong_metadata(value))
-    return value
-
-
-def _wrong_metadata(value: dict[str, str]) -> Iterator[tuple[tuple[str, ...], str, str]]:
-    for key, text in value.items():
-        if not _METADATA_KEY.fullmatch(key):
-            yield (key,), "invalid_metadata", "A key has 1 to 64 ASCII letters, digits, _, - and dots."
-        elif len(text) > 1024:
-            yield (key,), "too_long", "The value is longer than 1024 characters."
-        elif "\0" in text:
-            yield (key,), "control_character", "The value contains NUL (U+0000); remove it."
-
-
-def _stream(value: str) -> str:
-    if not _STREAM.fullmatch(value):
-        raise fault("invalid_stream", "A stream has 1 to 64 lower-case ASCII letters, digits, - and _, such as news.")
-    return value
+# --- merge data ---------------------------------------------------------------------------------------------------
 
 
 def _value(value: Any) -> str:
     if isinstance(value, str):
         if len(value) > 10_000:
             raise fault("too_long", "The value is longer than 10000 characters.")
-        return _text(value)
+        return plain_text(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     raise fault("wrong_type", "Must be a string or a number.")
@@ -146,7 +81,7 @@ def _own(value: dict[str, str]) -> dict[str, str]:
     if len(value) > MAX_MERGE:
         raise fault("too_many", f"Has {len(value)} keys; {MAX_MERGE} are allowed.")
     why = "A key has 1 to 64 ASCII letters, digits and _, and begins with a letter."
-    _each("merge", (((key,), "invalid_key", why) for key in value if not merge.KEY.fullmatch(key)))
+    each_wrong("merge", (((key,), "invalid_key", why) for key in value if not merge.KEY.fullmatch(key)))
     return value
 
 
@@ -159,9 +94,6 @@ def _merge(value: Any) -> Any:
 _WORD = {"type": "string", "maxLength": 10_000}
 Value = Annotated[str, PlainValidator(_value), WithJsonSchema({"oneOf": [_WORD, {"type": "number"}]})]
 Merge = Annotated[dict[str, Annotated[dict[str, Value], AfterValidator(_own)]], BeforeValidator(_merge)]
-Metadata = Annotated[dict[str, str], AfterValidator(_metadata)]
-Stream = Annotated[str, AfterValidator(_stream)]
-Priority = Literal["high", "normal", "bulk"]
 
 
 # --- the mail -----------------------------------------------------------------------------------------------
@@ -184,7 +116,7 @@ def _template_brings(schema: dict[str, Any]) -> None:
     schema["required"] = [name for name in schema["required"] if name not in ("from", "subject")]
 
 
-class SendEmail(Shape):
+class SendEmail(Options):
     """A mail to send. It has `html` or `text`, `from` and `subject`, or a template that brings them."""
 
     model_config = ConfigDict(json_schema_extra=_template_brings)
@@ -206,24 +138,6 @@ class SendEmail(Shape):
         default={}, json_schema_extra={"maxProperties": MAX_HEADERS}
     )
     attachments: Annotated[tuple[AttachmentIn, ...], Field(max_length=MAX_ATTACHMENTS)] = ()
-    tags: Annotated[tuple[Annotated[TagIn, AfterValidator(_tag)], ...], Field(max_length=MAX_TAGS)] = ()
-    scheduled_at: When = None
-    metadata: Metadata = Field(
-        default={},
-        description="For webhooks and for you; the recipient never sees it. Values of up to 1024 characters.",
-        json_schema_extra={"maxProperties": MAX_METADATA, "propertyNames": {"pattern": f"^{_METADATA_KEY.pattern}$"}},
-    )
-    stream: Stream = Field(
-        default=ORDINARY_STREAM,
-        description="The kind of mail: who unsubscribes from one stream still gets the others.",
-        json_schema_extra={"pattern": f"^{_STREAM.pattern}$"},
-    )
-    priority: Priority = Field(default="normal", description="high overtakes normal, normal overtakes bulk.")
-    deliver_before: End | None = None
-    unsubscribe: StrictBool = Field(
-        default=False,
-        description="Adds List-Unsubscribe with one click (RFC 8058): who uses it gets no more mail of this stream.",
-    )
     merge: Merge = Field(
         default={},
         description="`{address: {KEY: value}}`. Each address in `to` gets a mail of its own, in which `{{{KEY}}}` is "
@@ -237,15 +151,9 @@ class SendEmail(Shape):
     )
 
     @model_validator(mode="after")
-    def _ends_after_it_begins(self) -> SendEmail:
-        if isinstance(self.deliver_before, datetime) and self.scheduled_at and self.deliver_before <= self.scheduled_at:
-            _each("mail", iter([(("deliver_before",), "invalid_time", "Must be later than `scheduled_at`.")]))
-        return self
-
-    @model_validator(mode="after")
     def _everybody_has_words(self) -> SendEmail:
         if self.merge:
-            _each("mail", self._wrong_merge())
+            each_wrong("mail", self._wrong_merge())
         return self
 
     def _wrong_merge(self) -> Iterator[tuple[tuple[str, ...], str, str]]:
@@ -305,19 +213,8 @@ class SendEmail(Shape):
             text=self.text,
             headers=tuple(self.headers.items()),
             attachments=tuple(item.attachment(files) for item in self.attachments),
-            tags=tuple((tag.name, tag.value) for tag in self.tags),
-            metadata=tuple(self.metadata.items()),
-            stream=self.stream,
-            lane=Lane[self.priority.upper()],
-            scheduled_at=self.scheduled_at,
-            deliver_before=self._end(),
-            unsubscribe=self.unsubscribe,
+            **self.options(),
         )
-
-    def _end(self) -> datetime | None:
-        if isinstance(self.deliver_before, timedelta):
-            return (self.scheduled_at or datetime.now(UTC)) + self.deliver_before
-        return self.deliver_before
 
 
 def _spec(address: str) -> str:

@@ -17,10 +17,10 @@ from deliveries.read.listing import Filters
 from deliveries.states import Status
 from mailapi.schemas.addresses import read_address
 from mailapi.schemas.answers import Answer, Error
-from mailapi.schemas.emails import Stream, TagIn
 from mailapi.schemas.faults import Shape, fault
 from mailapi.schemas.openapi import _PAGE as PAGE
 from mailapi.schemas.openapi import _answers as answers
+from mailapi.schemas.options import Stream, TagIn
 from mailapi.schemas.receiving import FileList, FileOut
 from mailapi.schemas.times import moment
 

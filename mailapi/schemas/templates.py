@@ -16,8 +16,9 @@ from deliveries.errors import BadInput, Fault
 from deliveries.mime.template import MOST_SOURCE
 from deliveries.mime.template.variables import KEY, MOST, Variable, key_fault
 from deliveries.templating import Published
+from mailapi.schemas.addresses import Addresses, OneAddress
 from mailapi.schemas.body import Body
-from mailapi.schemas.emails import MAX_BATCH, Addresses, OneAddress, Text
+from mailapi.schemas.emails import MAX_BATCH, Text
 from mailapi.schemas.faults import Shape, check, fault
 
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")

@@ -49,9 +49,9 @@ class Emails(View):
 
     def post(self, request: Request) -> HttpResponse:
         with json_body(request._request) as body:
-            once = _idempotency(request, "emails", body)
+            once = idempotency_of(request, "emails", body.digest)
             accepted = self._accepted(body, once)
-        return _replayable(JsonResponse(_told(accepted.ids)), accepted)
+        return replayable(JsonResponse(_told(accepted.ids)), accepted)
 
     def _accepted(self, body: Body, once: Idempotency | None) -> Accepted:
         caller = self.caller()
@@ -98,14 +98,14 @@ class Batch(View):
     def post(self, request: Request) -> HttpResponse:
         permissive = _permissive(request)
         with json_body(request._request) as body:
-            once = _idempotency(request, "emails/batch", body)
+            once = idempotency_of(request, "emails/batch", body.digest)
             accepted, faults, told = self._accepted(body, once, permissive)
         answer: dict[str, Any] = {"data": told}
         if permissive:
             answer["errors"] = [
                 {"index": f.index, "message": f"{f.field}: {f.message}" if f.field else f.message} for f in faults
             ]
-        return _replayable(JsonResponse(answer), accepted)
+        return replayable(JsonResponse(answer), accepted)
 
     def _accepted(
         self, body: Body, once: Idempotency | None, permissive: bool
@@ -167,14 +167,14 @@ def _permissive(request: Request) -> bool:
     return mode == "permissive"
 
 
-def _idempotency(request: Request, endpoint: str, body: Body) -> Idempotency | None:
+def idempotency_of(request: Request, endpoint: str, digest: bytes) -> Idempotency | None:
     key = request.headers.get("Idempotency-Key")
     if key is None:
         return None
     if not 1 <= len(key) <= _LONGEST_KEY or not key.isprintable():
         message = f"The Idempotency-Key must have 1 to {_LONGEST_KEY} printable characters."
         raise BadInput([Fault("Idempotency-Key", "invalid_idempotency_key", message)], "invalid_idempotency_key", 400)
-    return Idempotency(endpoint, key, body.digest)
+    return Idempotency(endpoint, key, digest)
 
 
 def _told(ids: Sequence[UUID]) -> dict[str, Any]:
@@ -258,7 +258,7 @@ def _mail_by_mail(ids: Sequence[UUID], sizes: Sequence[int]) -> list[dict[str, A
     return [_told(ids[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
 
 
-def _replayable(response: HttpResponse, accepted: Accepted) -> HttpResponse:
+def replayable(response: HttpResponse, accepted: Accepted) -> HttpResponse:
     if accepted.replayed:
         response["Idempotent-Replayed"] = "true"
     return response
