@@ -101,7 +101,7 @@ def test_files_of_a_whole_mail_are_shown_too(api):
 @pytest.mark.parametrize(
     ("octets", "field"),
     [
-        (b"\r\n", ""),
+        (b"\r\n", "From"),
         (b"no header at all", ""),
         (b"From: a@b.example\r\nSubject: x\rBcc: y@z\r\n\r\nx", ""),
         (b"From: a@b.example\r\n\0\r\n\r\nx", ""),
