@@ -17,13 +17,8 @@ _CHARSET = re.compile(
 
 def decode_text(octets: bytes, charset: str) -> str:
     """Octets as text: the named charset where it is a safe one, else UTF-8, else Latin-1."""
-    name = charset.strip("\"' ").lower()[:40]
-    if name:
-        try:
-            name = codecs.lookup(name).name
-        except (LookupError, ValueError):
-            name = ""
-    if name and name != "ascii" and _CHARSET.match(name):
+    name = safe_codec(charset)
+    if name and name != "ascii":
         try:
             return octets.decode(name, "replace")
         except (UnicodeError, ValueError):
@@ -34,6 +29,15 @@ def decode_text(octets: bytes, charset: str) -> str:
         return octets.decode("utf-8")
     except UnicodeDecodeError:
         return octets.decode("latin-1")
+
+
+def safe_codec(charset: str) -> str:
+    """Python's name of a charset that may be used on octets of anybody's; "" for all others."""
+    try:
+        name = codecs.lookup(charset.strip("\"' ").lower()[:40]).name
+    except (LookupError, ValueError):
+        return ""
+    return name if _CHARSET.match(name) else ""
 
 
 def decode_words(value: str) -> str:

@@ -69,7 +69,8 @@ WITH api AS (
                          deliver_before, tracking, unsubscribe)
     SELECT m.id, go.tenant_id, go.id, owned.id, m.message_id, m.from_header, m."to"::jsonb, m.cc::jsonb, m.bcc::jsonb,
            m.reply_to::jsonb, m.subject, m.tags::jsonb, m.metadata::jsonb, m.stream, m.lane, m.size, m.files, now(),
-           m.scheduled_at, m.deliver_before, CASE WHEN m.html IS NULL THEN 0 ELSE owned.tracking END, m.leave
+           m.scheduled_at, m.deliver_before,
+           CASE WHEN m.html IS NULL AND m.raw IS NULL THEN 0 ELSE owned.tracking END, m.leave
       FROM asked m JOIN owned ON owned.name = m.domain CROSS JOIN go
 ), content_rows AS (
     INSERT INTO message_content (id, html, text, headers, raw)

@@ -178,9 +178,7 @@ def _messages(ids: Iterable[UUID]) -> dict[UUID, Prepared | Tracked | Verdict]:
 
 
 def _prepared(content: contents.Stored) -> Prepared | Tracked:
-    if content.mail is None:
-        return prepare(content.composed())
-    return Tracked(content.mail, content.tracking, content.size) if content.tracking else prepare(content.composed())
+    return Tracked(content, content.tracking, content.size) if content.tracking else prepare(content.composed())
 
 
 # --- senders ----------------------------------------------------------------------------------------------------

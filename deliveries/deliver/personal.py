@@ -10,10 +10,11 @@ from django.conf import settings
 from django.http.request import validate_host
 
 from deliveries.errors import ComposeError
-from deliveries.mime import links, verp
-from deliveries.mime.compose import Mail, compose
+from deliveries.mime import links, raw, verp
+from deliveries.mime.compose import compose
 from deliveries.mime.deliverable import Prepared, prepare
 from deliveries.mime.links import PATHS, Kind
+from deliveries.read.contents import Stored
 from deliveries.smtp.outcome import Verdict
 from deliveries.states import Category, Status
 
@@ -25,7 +26,7 @@ OPENS, CLICKS = 1, 2
 class Tracked:
     """A mail whose links are each recipient's own: composed for each delivery. `flags` are OPENS and CLICKS."""
 
-    mail: Mail
+    content: Stored
     flags: int
     size_octets: int
 
@@ -34,13 +35,19 @@ def personal(message: Prepared | Tracked | Verdict, delivery_id: UUID, url: str)
     """The message as this delivery sends it; `url` is the base of its links, "" for BASE_URL."""
     if not isinstance(message, Tracked):
         return message
-    html = message.mail.html or ""
-    if message.flags & CLICKS:
-        html = links.rewrite(html, lambda target: _link(Kind.CLICK, delivery_id, url, target))
-    if message.flags & OPENS:
-        html = links.with_pixel(html, _link(Kind.OPEN, delivery_id, url))
+
+    def own(html: str) -> str:
+        if message.flags & CLICKS:
+            html = links.rewrite(html, lambda target: _link(Kind.CLICK, delivery_id, url, target))
+        if message.flags & OPENS:
+            html = links.with_pixel(html, _link(Kind.OPEN, delivery_id, url))
+        return html
+
+    mail = message.content.mail
     try:
-        return prepare(compose(replace(message.mail, html=html)))
+        if mail is None:
+            return prepare(raw.with_html(message.content.composed(), own))
+        return prepare(compose(replace(mail, html=own(mail.html or ""))))
     except ComposeError as e:
         return unrendered(e)
 
@@ -48,7 +55,7 @@ def personal(message: Prepared | Tracked | Verdict, delivery_id: UUID, url: str)
 def leaving(prepared: Prepared, delivery_id: UUID, url: str) -> tuple[bytes, ...]:
     """RFC 8058 §3.1: the two fields with which the recipient leaves the stream of this mail; none where the sender
     wrote its own."""
-    if b"\r\nlist-unsubscribe:" in prepared.header.lower():
+    if b"\nlist-unsubscribe:" in b"\n" + prepared.header.lower():
         return ()
     return links.list_unsubscribe(_link(Kind.UNSUBSCRIBE, delivery_id, url))
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from deliveries.encoded import decode_words, split_addresses
@@ -24,7 +25,7 @@ from deliveries.mime.address import Address, named_address
 from deliveries.mime.compose import Composed, date_field, message_id_field
 from deliveries.mime.control import is_control
 from deliveries.mime.entities import body_at, boundary_of, fields, name_of, value_of, walk
-from deliveries.mime.recode import long_lines, recode
+from deliveries.mime.recode import change_html, long_lines, recode
 from deliveries.smtp.reply import clean
 
 #: what smtpd's SIZE offers, and its Received line
@@ -127,10 +128,17 @@ def composed(octets: bytes, message_id: str, date: datetime) -> Composed:
 def seven_bit(mail: Composed) -> Composed | None:
     """The same for a hop without 8BITMIME; None where it cannot be recoded (RFC 3463: 5.6.3)."""
     changed = None if mail.smtputf8 else recode(mail.octets, seven_bit=True)
-    if changed is None:
-        return None
-    body = body_at(changed, 0, len(changed))
-    return Composed(tuple(fields(changed[:body])), changed[body:], null_return=mail.null_return)
+    return _changed(mail, changed) if changed is not None else None
+
+
+def with_html(mail: Composed, change: Callable[[str], str]) -> Composed:
+    """The same with `change` done to its HTML; as it was where it has none that may be touched."""
+    return _changed(mail, change_html(mail.octets, change))
+
+
+def _changed(mail: Composed, octets: bytes) -> Composed:
+    body = body_at(octets, 0, len(octets))
+    return replace(mail, header_fields=tuple(fields(octets[:body])), body=octets[body:])
 
 
 def _is_report(kind: bytes) -> bool:

@@ -1,8 +1,8 @@
 """A mail's parts in another transfer encoding, everything else as it came (RFC 2045 §6, RFC 6152 §3).
 
-Two needs: lines of more than 998 octets, which no SMTP hop has to take (RFC 5321 §4.5.3.1.6), at accept; and 8-bit
-content for a hop without 8BITMIME, at the attempt. Both before DKIM signing. What a signature or encryption covers
-(RFC 1847) is never touched: then the answer is None.
+Three needs: lines of more than 998 octets, which no SMTP hop has to take (RFC 5321 §4.5.3.1.6), at accept; tracked
+links in HTML, and 8-bit content for a hop without 8BITMIME, at the attempt. All before DKIM signing. What a signature
+or encryption covers (RFC 1847) is never touched.
 """
 
 from __future__ import annotations
@@ -10,12 +10,16 @@ from __future__ import annotations
 import base64
 import binascii
 import quopri
+import re
+from collections.abc import Callable
 
-from deliveries.mime.entities import Entity, name_of, walk
+from deliveries.encoded import safe_codec
+from deliveries.mime.entities import Entity, name_of, value_of, walk
 from deliveries.mime.headers import MAX_LINE
 
 _IDENTITY = frozenset({b"", b"7bit", b"8bit", b"binary"})
 _KNOWN = _IDENTITY | {b"quoted-printable", b"base64"}
+_CHARSET = re.compile(rb";[ \t]*charset[ \t]*=[ \t]*\"?([A-Za-z0-9._:-]{1,40})", re.I)
 _BLOCK = 57 * 8192  # 57 octets make a line of 76
 
 
@@ -51,6 +55,32 @@ def recode(octets: bytes, *, seven_bit: bool) -> bytes | None:
     changed = b"".join(pieces)
     # what stands between the parts, or in a header, is not ours to change
     return changed if _fits(changed, seven_bit) else None
+
+
+def change_html(octets: bytes, change: Callable[[str], str]) -> bytes:
+    """The mail with `change` done to its HTML: the first text/html part that is no attachment and that no signature
+    covers. Unchanged octets come back where there is none, or where its encoding or charset is unknown."""
+    for entity in walk(octets):
+        disposition = value_of(entity.fields, b"content-disposition").lower()
+        if entity.media_type != b"text/html" or not entity.leaf or disposition.startswith(b"attachment"):
+            continue
+        if entity.sealed or entity.encoding not in _KNOWN:
+            return octets
+        body = octets[entity.body : entity.end]
+        if entity.encoding not in _IDENTITY:
+            body = _decoded(body, entity.encoding)
+        charset = _CHARSET.search(value_of(entity.fields, b"content-type"))
+        name = safe_codec(charset[1].decode("ascii")) if charset else "ascii"
+        try:
+            changed = change(body.decode(name)).encode(name, "xmlcharrefreplace")
+        except (LookupError, UnicodeError):
+            return octets
+        if changed == body:
+            return octets
+        encoded = binascii.b2a_qp(changed + b"\r\n")[:-2]
+        header = _header(entity, b"quoted-printable")
+        return octets[: entity.start] + header + encoded + octets[entity.end :]
+    return octets
 
 
 def long_lines(octets: bytes) -> bool:

@@ -254,3 +254,21 @@ def test_a_tenants_own_host_is_used_once_its_cname_was_seen_and_it_is_served(lab
     first, second = (hrefs(html)[0] for _, html in out(lab))
     assert first.startswith("https://mail.test/c/")
     assert second.startswith(f"https://links.{house.domain.name}/c/")
+
+
+def test_the_html_of_a_whole_mail_is_tracked_where_no_signature_covers_it(lab: Lab, client: Client) -> None:
+    house = build()
+    tracking(house)
+    html = HTML.replace("Hi", "Grüße").encode("iso-8859-1")
+    part = b"Content-Type: text/html; charset=iso-8859-1\r\nContent-Transfer-Encoding: 8bit\r\n\r\n" + html
+    head = f"From: {house.sender}\r\nTo: {TO}\r\nSubject: x\r\nMIME-Version: 1.0\r\n".encode()
+    mixed = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nplain\r\n--b\r\n" + part + b"\r\n--b--\r\n"
+    signed = mixed.replace(b"multipart/mixed", b"multipart/signed")
+    for body in (part, mixed, signed, b"\r\nno html\r\n"):
+        accept(keys.hash_of(house.secret), [of_raw(raw.read(head + body))])
+    alone, inside, sealed, none = out(lab)
+    for octets, found in (alone, inside):
+        assert verified(octets) and "Grüße" in found and "/o/" in found
+        click, other = hrefs(found)
+        assert client.get(path(click), **BROWSER)["Location"] == "https://shop.test/a?x=1&y=2" and other[:6] == "mailto"
+    assert sealed[0].endswith(signed.partition(b"\r\n\r\n")[2]) and none[0].endswith(b"\r\n\r\nno html\r\n")
