@@ -8,7 +8,7 @@ import pytest
 
 from deliveries.routing import published
 from deliveries.routing.published import Finding, Standing, Wanted, domain_name
-from deliveries.routing.resolver import Resolver
+from deliveries.routing.resolver import Resolver, Trouble
 from tests.fakes.dns import FakeDns
 
 KEY = "MIIB" + "A" * 388
@@ -62,6 +62,19 @@ def test_a_dkim_record_is_read_as_a_verifier_would(zone: str, status: str, words
     finding = found(DKIM, zone)
     assert finding.status == status and words in finding.advice
     assert bool(finding.advice) == bool(words)
+
+
+def test_trouble_tells_its_kind_and_not_which_nameservers_are_asked() -> None:
+    with FakeDns(f"{NAME} TXT SERVFAIL +bogus") as dns:
+
+        async def look() -> Finding:
+            return (await published.look(Resolver((dns.address,)), [DKIM]))[DKIM.key]
+
+        advice = asyncio.run(look()).advice
+        assert "a nameserver: SERVFAIL" in advice and "signature expired" in advice
+        assert str(dns.address[1]) not in advice and "127.0.0.1" not in advice
+    six = published._trouble(Trouble("x.example TXT: 2001:db8::53:53 does not answer"))
+    assert six.advice == "DNS could not be asked (x.example TXT: a nameserver does not answer); it is asked again."
 
 
 def test_silence_ends_in_time_and_says_nothing_of_the_record() -> None:
