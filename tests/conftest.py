@@ -15,10 +15,9 @@ from pathlib import Path
 import django
 import pytest
 
-from tests.fakes.stack import TEMPLATE, Stack
+from tests.fakes.stack import HAS_TEMPLATE, TEMPLATE, Stack
 
 CORE = Path(__file__).parent / "core"
-HAS_TEMPLATE = "MAILAPI_TEST_TEMPLATE"  # set for the xdist workers, which inherit our environment
 
 stack: Stack | None = None
 if not os.environ.get("DATABASE_URL"):

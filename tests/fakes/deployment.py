@@ -113,6 +113,9 @@ class Deployment(Town):
         (self.folder / "postgres").parent.mkdir(exist_ok=True)
         return postgres.Place(POSTGRES_15, self.folder / "postgres", postgres.unprivileged())
 
+    def make_tables(self) -> None:
+        self._manage("migrate", "-v0")  # on the Postgres that is tried here
+
     def before_the_parts(self) -> None:
         if self.broker == "rabbitmq":
             self.start("rabbitmq")

@@ -19,6 +19,7 @@ from mailapi.up.stack import PORTS, POSTGRES, ROOT, VALKEY, Address, Plan
 from mailapi.up.supervisor import Supervisor
 
 TEMPLATE = "mailapi_template"
+HAS_TEMPLATE = "MAILAPI_TEST_TEMPLATE"  # set for the xdist workers, which inherit our environment
 READY_S = 60
 
 

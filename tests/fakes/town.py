@@ -29,8 +29,9 @@ import psycopg
 import redis
 
 from mailapi.up import postgres, serve, valkey
-from mailapi.up.addresses import Address
+from mailapi.up.addresses import Address, libpq_environ
 from mailapi.up.supervisor import GUARD, Supervisor
+from tests.fakes.stack import HAS_TEMPLATE, TEMPLATE
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PYTHON = sys.executable
@@ -101,7 +102,7 @@ class Town:
         self.start("valkey")
         self.until(lambda: self.answers(self.valkey_port), "valkey")
         self.before_the_parts()
-        self._manage("migrate", "-v0")
+        self.make_tables()
         wanted = self.folder / "seed.json"
         wanted.write_text(json.dumps({"api_key": self.key, "admin_password": secrets.token_hex(8)}))
         self.sender = json.loads(self._manage("seed", "--secrets", str(wanted)))["sender"]
@@ -111,6 +112,17 @@ class Town:
 
     def place_of_postgres(self) -> postgres.Place:
         return postgres.place(self.folder, self.folder)
+
+    def make_tables(self) -> None:
+        """From the migrated database of this run where there is one: a dump is read in a tenth of the time."""
+        if not os.environ.get(HAS_TEMPLATE):
+            self._manage("migrate", "-v0")
+            return
+        source = libpq_environ(f"{os.environ['DATABASE_URL'].rpartition('/')[0]}/{TEMPLATE}")
+        programs = postgres.wheel_binaries() / "bin"
+        dump = subprocess.run([programs / "pg_dump", "--no-owner"], env=source, capture_output=True, check=True)
+        words = [programs / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1"]
+        subprocess.run(words, env=libpq_environ(self.database_url), input=dump.stdout, capture_output=True, check=True)
 
     def before_the_parts(self) -> None:
         """What else has to stand before anything of ours runs."""
