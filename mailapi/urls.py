@@ -8,6 +8,7 @@ from django.views.generic import RedirectView
 
 from mailapi.views import (
     api_keys,
+    check,
     docs,
     domains,
     emails,
@@ -27,6 +28,7 @@ from mailapi.views import (
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("emails", emails.Emails.as_view()),
+    path("emails/check", check.Check.as_view()),
     path("emails/mime", mime.Mime.as_view()),
     path("emails/batch", emails.Batch.as_view()),
     path("emails/receiving", receiving.Receiving.as_view()),

@@ -7,15 +7,14 @@ within one bound of octets and one of time for the whole request. A URL that sta
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
 from django.conf import settings
 
-from deliveries.errors import AddressRefused, BadInput, Fault, FetchFailed
+from deliveries.accept.turns import Turns
+from deliveries.errors import AddressRefused, FetchFailed
 from deliveries.fetch import Fetched, fetch
 
 #: at a time, for one request
@@ -24,9 +23,7 @@ PARALLEL = 4
 TIMEOUT_S = 10.0
 #: for all files of a request
 TOTAL_S = 20.0
-#: requests that one process fetches for at a time: slow hosts must not hold every thread of the web server
-_turns = threading.BoundedSemaphore(2)
-_TURN_S = 1.0
+_turns = Turns(2, "attachments", "with attachments by URL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +42,8 @@ def fetch_files(urls: Iterable[str], max_octets: int) -> dict[str, File | str]:
     wanted = list(dict.fromkeys(urls))
     if not wanted:
         return {}
-    with _turn():
+    with _turns.taken():
         return asyncio.run(_all(wanted, max_octets))
-
-
-@contextmanager
-def _turn() -> Iterator[None]:
-    if not _turns.acquire(timeout=_TURN_S):
-        message = "Too many requests with attachments by URL at once; send it again in a moment."
-        raise BadInput([Fault("attachments", "busy", message)], "rate_limit_exceeded", 429)
-    try:
-        yield
-    finally:
-        _turns.release()
 
 
 async def _all(urls: list[str], max_octets: int) -> dict[str, File | str]:

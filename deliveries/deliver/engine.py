@@ -28,11 +28,11 @@ from deliveries.mime.deliverable import Prepared, finish, seven_bit
 from deliveries.models.fields import uuid7
 from deliveries.record.homes import Moved
 from deliveries.record.settle import Result, Tried
+from deliveries.routers import router
 from deliveries.routing import static
-from deliveries.routing.mta_sts import MtaSts
 from deliveries.routing.rdns import fcrdns
 from deliveries.routing.resolver import Resolver
-from deliveries.routing.route import Router, Unroutable, at_least
+from deliveries.routing.route import Unroutable, at_least
 from deliveries.shaping import Shaping
 from deliveries.smtp.classify import classify
 from deliveries.smtp.hop import Envelope
@@ -113,26 +113,8 @@ class Engine:
         )
         self._policies = Policies()
         resolver = Resolver(settings.DNS_NAMESERVERS or None, trust_ad=settings.DNS_TRUST_AD)
-        self._router = Router(
-            resolver,
-            mail_route=settings.MAIL_ROUTE,
-            sandbox=settings.SANDBOX_SMTP,
-            sandbox_domain=settings.SANDBOX_DOMAIN,
-            routes=static.parse(settings.MAIL_ROUTES),
-            smtp_port=settings.SMTP_PORT,
-            allow_private=settings.MX_ALLOW_PRIVATE,
-            own_names=frozenset({settings.HELO_NAME, settings.BOUNCE_DOMAIN}),
-            own_addresses=frozenset(settings.SOURCE_IPS),
-            source_ips=settings.SOURCE_IPS,
-            ipv6_ok=await _confirmed(resolver, [ip for ip in settings.SOURCE_IPS if ":" in ip]),
-            mta_sts=MtaSts(
-                resolver,
-                self._policies,
-                port=settings.MTA_STS_PORT,
-                ca_file=settings.SMTP_CA_FILE or None,
-                allow_private=settings.MX_ALLOW_PRIVATE,
-            ),
-        )
+        ipv6_ok = await _confirmed(resolver, [ip for ip in settings.SOURCE_IPS if ":" in ip])
+        self._router = router(resolver, self._policies, ipv6_ok)
 
     # --- for the pump ---------------------------------------------------------------------------------------
 

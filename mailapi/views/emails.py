@@ -59,7 +59,7 @@ class Emails(View):
             mail = read_shape(with_templates(caller.tenant_id, body), SendEmail, across_fields)
             if mail.urls() and once and (earlier := replayed(caller.tenant_id, once)):
                 return earlier
-            files, gone = _fetched({0: mail})
+            files, gone = fetched({0: mail})
             if gone:
                 raise refusal([replace(f, index=None) for f in gone])
             return _accept_one(caller.secret_hash, mail.drafts(files), once)
@@ -115,7 +115,7 @@ class Batch(View):
         doubtful = (faults and not permissive) or not mails or any(mail.urls() for mail in mails.values())
         if doubtful and once and (earlier := replayed(caller.tenant_id, once)):
             return earlier, faults, [_told([i]) for i in earlier.ids]
-        files, gone = _fetched(mails)
+        files, gone = fetched(mails)
         faults = [*faults, *gone]
         if faults and not permissive:
             raise refusal(faults)
@@ -124,7 +124,7 @@ class Batch(View):
         return _accept_most(caller.secret_hash, drafts, once, faults, permissive)
 
 
-def _fetched(mails: Mapping[int, SendEmail]) -> tuple[dict[str, File], list[Fault]]:
+def fetched(mails: Mapping[int, SendEmail]) -> tuple[dict[str, File], list[Fault]]:
     """The files of attachments by URL, and what is wrong with those that cannot be had, mail by mail."""
     own = sum(len(item.content or b"") for mail in mails.values() for item in mail.attachments)
     left = settings.MAX_BODY_OCTETS - own

@@ -9,6 +9,7 @@ import pytest
 from django.db import connection
 
 from deliveries.accept import remote
+from deliveries.accept.turns import Turns
 from deliveries.models import Attachment, Message
 from tests.steps.api import message_count
 
@@ -182,9 +183,8 @@ def test_a_replay_needs_the_file_no_more(api, host):
 
 
 def test_too_many_requests_that_fetch_are_told_to_come_again(api, host, monkeypatch):
-    monkeypatch.setattr(remote, "_turns", threading.BoundedSemaphore(1))
-    monkeypatch.setattr(remote, "_TURN_S", 0.05)
-    with remote._turn():
+    monkeypatch.setattr(remote, "_turns", Turns(1, "attachments", "with attachments by URL"))
+    with remote._turns.taken():
         answer = api.send(attachments=[{"path": host.url("/a.pdf")}])
     assert answer.status_code == 429 and answer.headers["Retry-After"] and host.asked == []
     assert api.send(attachments=[{"path": host.url("/a.pdf")}]).status_code == 200
