@@ -264,7 +264,7 @@ def pages(owners: list[Owner]) -> dict[str, str]:
     }
 
 
-def measure(owners: list[Owner]) -> dict[str, dict[str, Any]]:
+def measure(owners: list[Owner], only: str) -> dict[str, dict[str, Any]]:
     from django.test import Client
 
     from tests.fakes import mail
@@ -275,7 +275,7 @@ def measure(owners: list[Owner]) -> dict[str, dict[str, Any]]:
         client = Client(HTTP_HOST="localhost")
         client.force_login(person)
         for name, address in pages(owners).items():
-            if name == "queue" and who == "member":
+            if only not in name or (name == "queue" and who == "member"):
                 continue
             took = []
             for n in range(ROUNDS + 1):
@@ -304,6 +304,7 @@ def measure(owners: list[Owner]) -> dict[str, dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--messages", type=int, default=100_000)
+    parser.add_argument("--only", default="", help="pages whose name holds this")
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--json", type=Path, help="write the figures there")
     options = parser.parse_args()
@@ -326,7 +327,7 @@ def main() -> None:
         owners = load(options.messages)
         if not options.keep:
             print(f"tally: {tally():.1f} s", file=sys.stderr)
-            told = measure(owners)
+            told = measure(owners, options.only)
             if options.json:
                 options.json.write_text(json.dumps(told, indent=1))
     finally:

@@ -357,6 +357,7 @@ UNFOLD = {
                     _menu("Receiving addresses", "move_to_inbox", "inboundroute"),
                     _menu("Handed on", "forward_to_inbox", "handover"),
                     _menu("Bounce mailboxes", "mark_email_unread", "bouncemailbox"),
+                    _menu("Templates", "draft", "template"),
                     _menu("API keys", "key", "apikey"),
                     _menu("Webhook endpoints", "webhook", "webhookendpoint"),
                     _menu("Webhook posts", "outbox", "webhookdelivery"),

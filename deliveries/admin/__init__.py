@@ -18,6 +18,7 @@ from deliveries.admin import (
     queue,
     received,
     suppressions,
+    templates,
     webhooks,
 )
 
@@ -37,5 +38,6 @@ __all__ = [
     "queue",
     "received",
     "suppressions",
+    "templates",
     "webhooks",
 ]

@@ -35,6 +35,7 @@ RIGHTS: dict[type[Model], Rights] = {
     models.InboundMessage: Rights(Role.VIEWER, Role.DEVELOPER),
     models.Suppression: Rights(Role.VIEWER, Role.DEVELOPER),
     models.SendingDomain: Rights(Role.VIEWER, Role.DEVELOPER),
+    models.Template: Rights(Role.VIEWER, Role.DEVELOPER),
     models.ApiKey: Rights(Role.VIEWER, Role.DEVELOPER),
     models.WebhookEndpoint: Rights(Role.VIEWER, Role.DEVELOPER),
     models.WebhookDelivery: Rights(Role.VIEWER, Role.DEVELOPER),

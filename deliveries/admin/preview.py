@@ -30,9 +30,7 @@ _LOCKED = (
 def html(message: Message, with_images: bool) -> HttpResponse:
     """The HTML part as the recipient would see it. Remote images only when asked: they tell the sender of a look."""
     found = body(message)
-    if found is None:
-        response = HttpResponse("This mail has no HTML part.", content_type="text/plain; charset=utf-8")
-    else:
+    if found is not None:
         images = {k.lower(): v for k, v in found.images.items() if v[0].partition(";")[0].strip().lower() in _DRAWN}
 
         def inline(match: re.Match[str]) -> str:
@@ -43,7 +41,13 @@ def html(message: Message, with_images: bool) -> HttpResponse:
             return f"data:{media_type};base64,{base64.b64encode(image[1]).decode()}"
 
         text = _CID.sub(inline, found.html) if images else found.html
-        response = HttpResponse(text, content_type="text/html; charset=utf-8")
+        return framed(text, html=True, with_images=with_images)
+    return framed("This mail has no HTML part.", html=False)
+
+
+def framed(text: str, html: bool, with_images: bool = False) -> HttpResponse:
+    """`text` under a policy by which it can do nothing, for a sandboxed frame."""
+    response = HttpResponse(text, content_type=f"text/{'html' if html else 'plain'}; charset=utf-8")
     response.headers["Content-Security-Policy"] = _LOCKED + (" http: https:" if with_images else "")
     response.headers["Referrer-Policy"] = "no-referrer"
     response.headers["X-DNS-Prefetch-Control"] = "off"

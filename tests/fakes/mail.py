@@ -29,6 +29,7 @@ from deliveries.models import (
     SendingDomain,
     Site,
     Suppression,
+    Template,
     Tenant,
     User,
     WebhookDelivery,
@@ -211,6 +212,9 @@ def everything(owner: Tenant, mark: str) -> dict[type, Any]:
         ),
         WebhookEndpoint: endpoint,
         WebhookDelivery: post(endpoint, Event.objects.filter(message=mail).latest("id")),
+        Template: Template.objects.create(
+            tenant=owner, name=mark, subject=mark, html=f"<p>{mark}</p>", created_at=now, updated_at=now
+        ),
         Suppression: Suppression.objects.create(
             tenant=owner, address=f"{mark}@example.net", reason="manual", detail=mark, created_at=now
         ),

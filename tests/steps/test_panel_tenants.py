@@ -59,7 +59,7 @@ def test_every_model_admin_is_a_tenant_admin_or_the_operators():
             assert isinstance(model_admin, TenantAdmin), model
     assert {m.__name__ for m in TENANTS} == {
         "ApiKey", "AuditEntry", "BounceMailbox", "Handover", "InboundMessage", "InboundRoute", "Membership",
-        "Message", "SendingDomain", "Suppression", "WebhookDelivery", "WebhookEndpoint",
+        "Message", "SendingDomain", "Suppression", "Template", "WebhookDelivery", "WebhookEndpoint",
     }  # fmt: skip
 
 
