@@ -272,6 +272,10 @@ class Town:
         with psycopg.connect(self._url(database), autocommit=True, connect_timeout=3) as db:
             return db.execute(statement, params or None).fetchall()
 
+    def execute(self, statement: str, *params: Any) -> None:
+        with psycopg.connect(self._url("mailapi"), autocommit=True) as db:
+            db.execute(statement, params or None)
+
     def _url(self, database: str) -> str:
         return f"{self.database_url.rpartition('/')[0]}/{database}"
 
