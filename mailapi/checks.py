@@ -120,8 +120,8 @@ def enough_connections(databases: Sequence[str] | None = None, **kwargs: Any) ->
 
 
 def needed_connections() -> int:
-    """Web 2 × its threads, deliver 2 × 4, jobs 2 × 2, smtpd 4, beat 1: docs/operations.md has the sum."""
-    return 2 * settings.WEB_THREADS + 2 * 4 + 2 * 2 + 4 + 1
+    """Web 2 × its threads, deliver 2 × 4, jobs 2 × 2, smtpd 6, beat 1: docs/operations.md has the sum."""
+    return 2 * settings.WEB_THREADS + 2 * 4 + 2 * 2 + 6 + 1
 
 
 def refuse_to_start(database: bool = True) -> None:

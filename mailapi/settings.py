@@ -74,12 +74,12 @@ def database(address: str) -> dict[str, object]:
 # --- which process this is: each has its own time limits and number of connections -------------------------
 ROLE = text("MAILAPI_ROLE", "command")
 _STATEMENT_TIMEOUT_MS = {"web": 5000, "deliver": 30000, "jobs": 30000, "smtpd": 30000, "beat": 30000, "command": 0}
-_LOCK_TIMEOUT_MS = {"web": 2000, "deliver": 5000, "jobs": 5000, "smtpd": 5000, "beat": 5000, "command": 5000}
+_LOCK_TIMEOUT_MS = {"web": 2000, "deliver": 5000, "jobs": 5000, "smtpd": 2000, "beat": 5000, "command": 5000}
 if ROLE not in _STATEMENT_TIMEOUT_MS:
     raise ImproperlyConfigured(f"MAILAPI_ROLE={ROLE!r} is none of {', '.join(_STATEMENT_TIMEOUT_MS)}")
 WEB_THREADS = int(number("WEB_THREADS", 8, 1))
 # web: one more for the log of requests
-POOL_SIZE = {"web": WEB_THREADS + 1, "deliver": 4, "jobs": 2, "smtpd": 4, "beat": 1, "command": 6}[ROLE]
+POOL_SIZE = {"web": WEB_THREADS + 1, "deliver": 4, "jobs": 2, "smtpd": 6, "beat": 1, "command": 6}[ROLE]
 
 # --- parts --------------------------------------------------------------------------------------------------
 DATABASES = {"default": database(url("DATABASE_URL", ("postgres", "postgresql")))}

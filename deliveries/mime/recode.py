@@ -75,7 +75,7 @@ def change_html(octets: bytes, change: Callable[[str], str]) -> bytes:
             changed = change(body.decode(name)).encode(name, "xmlcharrefreplace")
         except (LookupError, UnicodeError):
             return octets
-        if changed == body:
+        if changed == body or b"\0" in changed:  # UTF-16 has no line ends that quoted-printable could keep
             return octets
         encoded = binascii.b2a_qp(changed + b"\r\n")[:-2]
         header = _header(entity, b"quoted-printable")

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 #: whose failed logins are remembered before those that have run out are dropped
 _MOST_PEERS = 10_000
+_HANDSHAKE_S = 15.0
 
 AcceptRcpt = Callable[[str], Refusal | Awaitable[Refusal | None] | None]
 Store = Callable[[Received], Awaitable[Refusal | str | None]]
@@ -77,6 +78,8 @@ class Listener:
             host,
             port,
             ssl=self.tls if implicit_tls else None,
+            # who does not get on with the handshake is not counted as a connection yet
+            ssl_handshake_timeout=_HANDSHAKE_S if implicit_tls else None,
             backlog=512,
         )
         self._servers.append(server)

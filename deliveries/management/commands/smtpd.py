@@ -24,6 +24,7 @@ from uuid import UUID
 
 import celery
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, OperationalError, connection, transaction
 from django.db.models import Q
@@ -41,8 +42,9 @@ from deliveries.smtp.reply import clean
 
 log = logging.getLogger(__name__)
 
-#: threads that talk to Postgres, for each of inbound and submission; the pool of role smtpd holds both
-_THREADS = 2
+#: threads that talk to Postgres; the pool of role smtpd holds both. A few more for submission: an accept may wait for
+#: another with the same idempotency key
+_INBOUND_THREADS, _SUBMISSION_THREADS = 2, 4
 #: SIGTERM to the end, at most: mails whose data has come are still stored
 _GRACE_S = 5.0
 #: of submission: an application with many workers stands behind one address, and keeps its connections
@@ -59,7 +61,11 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if not (settings.SMTPD_INBOUND or settings.SMTPD_SUBMISSION or settings.SMTPD_SUBMISSIONS):
             raise CommandError("SMTPD_INBOUND is not set; write the address to listen on, as 0.0.0.0:25.")
-        asyncio.run(_serve(certificate.load()))
+        try:
+            tls = certificate.load()
+        except ImproperlyConfigured as error:
+            raise CommandError(str(error)) from None
+        asyncio.run(_serve(tls))
 
 
 async def _serve(tls: Certificate | None) -> None:
@@ -100,7 +106,7 @@ async def inbound(host: str, port: int, tls: ssl.SSLContext | None = None) -> An
 @contextlib.asynccontextmanager
 async def submission(tls: ssl.SSLContext | None) -> Any:
     """The listener for mail to be sent, with threads of its own: a flood of bounces keeps no application out."""
-    threads = Threads()
+    threads = Threads(_SUBMISSION_THREADS)
 
     async def authenticate(_username: str, password: str, peer: str) -> Caller | None:
         return await threads.run(lambda: desk.login(password, peer))
@@ -127,8 +133,8 @@ async def submission(tls: ssl.SSLContext | None) -> Any:
 class Threads:
     """Threads that talk to Postgres; each gives its connection back to the pool after each piece of work."""
 
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="smtpd")
+    def __init__(self, count: int) -> None:
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix="smtpd")
 
     async def run(self, work: Callable[[], T]) -> T:
         def alone() -> T:
@@ -150,7 +156,7 @@ class Door:
         self._keys = verp.Keys.parse(settings.VERP_KEYS)
         self._bounce_domain = settings.BOUNCE_DOMAIN.lower()
         self._own = {self._bounce_domain, settings.HELO_NAME.lower()}
-        self._threads = Threads()
+        self._threads = Threads(_INBOUND_THREADS)
         self._bell = _Bell()
 
     async def accept_rcpt(self, forward_path: str) -> Refusal | None:
