@@ -36,6 +36,12 @@ def owned(tenant_id: UUID, name: str) -> bool:
     return "\0" not in name and SendingDomain.objects.filter(tenant_id=tenant_id, name=name).exists()
 
 
+def first_verified(tenant_id: UUID) -> str | None:
+    """The name of the tenant's oldest domain that mail may be sent from."""
+    rows = SendingDomain.objects.filter(tenant_id=tenant_id, verified_at__isnull=False, suspended_at=None)
+    return rows.order_by("id").values_list("name", flat=True).first()
+
+
 def one(tenant_id: UUID, domain_id: UUID) -> dict[str, Any] | None:
     """The domain with its records; None when the tenant has no such domain."""
     # the private keys stay in the database
