@@ -20,6 +20,7 @@ from postmark.models.bounces import BounceType
 from postmarker.core import PostmarkClient
 from postmarker.exceptions import ClientError
 
+from deliveries import templating
 from deliveries.models import Attachment, Delivery, Event, IdempotencyKey, Message, MessageContent, Suppression
 from deliveries.record import suppressions
 from tests.fakes.node import node
@@ -174,6 +175,32 @@ def test_anymail_sends_batches_and_names_what_is_wrong(server, account):
         _backend(server, account).send_messages([foreign])
     with pytest.raises(AnymailAPIError, match="401"):
         _backend(server, account, key="nobody").send_messages([_message(account)])
+
+
+def test_the_clients_send_from_a_template(server, account):
+    given = {"subject": "Order {{n}}", "html": "<p>{{#each items}}{{name}} {{/each}}</p>", "language": "mustachio"}
+    row = templating.create(account.tenant.id, "order", "17", given, "test")
+    templating.publish(account.tenant.id, str(row.id), "test")
+    model = {"n": 1, "items": [{"name": "a"}, {"name": "b"}]}
+    bare = {"From": f"a@{account.domain}", "To": "delivered@simulator.test", "TemplateModel": model}
+
+    async def drive():
+        async with postmark.ServerClient(account.secret, base_url=f"{server}/compat/postmark", timeout=60) as client:
+            sent = await client.outbound.send_with_template({**bare, "TemplateId": 17})
+            both = await client.outbound.send_batch_with_template([{**bare, "TemplateAlias": "17"}])
+            return [sent, *both]
+
+    assert all(sent.success for sent in asyncio.run(drive()))
+    client = PostmarkClient(server_token=account.secret, root_api_url=server, timeout=60)
+    assert client.emails.send_with_template(TemplateId=17, **bare)["ErrorCode"] == 0
+    message = _message(account, to=["a@simulator.test", "b@simulator.test"])
+    message.subject = message.body = ""
+    message.template_id, message.merge_global_data = 17, model
+    message.merge_data = {"a@simulator.test": {"n": 2}, "b@simulator.test": {"n": 3}}
+    assert _backend(server, account).send_messages([message]) == 1
+    rows = Message.objects.filter(tenant=account.tenant).order_by("id")
+    assert [m.subject for m in rows] == ["Order 1", "Order 1", "Order 1", "Order 2", "Order 3"]
+    assert {MessageContent.objects.get(id=m.id).html for m in rows} == {"<p>a b </p>"}
 
 
 @pytest.fixture

@@ -167,7 +167,7 @@ def test_a_domain_that_is_not_ours_is_not_found(api):
 
 
 def test_a_whole_mail_leaves_as_it_came_to_its_forward_paths(api):
-    octets = f"From: a@{api.domain}\r\nTo: b@simulator.test\r\nX-A: 1\r\n\r\nHi\r\n"
+    octets = f"From: a@{api.domain}\r\nTo: b@simulator.test\r\nX-Tag: own\r\nX-Stream: news\r\n\r\nHi\r\n"
     message = f'Content-Disposition: form-data; name="message"; filename="m.eml"\r\n\r\n{octets}'.encode()
     body = parts(field("to", "c@simulator.test"), field("o:tag", "x"), message)
     assert post(api, body, "messages.mime", kind=MULTIPART).status_code == 200
@@ -175,8 +175,9 @@ def test_a_whole_mail_leaves_as_it_came_to_its_forward_paths(api):
     assert (stored.to, stored.bcc, stored.tags) == (
         ["b@simulator.test"],
         ["c@simulator.test"],
-        [{"name": "x", "value": ""}],
+        [{"name": "own", "value": ""}, {"name": "x", "value": ""}],
     )
+    assert stored.stream == "news"
     for fields in (
         {"to": "c@simulator.test"},
         {"message": octets},

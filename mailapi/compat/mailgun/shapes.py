@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -12,6 +12,7 @@ from typing import Any
 from deliveries.accept import Draft, of_raw
 from deliveries.mime import raw
 from deliveries.mime.compose import Attachment, refused_header, refused_subject
+from deliveries.mime.control import read_control
 from mailapi.compat.filling import TooMuch, fill, octets
 from mailapi.compat.mailgun.form import File, Form
 from mailapi.compat.reading import Fields, Reading
@@ -152,7 +153,22 @@ def whole(form: Form, reading: Reading) -> list[Draft]:
         return []
     if b"\r" not in octets:  # clients that read it from a text file
         octets = octets.replace(b"\n", b"\r\n")
-    return [of_raw(raw.read(octets), envelope, **options)]
+    mail = raw.read(octets)
+    return [of_raw(mail, envelope, **_with_control(mail.control, options, reading))]
+
+
+def _with_control(fields: Sequence[tuple[str, str]], options: dict[str, Any], reading: Reading) -> dict[str, Any]:
+    """What the mail's own control fields ask for, below what the form says."""
+    control = read_control(fields, datetime.now(UTC))
+    if control.idempotency_key is not None:
+        reading.ignored.append("X-Idempotency-Key")
+    own = {"stream": control.stream, "deliver_before": control.deliver_before, "unsubscribe": control.unsubscribe}
+    return {
+        **{name: value for name, value in own.items() if value is not None},
+        "tags": tuple(dict.fromkeys((*control.tags, *options["tags"]))),
+        "metadata": tuple({**dict(control.metadata), **dict(options["metadata"])}.items()),
+        "scheduled_at": options["scheduled_at"] or control.scheduled_at,
+    }
 
 
 def _files(form: Form, reading: Reading) -> tuple[Attachment, ...]:
