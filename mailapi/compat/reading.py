@@ -15,7 +15,7 @@ from deliveries.encoded import decode_words, split_addresses
 from deliveries.errors import Fault
 from deliveries.mime.address import Address, named_address, parse_address
 from deliveries.mime.compose import Attachment, refused_header, refused_subject
-from mailapi.schemas.attachments import AttachmentIn
+from mailapi.schemas.attachments import MAX_ATTACHMENTS, AttachmentIn
 from mailapi.schemas.emails import MAX_HEADERS
 from mailapi.schemas.faults import check
 from mailapi.schemas.options import Stream
@@ -156,6 +156,12 @@ class Reading:
         for fault in faults:
             self.wrong(f"{field}.{names.get(fault.field, fault.field)}", fault.code, fault.message)
         return shape.attachment() if shape else None
+
+    def few_files(self, field: str, count: int) -> bool:
+        """Whether a mail may have so many."""
+        if count > MAX_ATTACHMENTS:
+            self.wrong(field, "too_many", f"Has {count} files; {MAX_ATTACHMENTS} are allowed.")
+        return count <= MAX_ATTACHMENTS
 
     def labels(self, field: str, values: Any) -> tuple[tuple[str, str], ...]:
         """Tags that are one text each: a name of ours with an empty value. A name that comes twice counts once."""

@@ -94,6 +94,7 @@ def test_the_token_at_the_root_leads_to_the_face(api, path):
         ({"Headers": [{"Name": "X", "Value": "a\nb"}]}, 300, "line break"),
         ({"Headers": {"X": "y"}}, 403, "list"),
         ({"Attachments": [{"Name": "a", "Content": "%%"}]}, 300, "Attachments[0].Content"),
+        ({"Attachments": [{"Name": "a", "Content": ""}] * 101}, 300, "101 files"),
         ({"Metadata": {"a": {"b": 1}}}, 403, "Metadata.a"),
         ({"Metadata": []}, 403, "object"),
         ({"MessageStream": "No Such!"}, 300, "stream"),
@@ -156,6 +157,9 @@ def test_the_test_token_validates_and_sends_nothing(api):
     answer = post(api, "/email", mail(api), token="POSTMARK_API_TEST")
     assert answer.status_code == 200 and answer.json()["ErrorCode"] == 0
     assert post(api, "/email", mail(api, To="x"), token="POSTMARK_API_TEST").status_code == 422
+    large = mail(api, TextBody="x" * 1_100_000)
+    assert post(api, "/email", large, token="POSTMARK_API_TEST").json()["ErrorCode"] == 405
+    assert api.http.get(f"{ROOT}/bounces", HTTP_X_POSTMARK_SERVER_TOKEN="POSTMARK_API_TEST").status_code == 422
     assert message_count(api) == 0
 
 

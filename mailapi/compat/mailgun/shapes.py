@@ -172,7 +172,9 @@ def _with_control(fields: Sequence[tuple[str, str]], options: dict[str, Any], re
 
 
 def _files(form: Form, reading: Reading) -> tuple[Attachment, ...]:
-    found = []
+    found: list[Attachment] = []
+    if not reading.few_files("attachment", sum(len(form.files.get(f, ())) for f in ("attachment", "inline"))):
+        return ()
     for field, inline in (("attachment", False), ("inline", True)):
         for place, file in enumerate(form.files.get(field, ())):
             if (one := _file(f"{field}[{place}]", file, inline, reading)) is not None:

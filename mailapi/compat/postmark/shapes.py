@@ -132,6 +132,8 @@ def _files(value: Any, reading: Reading) -> tuple[Attachment, ...]:
     if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
         reading.wrong("Attachments", "wrong_type", "Must be a list of objects with Name, Content and ContentType.")
         return ()
+    if not reading.few_files("Attachments", len(value)):
+        return ()
     found = []
     for place, one in enumerate(value):
         field = f"Attachments[{place}]"

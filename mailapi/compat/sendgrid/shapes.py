@@ -216,6 +216,8 @@ def _files(value: Any, reading: Reading) -> tuple[Attachment, ...]:
     if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
         reading.wrong("attachments", "wrong_type", "Must be a list of objects with content and filename.")
         return ()
+    if not reading.few_files("attachments", len(value)):
+        return ()
     found = []
     for i, one in enumerate(value):
         field = f"attachments[{i}]"
