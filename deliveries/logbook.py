@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.db import Error, connection
 from django.utils import timezone
 
@@ -100,7 +101,7 @@ class Logbook:
             "response": response if response is None or len(response) <= _MOST_ANSWER else len(response),
             "at": at or timezone.now(),
         })  # fmt: skip
-        if self._thread is None:
+        if self._thread is None and settings.ROLE == "web":
             with self._lock:
                 if self._thread is None:
                     self._thread = threading.Thread(target=self._run, name="logbook", daemon=True)
@@ -126,6 +127,8 @@ class Logbook:
             if self._waiting:
                 try:
                     self.flush()
+                except Exception:  # a thread that ended would end the log with it
+                    log.exception("notes of requests are lost")
                 finally:
                     connection.close()
 

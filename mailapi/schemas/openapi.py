@@ -51,7 +51,9 @@ def document() -> dict[str, Any]:
 
 
 def _answers(good: Any, *errors: int, status: int = 200) -> dict[Any, Any]:
-    return {status: good, **dict.fromkeys((401, 403, *errors, 503), answers.Error)}
+    """What is written of a body (413) is written of its coding and length too; every key has its rate (429)."""
+    body = (411, 415) if 413 in errors else ()
+    return {status: good, **dict.fromkeys((401, 403, *errors, *body, 429, 503), answers.Error)}
 
 
 _IDEMPOTENCY = OpenApiParameter(

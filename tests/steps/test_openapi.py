@@ -1,0 +1,92 @@
+"""The OpenAPI is true: schemathesis asks every endpoint for what it describes and for what it does not.
+
+`SCHEMATHESIS_EXAMPLES` says how many requests for each operation (default 12), `SCHEMATHESIS_RUNS` how many stateful
+runs (default 15); larger numbers go before a release.
+"""
+
+import os
+
+import pytest
+import schemathesis
+from django.core.wsgi import get_wsgi_application
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis.specs.openapi import checks as openapi_checks
+
+from mailapi import auth
+from mailapi.schemas.openapi import document
+from tests.steps.api import Client, make_tenant
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "12"))
+RUNS = int(os.environ.get("SCHEMATHESIS_RUNS", "15"))
+CHECKS = [
+    schemathesis.checks.not_a_server_error,
+    openapi_checks.status_code_conformance,
+    openapi_checks.content_type_conformance,
+    openapi_checks.response_headers_conformance,
+    openapi_checks.response_schema_conformance,
+]
+#: answers 503 here: nothing delivers
+NOT_ASKED = {"/health/ready"}
+QUIET = {
+    "deadline": None, "database": None, "suppress_health_check": list(HealthCheck), "derandomize": True,
+    "phases": [Phase.explicit, Phase.generate],
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _no_limit(settings):
+    settings.RATE_LIMIT = 0
+    auth.forget()
+
+
+def schema():
+    found = schemathesis.openapi.from_dict(document())
+    found.app = get_wsgi_application()
+    return found
+
+
+def operations():
+    return [result.ok() for result in schema().get_all_operations() if result.ok().path not in NOT_ASKED]
+
+
+@pytest.mark.parametrize("keyed", [True, False], ids=["with a key", "without"])
+def test_every_operation_answers_as_described(keyed):
+    client = Client(make_tenant())
+    headers = {"Authorization": f"Bearer {client.secret}"} if keyed else {}
+    wrong = {}
+    for operation in operations():
+        try:
+            _ask(operation, headers, EXAMPLES if keyed else 2)
+        except Exception as failure:  # all of them are told, not only the first
+            wrong[operation.label] = str(failure)
+    assert not wrong, "\n\n".join(f"{label}: {why}" for label, why in wrong.items())
+
+
+def _ask(operation, headers, examples):
+    positive, negative = schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE
+
+    @settings(max_examples=examples, **QUIET)
+    @given(operation.as_strategy(generation_mode=positive) | operation.as_strategy(generation_mode=negative))
+    def ask(case):
+        response = case.call(headers=headers)
+        case.validate_response(response, checks=CHECKS)
+        assert headers or response.status_code in (200, 401, 403, 404, 405)
+
+    ask()
+
+
+def test_what_one_answer_gives_the_next_request_takes():
+    client = Client(make_tenant())
+    found = schema().exclude(path=sorted(NOT_ASKED))
+    machine = found.as_state_machine()
+
+    class Machine(machine):
+        def get_call_kwargs(self, case):
+            return {"headers": {"Authorization": f"Bearer {client.secret}"}}
+
+        def validate_response(self, response, case, **kwargs):
+            case.validate_response(response, checks=CHECKS)
+
+    Machine.run(settings=settings(max_examples=RUNS, stateful_step_count=8, **QUIET))
