@@ -107,6 +107,8 @@ SMTP_PORT = port("SMTP_PORT", 25)
 SMTP_CA_FILE = authorities("SMTP_CA_FILE")
 MTA_STS_PORT = port("MTA_STS_PORT", 443)
 MX_ALLOW_PRIVATE = flag("MX_ALLOW_PRIVATE")
+#: asked by the doctor alone, whether our addresses are listed
+DNS_BLOCK_LISTS = () if SANDBOX else words("DNS_BLOCK_LISTS", "zen.spamhaus.org,bl.spamcop.net")
 HELO_NAME = host_name("HELO_NAME", "mail.localhost.localdomain")
 SOURCE_IPS = tuple(ip("SOURCE_IPS", w) for w in words("SOURCE_IPS"))
 BOUNCE_DOMAIN = host_name("BOUNCE_DOMAIN", "bounce.localhost.localdomain")
@@ -336,6 +338,12 @@ UNFOLD = {
                         "title": "Queue",
                         "icon": "low_priority",
                         "link": reverse_lazy("admin:queue"),
+                        "permission": _OPERATOR,
+                    },
+                    {
+                        "title": "Doctor",
+                        "icon": "stethoscope",
+                        "link": reverse_lazy("admin:doctor"),
                         "permission": _OPERATOR,
                     },
                     _menu("Brakes", "front_hand", "brake", _OPERATOR),

@@ -9,6 +9,7 @@ from django.contrib import admin
 from deliveries.admin import (
     accounts,
     brakes,
+    doctor,
     domains,
     incoming,
     lists,
@@ -23,12 +24,13 @@ from deliveries.admin import (
 )
 
 admin.site.index_template = "panel/home.html"
-admin.site.extra_urls = lambda: [*login.urls(), *queue.urls(), *received.urls()]  # type: ignore[attr-defined]
+admin.site.extra_urls = lambda: [*doctor.urls(), *login.urls(), *queue.urls(), *received.urls()]  # type: ignore[attr-defined]
 admin.site.enable_nav_sidebar = True
 
 __all__ = [
     "accounts",
     "brakes",
+    "doctor",
     "domains",
     "incoming",
     "lists",

@@ -33,6 +33,7 @@ from deliveries.smtp.outcome import Attempted, Replied, Stage, Verdict
 from deliveries.smtp.reply import Reply
 from deliveries.states import Status
 from tests.fakes import mail
+from tests.fakes.dns import FakeDns
 
 pytestmark = pytest.mark.django_db
 
@@ -264,3 +265,23 @@ def test_the_first_page_needs_no_other_host(shop):
     text = login(mail.person("dora", shop)).get(reverse("admin:index")).content.decode()
     assert "http://" not in text.replace("http://www.w3.org", "") and "//cdn" not in text
     assert not AuditEntry.objects.exists()
+
+
+def test_the_doctor_examines_when_the_operator_asks_and_shows_what_it_found_as_text(shop, settings):
+    client = login(mail.person("root", operator=True))
+    mail.domain(shop, "shop.example")
+    with FakeDns(
+        '1.9.9.9.in-addr.arpa PTR mail.example\nmail.example A 9.9.9.1\nshop.example TXT "v=spf1 <b>-all"\n'
+    ) as dns:
+        settings.DNS_NAMESERVERS, settings.SOURCE_IPS = (dns.address,), ("9.9.9.1",)
+        settings.HELO_NAME = "mail.example"
+        assert dns.asked == [] and client.get("/admin/doctor/").context["checks"] is None
+        assert dns.asked == [], "looking at the page asks nobody"
+        answer = client.post("/admin/doctor/", {})
+        tones = {check.name: check.tone.value for check, _ in answer.context["checks"]}
+        assert tones["FCrDNS"] == tones["HELO name"] == "good" and tones["DMARC"] == "missing"
+        assert "v=spf1 &lt;b&gt;-all" in answer.content.decode()
+        fault = client.post("/admin/doctor/", {"domain": "not a domain"})
+        assert fault.context["fault"] and fault.context["checks"] is None
+    owner = login(mail.person("olga", shop, role="owner"))
+    assert owner.get("/admin/doctor/").status_code == owner.post("/admin/doctor/").status_code == 403
