@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.fakes.town import Town, folder_for
+from tests.fakes.town import Town
 
 MAILS = int(os.environ.get("DEATHS_MAILS", "150"))
 CLIENTS = 6
@@ -22,8 +22,8 @@ KILLS = max(5, MAILS // 50)
 
 
 @pytest.fixture
-def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
-    town = Town(folder_for(tmp_path_factory))
+def town() -> Iterator[Town]:
+    town = Town()
     try:
         town.build()
         yield town
