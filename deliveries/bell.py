@@ -1,7 +1,8 @@
 """The bell: tells the deliver workers that due mail was committed. Losing it loses nothing.
 
-It rings twice: by Celery, which starts a pump where none runs, and through Valkey for the pumps that run already. A
-worker hears Celery only between two tasks, and a message costs ten times as much.
+It rings twice: by Celery, which starts a pump where none runs, and through Valkey for a pump that runs already. A
+worker hears Celery only between two tasks, and a message costs ten times as much. One pump hears each bell of Valkey's:
+all of them would look for the same mail.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ log = logging.getLogger(__name__)
 
 #: after a failure Valkey is left alone for so long
 _AWAY_S = 5.0
+#: bells that no pump has heard yet, and for how long they are kept
+_MOST_UNHEARD = 16
+_UNHEARD_S = 5
+_LISTEN_S = 5
 
 
 class Bell:
@@ -73,13 +78,17 @@ class Bell:
                 time.sleep(early_s)
 
     def _call(self) -> bool:
-        """To the pumps that run; whether any heard it."""
+        """To a pump that runs; whether it seems that one heard it."""
         if not settings.REDIS_URL or time.monotonic() < self._away_until:
             return False
         try:
             if self._client is None:
                 self._client, self._channel = _client(), channel()
-            return bool(self._client.publish(self._channel, b""))
+            pipe = self._client.pipeline(transaction=False)
+            pipe.lpush(self._channel, b"")
+            pipe.ltrim(self._channel, 0, _MOST_UNHEARD - 1)
+            pipe.expire(self._channel, _UNHEARD_S)
+            return bool(pipe.execute()[0] <= 1)
         except redis.RedisError as e:
             self._away_until = time.monotonic() + _AWAY_S
             self._count(e)
@@ -108,15 +117,20 @@ def wake() -> None:
     bell.ring()
 
 
-def listen(told: Callable[[], None]) -> None:
-    """Call `told` at every bell, for ever; while Valkey is away, Celery's bells are all there are."""
+def listen(told: Callable[[], bool], pumping: threading.Event) -> None:
+    """Call `told` at bells while `pumping` is set, for ever. One pump hears each; where `told` says no, another may.
+
+    While Valkey is away, Celery's bells are all there are.
+    """
+    client, name = _client(), channel()
     while True:
+        pumping.wait()
         try:
-            with _client().pubsub(ignore_subscribe_messages=True) as ear:
-                ear.subscribe(channel())
-                while True:
-                    if ear.get_message(timeout=30):
-                        told()
+            if client.brpop([name], timeout=_LISTEN_S) and not told():
+                pipe = client.pipeline(transaction=False)
+                pipe.rpush(name, b"")
+                pipe.expire(name, _UNHEARD_S)
+                pipe.execute()
         except redis.RedisError as e:
             log.info("bells are not heard through Valkey: %r", e)
             time.sleep(_AWAY_S)
@@ -127,4 +141,4 @@ def channel() -> str:
 
 
 def _client() -> redis.Redis:
-    return redis.Redis.from_url(settings.REDIS_URL, socket_timeout=1, socket_connect_timeout=1)
+    return redis.Redis.from_url(settings.REDIS_URL, socket_timeout=_LISTEN_S + 2, socket_connect_timeout=1)

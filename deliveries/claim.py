@@ -44,10 +44,14 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """`more` says that due mail was left behind for want of places or octets: ring once more."""
+    """`more` says that due mail was left behind for want of places or octets: ring once more.
+
+    `full`: some destination may have more than its places, so that a place that becomes free is worth a look.
+    """
 
     rows: tuple[Claimed, ...]
     more: bool
+    full: bool = True
 
 
 class Shaper(Protocol):
@@ -122,11 +126,11 @@ def claim(
     unproven = free if unproven is None else unproven
     if max(free + urgent, unproven) <= 0 or octets <= 0:
         return Claim((), False)
-    candidates = _candidates(in_flight, unproven, shaper)
+    candidates, full = _candidates(in_flight, unproven, shaper)
     wants = _share(candidates, max(free, -urgent), urgent, unproven, in_flight)
     granted = _within_rates(wants, shaper)
     if not granted:
-        return Claim((), False)
+        return Claim((), False, full or bool(candidates))
     with transaction.atomic():
         rows = _take(lease_id, octets, granted)
         taken = Counter((int(row.lane), row.destination) for row in rows)
@@ -138,7 +142,8 @@ def claim(
     return Claim(tuple(rows), full or len(candidates) >= _CANDIDATES)
 
 
-def _candidates(in_flight: Mapping[str, int], unproven: int, shaper: Shaper) -> list[_Candidate]:
+def _candidates(in_flight: Mapping[str, int], unproven: int, shaper: Shaper) -> tuple[list[_Candidate], bool]:
+    """What is due, and whether others were passed over because their places are taken."""
     full = [name for name, n in in_flight.items() if n >= _limits.get(name, n + 1)]
     if len(_limits) > _REMEMBERED:
         _limits.clear()
@@ -158,7 +163,7 @@ def _candidates(in_flight: Mapping[str, int], unproven: int, shaper: Shaper) -> 
             found.append(_Candidate(due["id"], due["lane"], name, due["proven"], met, limit))
     if behind:
         _catch_up(behind)
-    return found
+    return found, bool(full)
 
 
 def _share(

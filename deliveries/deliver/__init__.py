@@ -41,6 +41,7 @@ NEW_AT_ONCE = 25
 _lock = threading.Lock()
 _engine: Engine | None = None
 _ear: threading.Thread | None = None
+_pumping = threading.Event()
 _stopping = threading.Event()
 
 
@@ -49,9 +50,11 @@ def run(linger_s: float = 0.0) -> int:
     if not _lock.acquire(blocking=False):
         return 0  # this process pumps already
     _hear_bells()
+    _pumping.set()
     try:
         return Pump(engine(), linger_s).run()
     finally:
+        _pumping.clear()
         connection.close()
         _lock.release()
 
@@ -68,14 +71,16 @@ def _hear_bells() -> None:
     """Once in a process: while a pump runs, Celery's one reserved message keeps the next ones away."""
     global _ear
     if settings.REDIS_URL and (_ear is None or not _ear.is_alive()):
-        _ear = threading.Thread(target=listen, args=(look,), name="bells", daemon=True)
+        _ear = threading.Thread(target=listen, args=(look, _pumping), name="bells", daemon=True)
         _ear.start()
 
 
-def look() -> None:
-    """The bell rang: where this process pumps, it looks for due mail at once."""
-    if _engine is not None and _lock.locked():
-        _engine.ring()
+def look() -> bool:
+    """The bell rang: where this process pumps, it looks for due mail at once; whether it does."""
+    if _engine is None or not _lock.locked() or _stopping.is_set():
+        return False
+    _engine.ring()
+    return True
 
 
 def stop() -> None:
@@ -92,6 +97,7 @@ class Pump:
         self._linger_s = linger_s
         self._idle_since: float | None = None  # nothing was due, and nothing is in flight
         self._hungry = True  # due mail may be found, and a place for it
+        self._full = True  # what ends frees a place that somebody waits for
         self._look_at = 0.0
         self._renewed = time.monotonic()
         self._away = False  # the database was: leases are renewed as soon as it is back
@@ -136,14 +142,15 @@ class Pump:
         if self.recorder.troubled or self.recorder.pending > settings.IN_FLIGHT:
             self._away |= self.recorder.troubled
             return False
-        if self.engine.rung or self.recorder.given_back or time.monotonic() >= self._look_at or self._all_ended():
+        idle = not self.engine.in_flight and not self.recorder.pending
+        if idle and self._idle_since is None and self._linger_s and not self._full:
+            self._idle_since = time.monotonic()  # the last claim took all there was, and what comes rings
+        elif idle and self._idle_since is None:
+            self._hungry = True
+        if self.engine.rung or self.recorder.given_back or (not idle and time.monotonic() >= self._look_at):
             self.engine.rung = self.recorder.given_back = False
             self._hungry = True
         return self._hungry
-
-    def _all_ended(self) -> bool:
-        """Whether the last question is open: is anything due, now that nothing is in flight?"""
-        return self._idle_since is None and not self.engine.in_flight and not self.recorder.pending
 
     def _claim(self) -> None:
         # before the question: what ends meanwhile may free a place, or a row
@@ -151,7 +158,7 @@ class Pump:
         claim = self._ask()
         self._look_at = time.monotonic() + LOOK_S
         # without places left it is no use to ask again before something has ended
-        self._hungry = bool(claim.rows)
+        self._full, self._hungry = claim.full, bool(claim.rows) and claim.full
         if claim.more:
             queue.wake()  # a neighbour that idles can help
         if claim.rows:
@@ -190,7 +197,7 @@ class Pump:
             wait_s = max(self._idle_since + self._linger_s - time.monotonic(), 0.0)
         if ended := self.engine.collect(most, wait_s, company_s):
             self.recorder.put(ended)
-            self._hungry = True
+            self._hungry |= self._full
 
     def _renew(self) -> None:
         """Keep what is ours; after a long silence it may not be ours any more."""
@@ -215,4 +222,6 @@ class Pump:
             return False
         if _stopping.is_set():
             return True
-        return self._idle_since is not None and time.monotonic() - self._idle_since >= self._linger_s
+        if self._idle_since is None or self.engine.rung:
+            return False
+        return time.monotonic() - self._idle_since >= self._linger_s
