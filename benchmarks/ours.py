@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from benchmarks.parts import BULK, ROOT, WIRE, tree, until
 from benchmarks.postfix import SENDER_DOMAIN
@@ -32,9 +31,8 @@ DNS_TABLE = "\n".join(
 class Service:
     """`town.build()` and what an operator does next: a sender domain with its key, a webhook endpoint."""
 
-    def __init__(self, folder: Path, dns: tuple[str, int], smtp_port: int, webhook_port: int) -> None:
+    def __init__(self, dns: tuple[str, int], smtp_port: int, webhook_port: int) -> None:
         self.town = Town(
-            folder,
             lease_s=60,
             DJANGO_SETTINGS_MODULE="benchmarks.settings",
             MAIL_ROUTE="mx",

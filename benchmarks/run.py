@@ -66,7 +66,7 @@ class Bench:
             self.postfix = pf.Postfix(folder / "postfix", port)
             self.stack.callback(self.postfix.end)
         self.said("starting the service")
-        self.service = Service(folder / "service", dns.address, port, webhook_port)
+        self.service = Service(dns.address, port, webhook_port)
         self.stack.callback(self.service.town.tear_down)
         self.service.build()
         self.sink_port = port
@@ -76,9 +76,12 @@ class Bench:
 
     def tell_logs(self) -> None:
         """The last lines of every log: where it broke."""
-        for log in sorted(self.folder.glob("**/*log*/*")) + sorted(self.folder.glob("*/*.log")):
+        logs = sorted(self.folder.glob("**/*log*/*")) + sorted(self.folder.glob("*/*.log"))
+        if hasattr(self, "service"):
+            logs += sorted(self.service.town.folder.glob("logs/*"))
+        for log in logs:
             if log.is_file() and (lines := log.read_text(errors="replace").splitlines()[-15:]):
-                print(f"--- {log.relative_to(self.folder)}", *lines, sep="\n", file=sys.stderr)
+                print(f"--- {log.name}", *lines, sep="\n", file=sys.stderr)
 
     def note(self, name: str, value: float) -> None:
         self.figures.setdefault(name, []).append(value)

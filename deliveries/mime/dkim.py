@@ -16,6 +16,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -143,7 +144,7 @@ class Signer:
         unsigned = b"".join(
             (
                 head,
-                _folded_names([*message.names, *extra_names]),
+                _folded_names((*message.names, *extra_names)),
                 b";\r\n bh=",
                 base64.b64encode(body_hash),
                 b";\r\n b=",
@@ -164,7 +165,8 @@ class Signer:
         return b"%s%s\r\n" % (unsigned, b"\r\n ".join(lines))
 
 
-def _folded_names(names: Sequence[bytes]) -> bytes:
+@lru_cache(maxsize=256)  # mails of one make have the same fields
+def _folded_names(names: tuple[bytes, ...]) -> bytes:
     """`h=` over lines of at most 78 octets; RFC 6376 §3.5 allows folding around its colons."""
     lines: list[bytes] = []
     line = b" h=" + names[0]
