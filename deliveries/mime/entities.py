@@ -144,12 +144,11 @@ def _inner(octets: bytes, body: int, end: int, media_type: bytes, kind: bytes) -
 
 def _pieces(octets: bytes, body: int, end: int, boundary: bytes) -> list[tuple[int, int]]:
     """What stands between the delimiter lines; the CRLF before each belongs to the delimiter (RFC 2046 §5.1.1)."""
-    delimiter = re.compile(rb"(?:^|\r\n)--" + re.escape(boundary) + rb"(--)?[ \t]*(?=\r\n|\Z)")
+    delimiter = re.compile(rb"\r\n--" + re.escape(boundary) + rb"(--)?[ \t]*(?=\r\n|\Z)")
     pieces: list[tuple[int, int]] = []
     begun = -1
-    at = body
-    # the first delimiter may stand at the very start of the body, whose CRLF belongs to the header
-    at = body - 2 if octets.startswith(b"--" + boundary, body) and body >= 2 else body
+    # the first delimiter may stand at the very start of the body: then the line end of the header is its own
+    at = max(body - 2, 0)
     while match := delimiter.search(octets, at, end):
         if begun >= 0:
             pieces.append((begun, max(match.start(), begun)))

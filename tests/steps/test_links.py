@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import dkim
 import pytest
+from django.db import OperationalError
 from django.test import Client
 from django.utils import timezone
 
@@ -24,7 +25,7 @@ from deliveries.models import Delivery, Event, SendingDomain, Suppression, Webho
 from deliveries.read import emails
 from deliveries.retry import Schedule
 from deliveries.sandbox.lab import Lab
-from deliveries.visits import book
+from deliveries.visits import Book, book
 from tests.fakes.house import House, build, dkim_pair
 from tests.fakes.labs import fresh_pump, running_lab
 
@@ -51,14 +52,14 @@ def tracking(house: House, opens: bool = True, clicks: bool = True) -> None:
 
 
 def out(lab: Lab) -> list[tuple[bytes, str]]:
-    """What arrived: (octets, html)."""
+    """What arrived, in the order in which it was accepted: (octets, html)."""
     deliver.run()
     found = []
     for mail in lab.messages:
         message = email.message_from_bytes(mail.octets, policy=email.policy.default)
         part = message.get_body(("html",))
-        found.append((mail.octets, part.get_content() if part else ""))
-    return found
+        found.append((str(message["message-id"]), mail.octets, part.get_content() if part else ""))
+    return [(octets, html) for _, octets, html in sorted(found, key=lambda one: one[0])]
 
 
 def hrefs(html: str) -> list[str]:
@@ -272,3 +273,25 @@ def test_the_html_of_a_whole_mail_is_tracked_where_no_signature_covers_it(lab: L
         click, other = hrefs(found)
         assert client.get(path(click), **BROWSER)["Location"] == "https://shop.test/a?x=1&y=2" and other[:6] == "mailto"
     assert sealed[0].endswith(signed.partition(b"\r\n\r\n")[2]) and none[0].endswith(b"\r\n\r\nno html\r\n")
+
+
+def test_what_could_not_be_written_is_kept_and_written_later(lab: Lab, client: Client, monkeypatch) -> None:
+    house = build()
+    tracking(house)
+    (delivery,) = house.send(TO, html=HTML)
+    ((_, html),) = out(lab)
+    long_ago(delivery)
+    mine = Book()
+    monkeypatch.setattr("mailapi.views.links.book", mine)
+    monkeypatch.setattr(mine, "GAP_S", 0.0)
+
+    def away(visits: object) -> None:
+        raise OperationalError("connection refused")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("deliveries.visits.record", away)
+        assert client.get(path(hrefs(html)[0]), **BROWSER).status_code == 302
+        with pytest.raises(OperationalError):
+            mine.write()
+    mine.write()
+    assert Event.objects.filter(delivery_id=delivery.id, type="email.clicked").count() == 1
