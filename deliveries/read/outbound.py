@@ -11,10 +11,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Q, QuerySet
+from django.db.models import Count, Q, QuerySet
 
-from deliveries.models import Delivery, Event, Message, MessageContent, Suppression
-from deliveries.states import Status
+from deliveries.models import Delivery, Event, IdempotencyKey, Message, MessageContent, Suppression
+from deliveries.states import FINAL, Status
 
 #: rows that are counted, and the end of every offset
 MOST = 10_000
@@ -152,6 +152,29 @@ def events(
     }
     rows = rows.filter(**{name: value for name, value in given.items() if value})
     return list(rows.order_by("id" if ascending else "-id").values_list("id", flat=True)[:count])
+
+
+@dataclass(frozen=True)
+class Together:
+    """Mails that one request brought: how many, and how many of their deliveries have ended."""
+
+    at: datetime
+    mails: int
+    total: int
+    ended: int
+    subject: str
+
+
+def together(tenant_id: UUID, endpoint: str, key: str) -> Together | None:
+    """The mails of a request with an idempotency key; None where there was none, or it is forgotten."""
+    row = IdempotencyKey.objects.filter(tenant_id=tenant_id, endpoint=endpoint, key=key).first()
+    if row is None:
+        return None
+    ids = [UUID(ident) for ident in row.answer["ids"]]
+    deliveries = Delivery.objects.filter(tenant_id=tenant_id, message_id__in=ids)
+    counts = deliveries.aggregate(total=Count("id"), ended=Count("id", filter=Q(status__in=FINAL)))
+    first = Message.objects.filter(tenant_id=tenant_id, id__in=ids).order_by("id").first()
+    return Together(row.created_at, len(ids), counts["total"], counts["ended"], first.subject if first else "")
 
 
 def _bounced(tenant_id: UUID) -> QuerySet[Delivery]:

@@ -8,6 +8,7 @@ import pytest
 from anymail.backends.postmark import EmailBackend
 from anymail.exceptions import AnymailAPIError, AnymailRecipientsRefused
 from anymail.message import AnymailMessage
+from asgiref.sync import sync_to_async
 from django.db import connection
 from django.utils import timezone
 from postmark.exceptions import (
@@ -201,6 +202,37 @@ def test_the_clients_send_from_a_template(server, account):
     rows = Message.objects.filter(tenant=account.tenant).order_by("id")
     assert [m.subject for m in rows] == ["Order 1", "Order 1", "Order 1", "Order 2", "Order 3"]
     assert {MessageContent.objects.get(id=m.id).html for m in rows} == {"<p>a b </p>"}
+
+
+def test_the_clients_send_one_message_to_many(server, account):
+    bulk = _mail(account, Subject="Hi {{name}}", TextBody="{{#if vip}}VIP {{/if}}{{name}}", Metadata={"all": "1"})
+    del bulk["To"], bulk["HtmlBody"]
+    people = [
+        {"To": "ann@example.com", "TemplateModel": {"name": "Ann & Co", "vip": True}, "Metadata": {"n": "1"}},
+        {"To": "bob@example.com", "TemplateModel": {"name": "Bob"}},
+    ]
+
+    async def drive():
+        async with postmark.ServerClient(account.secret, base_url=f"{server}/compat/postmark", timeout=60) as client:
+            sent = await client.outbound.send_bulk({**bulk, "Messages": people})
+            before = await client.outbound.get_bulk_status(sent.id)
+            await sync_to_async(Delivery.objects.filter(tenant=account.tenant).update)(status="delivered")
+            with pytest.raises(ValidationException, match=r"Messages\[1\]"):
+                await client.outbound.send_bulk({**bulk, "Messages": [people[0], {"To": "nobody"}]})
+            return before, await client.outbound.get_bulk_status(sent.id)
+
+    before, after = asyncio.run(drive())
+    assert (before.total_messages, before.status.value, before.percentage_completed) == (2, "Processing", 0)
+    assert (after.status.value, after.percentage_completed) == ("Completed", 1)
+    rows = Message.objects.filter(tenant=account.tenant).order_by("id")
+    assert [(m.subject, dict(m.metadata), MessageContent.objects.get(id=m.id).text) for m in rows] == [
+        ("Hi Ann & Co", {"all": "1", "n": "1"}, "VIP Ann & Co"),
+        ("Hi Bob", {"all": "1"}, "Bob"),
+    ]
+    backend = EmailBackend(server_token=account.secret, api_url=f"{server}/compat/postmark", use_bulk_api=True)
+    message = _message(account, to=["a@simulator.test", "b@simulator.test"])
+    assert backend.send_messages([message]) == 1
+    assert {r.status for r in message.anymail_status.recipients.values()} == {"queued"}
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.urls import URLPattern, re_path
 
-from mailapi.compat.postmark import reading, sending, suppressions
+from mailapi.compat.postmark import bulk, reading, sending, suppressions
 from mailapi.compat.postmark.door import Nothing
 
 
@@ -23,6 +23,8 @@ def _path(words: str, view: Any) -> URLPattern:
 urlpatterns = [
     _path("email", sending.Email),
     _path("email/batch", sending.Batch),
+    _path("email/bulk", bulk.Bulk),
+    _path("email/bulk/<bulk_id>", bulk.BulkStatus),
     _path("email/withtemplate", sending.WithTemplate),
     _path("email/batchwithtemplates", sending.BatchWithTemplates),
     _path("messages/outbound", reading.Messages),

@@ -1,0 +1,35 @@
+"""Each face's table of fields stands in docs/migrating.md, name by name: nothing is honoured or ignored in silence."""
+
+from pathlib import Path
+
+import pytest
+
+from mailapi.compat.mailgun import shapes as mailgun
+from mailapi.compat.postmark import shapes as postmark
+from mailapi.compat.reading import Fields, Reading
+from mailapi.compat.sendgrid import shapes as sendgrid
+
+DOCS = (Path(__file__).resolve().parents[2] / "docs" / "migrating.md").read_text()
+
+
+@pytest.mark.parametrize("fields", [postmark.MESSAGE, sendgrid.REQUEST, sendgrid.PERSONALIZATION, mailgun.MESSAGE])
+def test_the_migration_guide_names_every_field_of_a_face(fields: Fields) -> None:
+    names = {*fields.honoured, *fields.without_effect, *fields.refused}
+    assert {name for name in names if name not in DOCS} == set()
+
+
+def test_a_field_stands_in_one_kind_only() -> None:
+    for fields in (postmark.MESSAGE, sendgrid.REQUEST, mailgun.MESSAGE, mailgun.MIME):
+        honoured, idle, refused = set(fields.honoured), set(fields.without_effect), set(fields.refused)
+        assert not (honoured & idle or honoured & refused or idle & refused)
+
+
+def test_a_field_is_honoured_named_or_refused_and_a_null_is_absent() -> None:
+    reading = Reading()
+    reading.sort({"To": 1, "TrackOpens": True, "TemplateId": 1, "Subjekt": "x", "Nothing": None}, postmark.MESSAGE)
+    assert reading.ignored == ["TrackOpens"]
+    assert [(f.field, f.code) for f in reading.faults] == [
+        ("TemplateId", "not_available"),
+        ("Subjekt", "unknown_field"),
+    ]
+    assert "Subject" in reading.faults[1].message
