@@ -2,6 +2,7 @@
 
     of_address     FCrDNS (RFC 1912 §2.1), the HELO name (RFC 5321 §4.1.4), block lists
     port_25        whether the way out is open: a connection to one MX, its greeting, QUIT
+    of_bounces     whether what comes back finds us: the MX of the reverse-paths' domain
     of_domain      SPF and its look-ups (RFC 7208 §4.6.4), DMARC (RFC 7489), MTA-STS (RFC 8461), TLS reports (RFC 8460)
 
 Each answers with a list of Check; none raises for what DNS or a host does. What nobody answered is a warning.
@@ -126,6 +127,18 @@ async def _greeting(target: str, port: int, source: str) -> str:
         return "a line without an end"
     finally:
         writer.close()
+
+
+async def of_bounces(resolver: Resolver, domain: str, mx_name: str) -> list[Check]:
+    """The domain of our reverse-paths: its MX is our smtpd, or somebody whose mailbox is polled."""
+    result = await resolver.mx(domain)
+    advice = f"Publish {domain} MX 10 {mx_name}."
+    if not isinstance(result, Answer):
+        return [Check(domain, "MX", _lack(result), _words(result), advice)]
+    names = [str(name) for _, name in result.records]
+    if mx_name.lower() in names:
+        return [Check(domain, "MX", Tone.GOOD, ", ".join(names))]
+    return [Check(domain, "MX", Tone.WARNING, ", ".join(names), f"{advice} Fine where its mailbox is polled instead.")]
 
 
 async def of_domain(resolver: Resolver, domain: str) -> list[Check]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from deliveries.routing.doctor import Check, of_address, of_domain, port_25
+from deliveries.routing.doctor import Check, Tone, of_address, of_bounces, of_domain, port_25
 from deliveries.routing.resolver import Resolver
 from tests.fakes.dns import FakeDns
 
@@ -111,3 +111,14 @@ def test_a_closed_port_and_a_private_address_are_told_apart() -> None:
     closed = ask(lambda r: port_25(r, "lan.example", port, private=True))
     assert closed.tone == "missing" and "smarthost" in closed.advice
     assert ask(lambda r: port_25(r, "none.example", port, private=True)).tone == "warning"
+
+
+@pytest.mark.parametrize(
+    ("record", "tone"),
+    [("MX 10 mx1.us.test", Tone.GOOD), ("MX 10 other.test", Tone.WARNING), ("MX NODATA", Tone.MISSING),
+     ("MX SERVFAIL", Tone.WARNING)],
+)  # fmt: skip
+def test_what_comes_back_must_find_us(record: str, tone: Tone) -> None:
+    with FakeDns(f"bounce.us.test {record}") as dns:
+        (check,) = asyncio.run(of_bounces(Resolver((dns.address,)), "bounce.us.test", "mx1.us.test"))
+    assert check.tone is tone and (tone is Tone.GOOD or "Publish bounce.us.test MX 10 mx1.us.test." in check.advice)
