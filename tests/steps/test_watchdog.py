@@ -48,39 +48,52 @@ print("still here")
 """
 
 
-def process(code: str) -> subprocess.CompletedProcess[str]:
-    """A deliver process on the tests' database, with the shortest patience there is."""
-    facts = connection.settings_dict
+CASES = {"loop": LOOP, "pump": PUMP, "lock": LOCK_HOLDER, "busy": BUSY}
+
+
+@pytest.fixture(scope="module")
+def ended(django_db_setup, django_db_blocker) -> dict[str, tuple[int, str, str]]:
+    """Exit code, output and errors of deliver processes on the tests' database, all at once, with little patience."""
+    with django_db_blocker.unblock():
+        facts = connection.settings_dict
     url = f"postgres://{facts['USER']}:{facts['PASSWORD']}@{facts['HOST']}:{facts['PORT']}/{facts['NAME']}"
     env = os.environ | {
         "DJANGO_SETTINGS_MODULE": "mailapi.settings", "MAILAPI_ROLE": "deliver", "WATCHDOG_S": "3", "DATABASE_URL": url,
     }  # fmt: skip
-    words = [sys.executable, "-c", BEGIN + code]
-    return subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=110, check=False)
+    running = {
+        name: subprocess.Popen(
+            [sys.executable, "-c", BEGIN + code], cwd=ROOT, env=env, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for name, code in CASES.items()
+    }  # fmt: skip
+    try:
+        outputs = {name: process.communicate(timeout=150) for name, process in running.items()}
+    finally:
+        for process in running.values():
+            process.kill()
+    return {name: (running[name].returncode, *said) for name, said in outputs.items()}
 
 
-@pytest.mark.django_db
 @pytest.mark.parametrize(
-    ("code", "who", "where"),
-    [(LOOP, "event-loop", "in dawdle"), (PUMP, "pump", "in _claim")],
+    ("case", "who", "where"),
+    [("loop", "event-loop", "in dawdle"), ("pump", "pump", "in _claim")],
     ids=["a blocked loop", "a dead database call"],
 )
-def test_a_process_that_stands_still_tells_the_stack_and_ends(code: str, who: str, where: str) -> None:
-    done = process(code)
-    assert done.returncode == os.EX_SOFTWARE, done.stderr
-    assert f"{who} has stood still for" in done.stderr and where in done.stderr
+def test_a_process_that_stands_still_tells_the_stack_and_ends(ended, case: str, who: str, where: str) -> None:
+    code, _, errors = ended[case]
+    assert code == os.EX_SOFTWARE, errors
+    assert f"{who} has stood still for" in errors and where in errors
 
 
-@pytest.mark.django_db
-def test_a_call_that_lets_nobody_else_run_ends_the_process_too() -> None:
-    done = process(LOCK_HOLDER)
-    assert done.returncode == 1 and "Timeout (0:00:06)!" in done.stderr and "in search" in done.stderr, done.stderr
+def test_a_call_that_lets_nobody_else_run_ends_the_process_too(ended) -> None:
+    code, _, errors = ended["lock"]
+    assert code == 1 and "Timeout (0:00:06)!" in errors and "in search" in errors, errors
 
 
-@pytest.mark.django_db
-def test_a_loop_that_is_only_busy_is_left_alone() -> None:
-    done = process(BUSY)
-    assert (done.returncode, done.stdout) == (0, "still here\n"), done.stderr
+def test_a_loop_that_is_only_busy_is_left_alone(ended) -> None:
+    code, output, errors = ended["busy"]
+    assert (code, output) == (0, "still here\n"), errors
 
 
 def test_a_thread_without_work_and_one_that_gives_signs_are_left_alone() -> None:
