@@ -132,11 +132,13 @@ def test_a_bounce_at_a_tenants_own_return_path_is_taken_also_when_its_label_was_
     house = build()
     delivery = delivered(house)
     token, name = verp.token_of(address(delivery)), house.domain.name
+    assert token
+    forged = ("b" if token[0] == "a" else "a") + token[1:]
     type(house.domain).objects.filter(id=house.domain.id).update(return_path_verified_at=timezone.now())
     with door() as where:
         replies = asked(where, f"bounces+{token}@send.{name}", f"bounces+{token}@old.{name}", f"postmaster@send.{name}")
         assert [code for code, _ in replies] == [250] * 3
-        replies = asked(where, f"bounces+{token[:-1]}a@send.{name}", f"ann@send.{name}", f"ann@x.send.{name}")
+        replies = asked(where, f"bounces+{forged}@send.{name}", f"ann@send.{name}", f"ann@x.send.{name}")
         assert [text.split()[0] for _, text in replies] == ["5.1.1", "5.1.1", "5.7.1"]
         with client(where) as smtp:
             smtp.sendmail("", [f"bounces+{token}@send.{name}"], dsn("ann@one.test"))

@@ -186,17 +186,18 @@ class Door:
     async def _of_a_tenant(self, forward_path: str) -> Refusal | None:
         """A bounce at a return path of its own, or an address at which it receives."""
 
-        def ask() -> tuple[bool, addresses.Found]:
-            return _returns(_domain(forward_path)), addresses.find(forward_path)
+        def ask() -> tuple[list[bool], addresses.Found]:
+            return _return_paths(_domain(forward_path)), addresses.find(forward_path)
 
         try:
-            returns, found = await self._threads.run(ask)
+            below, found = await self._threads.run(ask)
         except DatabaseError as e:
             log.warning("cannot tell who receives at %s: %s", forward_path, e)
             return _NOT_NOW
-        if found.route_id is not None or (returns and self._proven(forward_path)):
+        # a label that was given up gets bounces for months still
+        if found.route_id is not None or (below and self._proven(forward_path)):
             return None
-        return NO_SUCH_USER if found.receives or returns else RELAY_DENIED
+        return NO_SUCH_USER if found.receives or any(below) else RELAY_DENIED
 
     async def store(self, mail: Received) -> None:
         """Returns after the commit; whatever it raises becomes 451."""
@@ -219,9 +220,11 @@ def _sends(domain: str) -> bool:
     return SendingDomain.objects.filter(own | return_path).exists()
 
 
-def _returns(domain: str) -> bool:
-    """Whether it is directly below a domain of a tenant: a label that was given up gets bounces for months still."""
-    return SendingDomain.objects.filter(name=domain.partition(".")[2]).exists()
+def _return_paths(domain: str) -> list[bool]:
+    """For each tenant that has the domain one label above: whether this one is its return path now."""
+    label, _, rest = domain.partition(".")
+    rows = SendingDomain.objects.filter(name=rest).values_list("return_path", "return_path_verified_at")
+    return [kept == label and verified_at is not None for kept, verified_at in rows]
 
 
 def _domain(forward_path: str) -> str:
