@@ -19,7 +19,7 @@ import uvloop
 from django.conf import settings
 
 from deliveries.deliver.jobs import Job
-from deliveries.deliver.ledger import LeaseLost, Ledger
+from deliveries.deliver.ledger import LeaseLost, Ledger, TooLate
 from deliveries.deliver.policies import Policies
 from deliveries.deliver.watchdog import Watchdog
 from deliveries.errors import ComposeError
@@ -235,7 +235,7 @@ class Engine:
         job = running.job
         try:
             return await self._deliver(running)
-        except (LeaseLost, asyncio.CancelledError):
+        except (LeaseLost, TooLate, asyncio.CancelledError):
             if running.started:
                 return self._lost(job, "The worker was stopped")
             return Released(job.delivery_id, job.lease_id)
@@ -269,6 +269,8 @@ class Engine:
             reverse_path = f"bounces@{settings.BOUNCE_DOMAIN}"
 
         async def gate() -> None:
+            if time.monotonic() >= job.ends:
+                raise TooLate  # given back, and the next claim finds it expired
             await self._ledger.start(job.delivery_id, job.lease_id)
             running.started = True
 

@@ -58,6 +58,7 @@ class Job:
     prepared: Prepared
     sender: Sender
     token: str
+    ends: float  #: when it is too late for it, by time.monotonic(); read off the database's clock
     fields: tuple[bytes, ...] = ()  #: header fields of this delivery alone
     lab: bool = False  #: a test key sent it: to the receiver lab and nowhere else
     proven: bool = True  #: its site is known to answer
@@ -67,6 +68,7 @@ def load(rows: Sequence[Claimed], lease_id: UUID) -> tuple[list[Job], list[Resul
     """Jobs, and results for those that are not sent: too old, suppressed, held, or not to be rendered."""
     by_id = {row.delivery_id: row for row in rows}
     found = execute(_DELIVERIES, {"ids": list(by_id)}).fetchall()
+    now = time.monotonic()
     ready, refused = [], []
     for row in found:
         if refusal := _refusal(row):
@@ -97,6 +99,7 @@ def load(rows: Sequence[Claimed], lease_id: UUID) -> tuple[list[Job], list[Resul
                 prepared=prepared,
                 sender=sender,
                 token=verp.mint(keys, row["id"], row["expires_at"] + timedelta(days=_TOKEN_DAYS)),
+                ends=now + row["left_s"],
                 fields=leaving(prepared, row["id"], sender.links_url) if row["unsubscribe"] else (),
                 lab=bool(row["test"]),
                 proven=claimed.proven,
@@ -133,7 +136,7 @@ _SUSPENDED = {"tenant": "account", "domain": "sender domain", "key": "API key"}
 
 _DELIVERIES = """
 SELECT d.id, d.recipient, d.message_id, d.expires_at, d.reply, d.enhanced, d.host, m.domain_id, m.unsubscribe,
-       d.expires_at <= now() AS expired,
+       d.expires_at <= now() AS expired, extract(epoch FROM d.expires_at - now())::float8 AS left_s,
        t.suspended_at IS NOT NULL AS tenant_suspended, o.suspended_at IS NOT NULL AS domain_suspended,
        k.suspended_at IS NOT NULL AS key_suspended, k.test,
        m.domain_id IS NOT NULL AND o.id IS NULL AS domain_removed,

@@ -29,6 +29,10 @@ _BATCH = 500
 _Asked = tuple[UUID, UUID, "asyncio.Future[bool]", float]
 
 
+class TooLate(Exception):
+    """Its end passed while the conversation went on; the final dot is not written."""
+
+
 class LeaseLost(Exception):
     """The row is somebody else's, or the ledger cannot be written: this mail must not be sent by us now."""
 

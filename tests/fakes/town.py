@@ -6,6 +6,7 @@ Each process stands under mailapi/up/guard.py, so that nothing survives the test
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import os
 import re
@@ -312,7 +313,7 @@ class Town:
             except urllib.error.HTTPError as e:
                 if e.code < 500 and e.code != 409:
                     raise AssertionError(f"{e.code}: {e.read()[:500]!r}") from None
-            except (OSError, ValueError):
+            except (OSError, ValueError, http.client.HTTPException):  # it died within its answer
                 pass
             time.sleep(0.2)
         raise AssertionError(f"no 2xx after {tries} tries\n{self.tails()}")

@@ -11,6 +11,7 @@ from uuid import uuid4
 import dkim
 import pytest
 from django.db import connection
+from django.test import override_settings
 from django.utils import timezone
 
 from deliveries import deliver, domains, queue
@@ -278,3 +279,18 @@ def test_mail_of_a_test_key_ends_by_the_labs_rules_where_all_other_mail_goes_out
     # the lab answers for its own domain alone
     assert (delivery.status, delivery.host, delivery.category) == ("bounced", "127.0.0.1", "relay_denied")
     assert not Suppression.objects.filter(tenant=house.tenant).exists()
+
+
+def test_a_mail_whose_end_comes_during_the_conversation_never_leaves() -> None:
+    """A one-time password: the receiver takes its time, and what would arrive late must not arrive."""
+    ends = timezone.now() + timedelta(seconds=2)
+    with (
+        running_lab(slow_s=3) as lab,
+        fresh_pump(),
+        override_settings(MAIL_ROUTE="sandbox", SANDBOX_SMTP=lab.address),
+    ):
+        (delivery,) = build().send("slow@simulator.test", deliver_before=ends)
+        pump_until(lambda: status(delivery) not in ("queued", "deferred"))
+        assert status(delivery) == "expired", Delivery.objects.filter(id=delivery.id).values()
+        assert not lab.messages
+    assert Queued.objects.filter(delivery_id=delivery.id).count() == 0
