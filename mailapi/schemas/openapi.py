@@ -77,6 +77,31 @@ _EXAMPLE = OpenApiExample(
     },
     request_only=True,
 )
+_FROM_TEMPLATE = OpenApiExample(
+    "A mail from a template",
+    value={
+        "from": "Shop <orders@example.com>",
+        "to": ["delivered@simulator.test"],
+        "template": {"id": "receipt", "variables": {"ORDER": 17, "ITEMS": [{"name": "Tea"}]}},
+    },
+    request_only=True,
+)
+_TEMPLATE = OpenApiExample(
+    "A receipt",
+    value={
+        "name": "Receipt",
+        "alias": "receipt",
+        "subject": "Order {{{ORDER}}}",
+        "html": "<p>Hi {{{NAME}}}</p><ul>{% for item in ITEMS %}<li>{{ item.name }}</li>{% endfor %}</ul>",
+        "variables": [
+            {"key": "NAME", "type": "string", "fallback_value": "there"},
+            {"key": "ORDER", "type": "number"},
+            {"key": "ITEMS", "type": "list", "fallback_value": []},
+        ],
+    },
+    request_only=True,
+)
+_PREVIEW = OpenApiExample("Some values", value={"variables": {"NAME": "Ada", "ORDER": 17}}, request_only=True)
 
 
 def _list(what: str, name: str, shape: Any, tag: str) -> Any:
@@ -104,7 +129,7 @@ describe_emails = extend_schema_view(
     ),
     post=extend_schema(
         operation_id="sendEmail", summary="Send a mail", tags=["emails"], parameters=[_IDEMPOTENCY], request=SendEmail,
-        responses=_answers(answers.EmailAccepted, 400, 409, 413, 422), examples=[_EXAMPLE],
+        responses=_answers(answers.EmailAccepted, 400, 409, 413, 422), examples=[_EXAMPLE, _FROM_TEMPLATE],
         description="Answered only after the mail is on disk. Any other answer means that nothing was stored.",
     ),
 )  # fmt: skip
@@ -283,6 +308,7 @@ describe_templates = extend_schema_view(
     post=extend_schema(
         operation_id="createTemplate", summary="Make a template; a draft at first", tags=["templates"],
         request=CreateTemplate, responses=_answers(answers.TemplateChanged, 400, 413, 422, status=201),
+        examples=[_TEMPLATE],
     ),
 )  # fmt: skip
 describe_template = extend_schema_view(
@@ -320,7 +346,7 @@ describe_template_publish = _template_verb(
 describe_template_duplicate = _template_verb("duplicateTemplate", "A copy of the draft", 422, status=201)
 describe_template_preview = _template_verb(
     "previewTemplate", "The draft with values, as a mail would have it", 400, 413, 422,
-    shape=answers.TemplatePreview, request=PreviewTemplate,
+    shape=answers.TemplatePreview, request=PreviewTemplate, examples=[_PREVIEW],
 )  # fmt: skip
 describe_logs = extend_schema_view(get=_list("requests of this account's keys", "listLogs", answers.LogList, "logs"))
 describe_log = extend_schema_view(

@@ -9,9 +9,11 @@ import os
 import pytest
 import schemathesis
 from django.core.wsgi import get_wsgi_application
+from django.utils import timezone
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.specs.openapi import checks as openapi_checks
 
+from deliveries.models import SendingDomain
 from mailapi import auth
 from mailapi.schemas.openapi import document
 from tests.steps.api import Client, make_tenant
@@ -90,3 +92,20 @@ def test_what_one_answer_gives_the_next_request_takes():
             case.validate_response(response, checks=CHECKS)
 
     Machine.run(settings=settings(max_examples=RUNS, stateful_step_count=8, **QUIET))
+
+
+def test_every_example_of_the_docs_is_taken_as_it_stands():
+    client = Client(make_tenant())
+    SendingDomain.objects.create(tenant=client.tenant, name="example.com", verified_at=timezone.now())
+    # a template is there and published before others speak of it
+    order = sorted(document()["paths"].items(), key=lambda item: (not item[0].startswith("/templates"), len(item[0])))
+    taken = 0
+    for path, methods in order:
+        content = methods.get("post", {}).get("requestBody", {}).get("content", {}).get("application/json", {})
+        for name, example in content.get("examples", {}).items():
+            answer = client.post(path.replace("{template_id}", "receipt"), example["value"])
+            assert answer.status_code in (200, 201), f"{path}, {name}: {answer.content}"
+            taken += 1
+        if path == "/templates":
+            assert client.post("/templates/receipt/publish", {}).status_code == 200
+    assert taken >= 4
