@@ -33,9 +33,9 @@ class Bell:
 
     #: so many at once after a silence, then one in so many seconds: at a low rate each mail rings for itself
     BURST = 10
-    GAP_S = 0.005
+    GAP_S = 0.02
     #: Celery's are as rare as this while some pump hears Valkey's, and otherwise not nearer than that
-    START_S = 0.25
+    START_S = 1.0
     START_GAP_S = 0.02
 
     def __init__(self) -> None:

@@ -329,12 +329,14 @@ WITH RECURSIVE quick AS MATERIALIZED (
                AS w(lane, name, places, after)
      WHERE quick.set = 'off'
 ), visited AS (
-    SELECT w.lane, w.name, w.places, 1 AS n, f.tenant_id, f.due_at, f.tenant_id AS origin
+    SELECT w.lane, w.name, w.places, 1 AS n, f.tenant_id, f.due_at, f.tenant_id AS origin,
+           (f.due_at <= now())::int AS due
       FROM want w {_NEXT_TENANT.format(at="w", column="after")}
     UNION ALL
-    SELECT v.lane, v.name, v.places, v.n + 1, f.tenant_id, f.due_at, v.origin
+    SELECT v.lane, v.name, v.places, v.n + 1, f.tenant_id, f.due_at, v.origin, v.due + (f.due_at <= now())::int
       FROM visited v {_NEXT_TENANT.format(at="v", column="tenant_id")}
-     WHERE v.n < %(tenants)s AND f.tenant_id <> v.origin
+     -- as many that are due as there are places: more would only be locked and left
+     WHERE v.n < %(tenants)s AND v.due < v.places AND f.tenant_id <> v.origin
 ), share AS (
     SELECT v.lane, v.name, v.tenant_id, v.n, v.places,
            ceil(v.places::numeric / count(*) OVER (PARTITION BY v.lane, v.name)) AS rows
