@@ -6,6 +6,7 @@ A face's tags are one text each; a tag of ours with a value is shown as `name:va
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,6 +39,7 @@ POSTMARK_CODES: dict[str, tuple[int, str]] = {
 }
 #: dead addresses: SendGrid's `bounce` of type bounce, where all others are blocks
 DEAD = frozenset({Category.BAD_MAILBOX, Category.BAD_DOMAIN, Category.INACTIVE})
+_REPLY = re.compile(r"([245]\d\d)\b[ -]?(?:([245]\.\d{1,3}\.\d{1,3})\b)?")
 #: Postmark's default stream is our default stream; all others have the same name in both
 _STREAMS = {"transactional": "outbound"}
 
@@ -57,6 +59,12 @@ def labels(tags: str | list[dict[str, str]] | None) -> list[str]:
 
 def metadata(row: Mapping[str, Any]) -> dict[str, str]:
     return json.loads(row["metadata"]) if row.get("metadata") else {}
+
+
+def codes(reply: str) -> tuple[str, str]:
+    """Reply code and enhanced status code at the beginning of a reply; empty where it has none, or is no reply."""
+    found = _REPLY.match(reply)
+    return (found[1], found[2] or "") if found else ("", "")
 
 
 def number(delivery_id: Any) -> int:

@@ -1,9 +1,11 @@
 """Each face's table of fields stands in docs/migrating.md, name by name: nothing is honoured or ignored in silence."""
 
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
+from deliveries.notify import words
 from mailapi.compat.mailgun import shapes as mailgun
 from mailapi.compat.postmark import shapes as postmark
 from mailapi.compat.reading import Fields, Reading
@@ -33,3 +35,24 @@ def test_a_field_is_honoured_named_or_refused_and_a_null_is_absent() -> None:
         ("Subjekt", "unknown_field"),
     ]
     assert "Subject" in reading.faults[1].message
+
+
+@pytest.mark.parametrize(
+    ("reply", "codes"),
+    [
+        ("550 5.1.1 no such user", ("550", "5.1.1")),
+        ("550-5.7.1 blocked", ("550", "5.7.1")),
+        ("421 later", ("421", "")),
+        ("5501 x", ("", "")),
+        ("he asked for it", ("", "")),
+        ("", ("", "")),
+    ],
+)
+def test_codes_are_read_from_replies_and_not_made_of_other_words(reply: str, codes: tuple[str, str]) -> None:
+    assert words.codes(reply) == codes
+
+
+def test_a_bounce_number_leads_back_to_its_delivery() -> None:
+    ident = UUID("01a2133a-9e66-7abc-a416-86b7f5092377")
+    first, last = words.span(words.number(ident))
+    assert words.number(ident) < 2**53 and first <= int(ident) <= last

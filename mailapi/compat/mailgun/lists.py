@@ -16,6 +16,7 @@ from rest_framework.request import Request
 from deliveries.errors import BadInput, Fault
 from deliveries.mime.address import parse_address
 from deliveries.models import Suppression
+from deliveries.notify import words
 from deliveries.read import outbound
 from deliveries.record import suppressions
 from mailapi.compat.mailgun.door import Mailgun
@@ -73,7 +74,8 @@ class List(Mailgun):
         at = format_datetime(row.created_at).replace("+0000", "UTC")
         match self.kind:
             case "bounces":
-                return {"address": row.address, "code": row.detail[:3] or "550", "error": row.detail, "created_at": at}
+                code = words.codes(row.detail)[0] or "550"
+                return {"address": row.address, "code": code, "error": row.detail, "created_at": at}
             case "unsubscribes":
                 return {"address": row.address, "tags": [row.stream], "id": row.id.hex, "created_at": at}
         return {"address": row.address, "created_at": at}

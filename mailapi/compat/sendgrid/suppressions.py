@@ -120,7 +120,7 @@ def _reasons(kind: str) -> tuple[str, ...]:
 def _line(row: Any) -> dict[str, Any]:
     line = {"created": int(row.created_at.timestamp()), "email": row.address}
     if row.reason == "bounce":
-        line |= {"reason": row.detail, "status": row.detail.partition(" ")[2].partition(" ")[0]}
+        line |= {"reason": row.detail, "status": words.codes(row.detail)[1]}
     elif row.reason == "complaint":
         line |= {"ip": ""}
     return line
