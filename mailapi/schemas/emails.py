@@ -192,6 +192,11 @@ class SendEmail(Options):
         given = {_spec(address): own for address, own in self.merge.items()}
         return {address.addr_spec: given.get(address.addr_spec, {}) for address in self.to}
 
+    @property
+    def copies(self) -> int:
+        """How many mails it becomes."""
+        return len({address.addr_spec for address in self.to}) if self.merge else 1
+
     def urls(self) -> list[str]:
         """Of the attachments that are still to be fetched."""
         return [item.path for item in self.attachments if item.path]

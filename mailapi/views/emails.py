@@ -114,7 +114,7 @@ class Batch(View):
         mails, faults = _mails(with_templates(caller.tenant_id, body))
         doubtful = (faults and not permissive) or not mails or any(mail.urls() for mail in mails.values())
         if doubtful and once and (earlier := replayed(caller.tenant_id, once)):
-            return earlier, faults, [_told([i]) for i in earlier.ids]
+            return earlier, faults, _mail_by_mail(earlier.ids, [mail.copies for mail in mails.values()])
         files, gone = fetched(mails)
         faults = [*faults, *gone]
         if faults and not permissive:
@@ -138,7 +138,7 @@ def fetched(mails: Mapping[int, SendEmail]) -> tuple[dict[str, File], list[Fault
             why = got[item.path]
             if isinstance(why, File):
                 # each mail that it goes along with stores it
-                left -= len(why.content) * (len(mail.to) if mail.merge else 1)
+                left -= len(why.content) * mail.copies
                 why = f"all files of a request have more than {settings.MAX_BODY_OCTETS >> 20} MB" if left < 0 else ""
             if why:
                 message = f"The file could not be had from its URL: {why}."

@@ -1,6 +1,7 @@
 """What a mail may ask beyond Resend's fields: metadata, stream, priority, deliver_before, merge."""
 
 import json
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -103,6 +104,16 @@ def test_deliver_before_as_a_time_is_the_end_of_the_delivery(api):
 )
 def test_an_end_that_cannot_be_honoured_is_refused(api, value):
     assert {field for field, _ in _faults(api.send(deliver_before=value))} == {"deliver_before"}
+
+
+def test_a_replay_is_answered_though_the_end_has_passed_since(api):
+    mail = api.mail(deliver_before=(datetime.now(UTC) + timedelta(seconds=2)).isoformat())
+    first = api.post("/emails", mail, HTTP_IDEMPOTENCY_KEY="k")
+    assert first.status_code == 200
+    time.sleep(2.1)
+    again = api.post("/emails", mail, HTTP_IDEMPOTENCY_KEY="k")
+    assert again.json() == first.json() and again.headers["Idempotent-Replayed"] == "true"
+    assert api.post("/emails", mail).status_code == 422 and message_count(api) == 1
 
 
 def test_an_end_before_the_beginning_is_refused(api):

@@ -182,6 +182,14 @@ def test_a_replay_needs_the_file_no_more(api, host):
     assert batch_again.json() == batch.json() and host.asked == [] and message_count(api) == 3
 
 
+def test_a_replayed_batch_tells_the_ids_mail_by_mail(api, host):
+    to = ["a@simulator.test", "b@simulator.test"]
+    mails = [api.mail(to=to, merge={to[0]: {"A": 1}}, attachments=[{"path": host.url("/a.pdf")}]), api.mail()]
+    first = api.post("/emails/batch", mails, HTTP_IDEMPOTENCY_KEY="k").json()
+    assert [len(item.get("ids", [1])) for item in first["data"]] == [2, 1]
+    assert api.post("/emails/batch", mails, HTTP_IDEMPOTENCY_KEY="k").json() == first
+
+
 def test_too_many_requests_that_fetch_are_told_to_come_again(api, host, monkeypatch):
     monkeypatch.setattr(remote, "_turns", Turns(1, "attachments", "with attachments by URL"))
     with remote._turns.taken():
