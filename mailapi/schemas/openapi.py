@@ -70,7 +70,7 @@ _PAGE = [
 _EXAMPLE = OpenApiExample(
     "A mail",
     value={
-        "from": "Shop <orders@example.com>",
+        "from": "Shop <hello@sandbox.test>",
         "to": ["delivered@simulator.test"],
         "subject": "Your order",
         "text": "It is on its way.",
@@ -80,7 +80,7 @@ _EXAMPLE = OpenApiExample(
 _FROM_TEMPLATE = OpenApiExample(
     "A mail from a template",
     value={
-        "from": "Shop <orders@example.com>",
+        "from": "Shop <hello@sandbox.test>",
         "to": ["delivered@simulator.test"],
         "template": {"id": "receipt", "variables": {"ORDER": 17, "ITEMS": [{"name": "Tea"}]}},
     },
