@@ -11,6 +11,7 @@ from mailgun.client import Client
 from deliveries.models import Attachment, Delivery, Message, MessageContent, Suppression
 from deliveries.record import suppressions
 from tests.fakes.node import node
+from tests.steps.api import template, texts
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -36,10 +37,17 @@ def _check(stored):
     assert files[1].content_id == files[1].filename
 
 
+def _told(account, ident):
+    stored = _stored(account, ident)
+    return stored.subject, MessageContent.objects.get(id=stored.id).text
+
+
 def _texts(account):
     rows = Message.objects.filter(tenant=account.tenant).order_by("id")
     contents = {c.id: c for c in MessageContent.objects.filter(id__in=[m.id for m in rows])}
-    return sorted((m.to, contents[m.id].text) for m in rows if contents[m.id].text and not m.cc)
+    return sorted(
+        (m.to, contents[m.id].text) for m in rows if (contents[m.id].text or "").startswith("Hi") and not m.cc
+    )
 
 
 EACH = [(["Ann <a@simulator.test>"], "Hi Ann"), (["b@simulator.test"], "Hi Bob")]
@@ -47,10 +55,12 @@ EACH = [(["Ann <a@simulator.test>"], "Hi Ann"), (["b@simulator.test"], "Hi Bob")
 
 def test_the_node_client_sends_and_tells_errors_apart(server, account):
     suppressions.add(account.tenant, "gone@simulator.test", "bounce", "550 5.1.1 no such user", "test")
-    got = node("mailgun.mjs", url=server, key=account.secret, domain=account.domain)
+    template(account, "order", "handlebars", text="Dear {{name}}")
+    got = node("mailgun.mjs", url=server, key=account.secret, domain=account.domain, template="order")
     assert got["sent"]["message"] == "Queued. Thank you." and got["sent"]["id"].endswith(f"@{account.domain}>")
     _check(_stored(account, got["sent"]["id"]))
     assert _texts(account) == EACH
+    assert _told(account, got["templated"]["id"]) == ("Order 1", "Dear Ann & Co")
     whole = _stored(account, got["mime"]["id"])
     assert whole.subject == "whole" and bytes(MessageContent.objects.get(id=whole.id).raw).endswith(b"\r\n\r\nHi\r\n")
     assert [d.recipient for d in Delivery.objects.filter(message_id=whole.id)] == ["delivered@simulator.test"]
@@ -112,6 +122,12 @@ def test_the_python_client_sends(server, account):
         data={"to": "delivered@simulator.test"}, files={"message": ("m.eml", raw)}, domain=account.domain
     )
     assert mime.status_code == 200 and _stored(account, mime.json()["id"]).subject == "whole"
+    template(account, "order", "handlebars", text="Dear {{name}}")
+    bare = {"from": mail["from"], "to": mail["to"], "template": "order", "t:variables": '{"n": 1, "name": "Ann & Co"}'}
+    made = client.messages.create(data=bare, domain=account.domain)
+    assert made.status_code == 200 and _told(account, made.json()["id"]) == ("Order 1", "Dear Ann & Co")
+    unknown = client.messages.create(data=bare | {"template": "none"}, domain=account.domain)
+    assert unknown.status_code == 400 and "no template" in unknown.json()["message"]
     invalid = client.messages.create(data={**mail, "to": "nobody"}, domain=account.domain)
     assert invalid.status_code == 400 and "nobody" in invalid.json()["message"]
     assert client.messages.create(data=mail, domain="elsewhere.example").status_code == 404
@@ -150,3 +166,13 @@ def test_anymail_sends_batches_and_names_what_is_wrong(server, account, prefix):
     foreign.from_email = "a@elsewhere.example"
     with pytest.raises(AnymailAPIError, match=r"elsewhere\.example"):
         backend.send_messages([foreign])
+
+
+def test_anymail_sends_a_template_with_merge_data(server, account):
+    template(account, "order", "handlebars", text="Dear {{name}}")
+    backend = EmailBackend(api_key=account.secret, api_url=f"{server}/compat/mailgun/v3")
+    message = AnymailMessage(from_email=f"orders@{account.domain}", to=["a@simulator.test", "b@simulator.test"])
+    message.template_id, message.merge_global_data = "order", {"name": "Bob"}
+    message.merge_data = {"a@simulator.test": {"n": 1, "name": "Ann & Co"}, "b@simulator.test": {"n": 2}}
+    assert backend.send_messages([message]) == 1
+    assert texts(account) == [("Order 1", "Dear Ann & Co"), ("Order 2", "Dear Bob")]

@@ -25,6 +25,7 @@ from deliveries import templating
 from deliveries.models import Attachment, Delivery, Event, IdempotencyKey, Message, MessageContent, Suppression
 from deliveries.record import suppressions
 from tests.fakes.node import node
+from tests.steps.api import template, texts
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -79,7 +80,9 @@ def _whole(account):
 
 def test_the_node_client_sends_and_tells_errors_apart(server, account):
     suppressions.add(account.tenant, "gone@simulator.test", "bounce", "", "test")
-    got = node("postmark.mjs", url=server, key=account.secret, domain=account.domain, inactive="gone@simulator.test")
+    template(account, "order", "mustachio")
+    given = {"inactive": "gone@simulator.test", "template": "order"}
+    got = node("postmark.mjs", url=server, key=account.secret, domain=account.domain, **given)
     assert got["sent"]["Message"] == "OK" and got["sent"]["ErrorCode"] == 0
     _check(got["sent"]["MessageID"])
     assert [item["ErrorCode"] for item in got["batch"]] == [0, 300]
@@ -91,6 +94,10 @@ def test_the_node_client_sends_and_tells_errors_apart(server, account):
         ["gone@simulator.test"],
     )
     assert (got["wrongKey"]["name"], got["wrongKey"]["status"]) == ("InvalidAPIKeyError", 401)
+    made = got["templated"]
+    assert made["one"]["ErrorCode"] == 0 and [item["ErrorCode"] for item in made["batch"]] == [0, 1101]
+    assert made["unknown"]["code"] == 1101
+    assert [text for subject, text in texts(account) if subject == "Order 1"] == ["Hi Ann & Co"] * 2
 
 
 def test_the_python_client_sends_and_raises_its_own_exceptions(server, account):

@@ -12,6 +12,7 @@ from sendgrid.helpers import mail as helpers
 from deliveries.models import Attachment, Message, MessageContent, Suppression
 from deliveries.record import suppressions
 from tests.fakes.node import node
+from tests.steps.api import template, texts
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.filterwarnings("ignore:django-anymail has dropped")]
 
@@ -35,19 +36,26 @@ def _check(ident):
     ]
 
 
-def _texts(account):
+DEAR = [("Order 1", "Dear Ann & Co"), ("Order 2", "Dear Bob")]
+
+
+def _texts(account, *begin):
     rows = Message.objects.filter(tenant=account.tenant).order_by("id")
     contents = {c.id: c for c in MessageContent.objects.filter(id__in=[m.id for m in rows])}
-    return sorted((m.to, contents[m.id].text) for m in rows if len(m.cc) == 0)
+    return sorted((m.to, contents[m.id].text) for m in rows if not m.cc and contents[m.id].text.startswith(begin or ""))
 
 
 def test_the_node_client_sends_and_tells_errors_apart(server, account):
     suppressions.add(account.tenant, "gone@simulator.test", "bounce", "550 5.1.1 no such user", "test")
-    got = node("sendgrid.mjs", url=server, key=account.secret, domain=account.domain)
+    template(account, "d-0123456789abcdef", "handlebars", text="Dear {{name}}")
+    given = {"template": "d-0123456789abcdef"}
+    got = node("sendgrid.mjs", url=server, key=account.secret, domain=account.domain, **given)
     assert (got["sent"]["status"], got["sent"]["ignored"]) == (202, "tracking_settings")
     _check(got["sent"]["id"])
     assert got["each"]["status"] == 202 and got["sandbox"]["status"] == 200
-    assert _texts(account) == [(["a@simulator.test"], "Hi Ann"), (["b@simulator.test"], "Hi Bob")]
+    assert _texts(account, "Hi") == [(["a@simulator.test"], "Hi Ann"), (["b@simulator.test"], "Hi Bob")]
+    assert got["templated"]["status"] == 202
+    assert [t for t in texts(account) if t[0].startswith("Order")] == DEAR
     (error,) = got["invalid"]["body"]["errors"]
     assert got["invalid"]["code"] == 400 and error["field"] == "personalizations.0.to.0.email"
     assert got["foreign"]["code"] == 403 and got["foreign"]["body"]["errors"][0]["field"] == "from"
@@ -148,6 +156,37 @@ def test_anymail_sends_batches_and_names_what_is_wrong(server, account):
     foreign.from_email = "a@elsewhere.example"
     with pytest.raises(AnymailAPIError, match=r"elsewhere\.example"):
         backend.send_messages([foreign])
+
+
+def test_the_python_client_and_anymail_send_a_dynamic_template(server, account):
+    from anymail.backends.sendgrid import EmailBackend
+
+    ident = "d-0123456789abcdef"
+    template(account, ident, "handlebars", text="Dear {{name}}")
+    client = SendGridAPIClient(account.secret, host=f"{server}/compat/sendgrid")
+    mail = helpers.Mail(from_email=f"orders@{account.domain}", is_multiple=True)
+    mail.template_id = ident
+    for address, data in (
+        ("a@simulator.test", {"n": 1, "name": "Ann & Co"}),
+        ("b@simulator.test", {"n": 2, "name": "Bob"}),
+    ):
+        person = helpers.Personalization()
+        person.add_to(helpers.To(address))
+        person.dynamic_template_data = data
+        mail.add_personalization(person)
+    assert (
+        client.send(mail).status_code == 202 and sorted(texts(account)) == DEAR
+    )  # it turns the personalizations round
+    mail.template_id = "d-none"
+    with pytest.raises(BadRequestsError) as unknown:
+        client.send(mail)
+    assert json.loads(unknown.value.body)["errors"][0]["field"] == "template_id"
+
+    message = AnymailMessage(from_email=f"orders@{account.domain}", to=["a@simulator.test", "b@simulator.test"])
+    message.template_id, message.merge_global_data = ident, {"name": "Bob"}
+    message.merge_data = {"a@simulator.test": {"n": 1, "name": "Ann & Co"}, "b@simulator.test": {"n": 2}}
+    backend = EmailBackend(api_key=account.secret, api_url=f"{server}/compat/sendgrid/v3/")
+    assert backend.send_messages([message]) == 1 and texts(account)[2:] == DEAR
 
 
 def test_a_client_that_knows_no_path_is_known_by_its_key(server, account):

@@ -1,4 +1,4 @@
-// npm mailgun.js: send, several people, a whole mail, errors.
+// npm mailgun.js: send, several people, a template, a whole mail, errors.
 import FormData from 'form-data'
 import Mailgun from 'mailgun.js'
 import { answer, failed, given } from './given.mjs'
@@ -43,6 +43,12 @@ answer({
     text: 'Hi %recipient.name%',
     html: undefined,
     'recipient-variables': JSON.stringify({ 'a@simulator.test': { name: 'Ann' }, 'b@simulator.test': { name: 'Bob' } }),
+  }),
+  templated: await mg.messages.create(given.domain, {
+    from: mail.from,
+    to: mail.to,
+    template: given.template,
+    't:variables': JSON.stringify({ n: 1, name: 'Ann & Co' }),
   }),
   mime: await mg.messages.create(given.domain, {
     to: ['delivered@simulator.test'],

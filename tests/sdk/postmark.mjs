@@ -1,4 +1,4 @@
-// npm postmark: send, batch, errors.
+// npm postmark: send, batch, templates, errors.
 import { ServerClient } from 'postmark'
 import { answer, failed, given } from './given.mjs'
 
@@ -43,8 +43,19 @@ if (read) {
   read.activated = await client.activateBounce(ID)
 }
 
+const bare = { From: mail.From, To: mail.To, TemplateModel: { n: 1, name: 'Ann & Co' } }
+const templated = given.template && {
+  one: await client.sendEmailWithTemplate({ ...bare, TemplateAlias: given.template }),
+  batch: await client.sendEmailBatchWithTemplates([
+    { ...bare, TemplateAlias: given.template },
+    { ...bare, TemplateAlias: 'nothing' },
+  ]),
+  unknown: await failed(() => client.sendEmailWithTemplate({ ...bare, TemplateId: 404 })),
+}
+
 answer({
   read,
+  templated,
   sent,
   root: await new ServerClient(given.key, at(given.url)).sendEmail(mail),
   batch: await client.sendEmailBatch([mail, { ...mail, To: 'nobody' }]),

@@ -1,4 +1,4 @@
-// npm @sendgrid/mail and @sendgrid/client: send, several people, errors.
+// npm @sendgrid/mail and @sendgrid/client: send, several people, templates, errors.
 import client from '@sendgrid/client'
 import mail from '@sendgrid/mail'
 import { answer, failed, given } from './given.mjs'
@@ -53,6 +53,16 @@ answer({
       personalizations: [
         { to: 'a@simulator.test', substitutions: { name: 'Ann' } },
         { to: 'b@simulator.test', substitutions: { name: 'Bob' } },
+      ],
+    }),
+  ),
+  templated: seen(
+    await mail.send({
+      from: msg.from,
+      templateId: given.template,
+      personalizations: [
+        { to: 'a@simulator.test', dynamicTemplateData: { n: 1, name: 'Ann & Co' } },
+        { to: 'b@simulator.test', dynamicTemplateData: { n: 2, name: 'Bob' } },
       ],
     }),
   ),

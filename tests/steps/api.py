@@ -6,8 +6,8 @@ from uuid import uuid4
 
 from django.test import Client as DjangoClient
 
-from deliveries import keys
-from deliveries.models import Message, SendingDomain, Tenant
+from deliveries import keys, templating
+from deliveries.models import Message, MessageContent, SendingDomain, Tenant
 
 
 def make_tenant():
@@ -53,6 +53,20 @@ class Client:
 
     def delete(self, path):
         return self.http.delete(path, HTTP_AUTHORIZATION=f"Bearer {self.secret}")
+
+
+def template(client, alias, language, published=True, **parts):
+    given = {"subject": "Order {{n}}", "html": "<p>Hi {{name}}</p>", "text": "Hi {{name}}", **parts}
+    row = templating.create(client.tenant.id, alias, alias, given | {"language": language}, "test")
+    if published:
+        templating.publish(client.tenant.id, str(row.id), "test")
+    return row
+
+
+def texts(client):
+    """(subject, text) of every mail, in the order of their acceptance."""
+    rows = Message.objects.filter(tenant_id=client.tenant.id).order_by("id")
+    return [(m.subject, MessageContent.objects.get(id=m.id).text) for m in rows]
 
 
 def message_count(client):

@@ -2,25 +2,11 @@
 
 import json
 
-from deliveries import templating
-from deliveries.models import Message, MessageContent
+from deliveries.models import MessageContent
 from tests.steps import test_face_mailgun as mailgun
 from tests.steps import test_face_postmark as postmark
 from tests.steps import test_face_sendgrid as sendgrid
-from tests.steps.api import message_count
-
-
-def template(api, alias, language, published=True, **parts):
-    given = {"subject": "Order {{n}}", "html": "<p>Hi {{name}}</p>", "text": "Hi {{name}}", **parts}
-    row = templating.create(api.tenant.id, alias, alias, given | {"language": language}, "test")
-    if published:
-        templating.publish(api.tenant.id, str(row.id), "test")
-    return row
-
-
-def texts(api):
-    rows = Message.objects.filter(tenant_id=api.tenant.id).order_by("id")
-    return [(m.subject, MessageContent.objects.get(id=m.id).text) for m in rows]
+from tests.steps.api import message_count, template, texts
 
 
 def test_postmark_sends_from_a_template_by_number_and_by_alias(api):
