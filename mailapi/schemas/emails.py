@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar
+from uuid import UUID
 
 from pydantic import (
     AfterValidator,
@@ -251,9 +252,19 @@ class UpdateEmail(Shape):
     """What can still be changed of a mail that is scheduled. A time that has passed means now."""
 
     scheduled_at: When = None
+    id: str | None = Field(default=None, description="As in the path; Resend's Python SDK says it here too.")
 
 
-def when_it_is_named(data: dict[str, Any]) -> list[Fault]:
-    if data.get("scheduled_at") is None:
-        return [Fault("scheduled_at", "missing_required_field", "Missing `scheduled_at` field; it is required.")]
-    return []
+def change_of(message_id: UUID) -> Callable[[dict[str, Any]], list[Fault]]:
+    """The rules of UpdateEmail for the mail that the path names."""
+
+    def rules(data: dict[str, Any]) -> list[Fault]:
+        faults = []
+        if data.get("scheduled_at") is None:
+            words = "Missing `scheduled_at` field; it is required."
+            faults.append(Fault("scheduled_at", "missing_required_field", words))
+        if isinstance(again := data.get("id"), str) and again.lower() != str(message_id):
+            faults.append(Fault("id", "invalid_parameter", "Is not the id of the path; leave it out."))
+        return faults
+
+    return rules

@@ -24,7 +24,7 @@ from mailapi.schemas.emails import (
     SendEmail,
     UpdateEmail,
     across_fields,
-    when_it_is_named,
+    change_of,
 )
 from mailapi.schemas.faults import Shape, check, merged, read_shape, refusal
 from mailapi.schemas.openapi import describe_batch, describe_email, describe_email_cancel, describe_emails
@@ -78,7 +78,7 @@ class Email(View):
     def patch(self, request: Request, email_id: str) -> HttpResponse:
         message_id = path_id(email_id)
         with json_body(request._request) as body:
-            at = read_shape(body, UpdateEmail, when_it_is_named).scheduled_at
+            at = read_shape(body, UpdateEmail, change_of(message_id)).scheduled_at
         caller = self.caller()
         return _changed(message_id, schedule.reschedule(caller.tenant_id, message_id, at, f"key:{caller.key_id}"))
 

@@ -36,6 +36,7 @@ def web(folder: Path, **environ: str) -> Iterator[str]:
         "WEB_THREADS": "4",
         "BROKER_URL": "redis://127.0.0.1:1/0",  # nobody is to be woken, and no mail needs it
         "PYTHONPATH": str(ROOT),
+        "BASE_URL": f"http://127.0.0.1:{port}",
         **environ,
     }
     command = ["-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]

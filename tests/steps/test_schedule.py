@@ -110,6 +110,14 @@ def test_an_end_that_was_asked_for_stays_and_cannot_be_passed(api):
     assert Delivery.objects.get(message_id=sent).expires_at == before.expires_at
 
 
+def test_the_id_may_stand_in_the_body_too_as_long_as_it_is_the_paths(api):
+    sent = scheduled(api)
+    body = {"id": sent, "scheduled_at": in_hours(3).isoformat()}
+    assert api.patch(f"/emails/{sent}", body).status_code == 200
+    answer = api.patch(f"/emails/{sent}", {**body, "id": str(uuid4())})
+    assert answer.status_code == 422 and answer.json()["errors"][0]["field"] == "id"
+
+
 @pytest.mark.parametrize("body", [{}, {"scheduled_at": None}, {"scheduled_at": 5}, {"subject": "x"}, []])
 def test_only_a_time_can_be_changed(api, body):
     sent = scheduled(api)
