@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import re
 import secrets
 from collections.abc import Sequence
 from datetime import timedelta
+from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -27,6 +29,8 @@ MOST = 20
 OVERLAP = timedelta(hours=24)
 MOST_OVERLAP = timedelta(days=7)
 _SECRET_OCTETS = 32
+#: RFC 3986 §3.2.1; what else stands before an @ is read differently by different parsers
+_USERINFO = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:]|%[0-9A-Fa-f]{2})*")
 
 
 def new_secret(form: str = Format.NATIVE) -> str:
@@ -45,8 +49,12 @@ def create(
     tenant_id: UUID, url: str, events: Sequence[str], actor: str, form: str = Format.NATIVE
 ) -> tuple[WebhookEndpoint, str]:
     """A new endpoint and what its receiver verifies with. BadInput when the URL can never be posted to, or an event is
-    unknown. Without `events` an endpoint of a foreign format hears those that its format has words for."""
-    _check(url, events)
+    unknown. Without `events` an endpoint of a foreign format hears those that its format has words for.
+
+    A user and a password in the URL are taken out of it, kept encrypted, and sent as Basic authentication.
+    """
+    url, credentials = _parted(url)
+    _check(url, events, bool(credentials))
     secret = new_secret(form)
     events = events or sorted(FORMAT_EVENTS.get(form, ()))
     with transaction.atomic():
@@ -54,8 +62,9 @@ def create(
             fault = Fault("endpoint", "too_many", f"There are {MOST} webhooks already; remove one first.")
             raise BadInput([fault])
         endpoint = WebhookEndpoint.objects.create(
-            tenant_id=tenant_id, url=url, events=sorted(set(events)), secret=secret.encode("ascii"), format=form
-        )
+            tenant_id=tenant_id, url=url, events=sorted(set(events)), secret=secret.encode("ascii"), format=form,
+            credentials=credentials or None,
+        )  # fmt: skip
         AuditEntry.objects.create(tenant_id=tenant_id, actor=actor, action="webhook.created", subject=url[:300])
     return endpoint, endpoint.verifier
 
@@ -73,13 +82,23 @@ def update(
 
     Another URL, and switching on, forget what failed before: the five days begin anew. What came while an endpoint
     was off is not told by itself; a replay of that window tells it (deliveries.notify.ask).
+
+    A URL without user and password keeps those that the endpoint has while it stays at the same host, and loses them
+    with another: whoever may change a URL is not to learn them. An empty pair (`https://@host/`) ends them.
     """
+    url, credentials = (None, None) if url is None else _parted(url)
     with transaction.atomic():
         row = WebhookEndpoint.objects.select_for_update().filter(tenant_id=tenant_id, id=endpoint_id).first()
         if row is None:
             return False
-        _check(url, events or ())
+        kept = None if row.credentials is None else bytes(row.credentials)
+        if credentials is None and url is not None and _origin(url) == _origin(row.url):
+            credentials = kept
+        _check(url, events or (), bool(credentials))
         told = []
+        if url is not None and (credentials or None) != kept:
+            row.credentials, row.failing_since = credentials or None, None
+            told.append("with another password" if credentials else "without password")
         if url is not None and url != row.url:
             row.url, row.failing_since = url, None
             told.append(f"to {url}")
@@ -91,7 +110,7 @@ def update(
             row.disabled_reason = "" if enabled else f"Switched off by {actor}."[:300]
             told.append("on" if enabled else "off")
         if told:
-            row.save(update_fields=["url", "events", "enabled", "disabled_reason", "failing_since"])
+            row.save(update_fields=["url", "credentials", "events", "enabled", "disabled_reason", "failing_since"])
             subject = f"{row.url}: {'; '.join(told)}"
             AuditEntry.objects.create(tenant_id=tenant_id, actor=actor, action="webhook.changed", subject=subject[:300])
     return True
@@ -133,13 +152,41 @@ def remove(tenant_id: UUID, endpoint_id: UUID, actor: str) -> bool:
     return True
 
 
-def _check(url: str | None, events: Sequence[str]) -> None:
+def _parted(url: str) -> tuple[str, bytes | None]:
+    """The URL without its userinfo (RFC 3986 §3.2.1), and that as `user:password`; empty where it stands there empty,
+    None where it does not stand there."""
+    try:
+        parts = urlsplit(url)
+        userinfo, found, host = parts.netloc.rpartition("@")
+    except ValueError:  # fetch says what is wrong with it
+        return url, None
+    if not found:
+        return url, None
+    user, _, password = (unquote(word) for word in userinfo.partition(":"))
+    if not _USERINFO.fullmatch(userinfo) or ":" in user or not f"{user}{password}".isprintable():
+        # RFC 7617 §2: the first colon parts them, and control characters belong in neither
+        message = "User and password may have letters, digits and -._~!$&'()*+,;= only, percent-encode all else; the "
+        raise BadInput([Fault("endpoint", "invalid_url", f"{message}user has no colon.")])
+    pair = f"{user}:{password}" if user or password else ""
+    return parts._replace(netloc=host).geturl(), pair.encode()
+
+
+def _origin(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.scheme.lower(), parts.netloc.lower()
+
+
+def _check(url: str | None, events: Sequence[str], secretly: bool = False) -> None:
+    """`secretly`: it goes with a password, which a network in between must not read."""
     faults = []
     if url is not None:
         try:
             fetch.check_url(url, allow_private=settings.WEBHOOK_ALLOW_PRIVATE)
         except AddressRefused as refused:
             faults.append(Fault("endpoint", "invalid_url", f"This URL cannot be used: {refused}."))
+        if secretly and not settings.WEBHOOK_ALLOW_PRIVATE and urlsplit(url).scheme.lower() == "http":
+            message = "A URL with user and password must be https: over http everybody on the way reads them."
+            faults.append(Fault("endpoint", "invalid_url", message))
     known = ", ".join(sorted(EventType))
     faults += [
         Fault(f"events[{i}]", "unknown_event", f"There is no such event; known are {known}.")

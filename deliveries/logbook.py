@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import threading
 import time
 from collections import deque
@@ -40,6 +41,8 @@ _MOST_BODY = 16_384
 #: octets of an answer that are read again for its outline
 _MOST_ANSWER = 65_536
 _SECRET = ("secret", "password", "token", "authorization", "private_key", "api_key", "signature")
+#: user and password of a URL (RFC 3986 §3.2.1), such as a webhook's
+_USERINFO = re.compile(r"(?i)(\bhttps?://)[^@/?#\s]*@")
 _FILE = ("content", "raw", "ContentBytes", "Content")
 
 
@@ -50,6 +53,7 @@ def outline(value: Any, depth: int = 0, name: str = "") -> Any:
             return "[redacted]"
         if name in _FILE:
             return f"[{len(value)} characters]"
+        value = _USERINFO.sub(r"\1[redacted]@", value)
         return value if len(value) <= _LONGEST else f"{value[:_LONGEST]}… [{len(value)} characters]"
     if isinstance(value, dict):
         if depth >= _DEEPEST:

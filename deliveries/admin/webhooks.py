@@ -37,23 +37,27 @@ class EndpointForm(forms.ModelForm):
 
     class Meta:
         model = WebhookEndpoint
-        fields = ("tenant", "url", "events")
+        fields = ("tenant", "url", "format", "events")
+        help_texts = {
+            "url": "A user and a password in it (https://user:password@…) are kept apart, and sent as Basic "
+            "authentication.",
+        }
 
 
 @admin.register(WebhookEndpoint)
 class WebhookEndpointAdmin(TenantAdmin):
-    list_display = ("url", "state", "failing_since", "created_at")
+    list_display = ("url", "format", "state", "failing_since", "created_at")
     change_form_outer_after_template = "panel/endpoint_posts.html"
     actions = ("send_test", "send_failed", "switch_on", "switch_off", "rotate", "remove")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        return super().get_queryset(request).defer("secret", "previous_secret")
+        return super().get_queryset(request).defer("secret", "previous_secret", "credentials")
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         if obj is None:
-            return ("tenant", "url", "events")
+            return ("tenant", "url", "format", "events")
         about = ("disabled_reason", "failing_since", "previous_until", "created_at")
-        return ("url", "tenant", "state", "told_of", *about)
+        return ("url", "password", "format", "tenant", "state", "told_of", *about)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         return (*self.get_fields(request, obj), "tenant_name") if obj else ()
@@ -67,14 +71,15 @@ class WebhookEndpointAdmin(TenantAdmin):
         return self.has_act_permission(request)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: Any) -> None:
-        made, secret = endpoints.create(obj.tenant_id, obj.url, obj.events, actor(request))
-        obj.pk = made.pk
+        made, secret = endpoints.create(obj.tenant_id, obj.url, obj.events, actor(request), obj.format)
+        obj.pk, obj.url = made.pk, made.url
         request._secret = secret  # type: ignore[attr-defined]
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
         back = reverse("admin:deliveries_webhookendpoint_changelist")
         secret = request._secret  # type: ignore[attr-defined]
-        return secret_page(request, self.admin_site, "Signing secret", obj.url, secret, back)
+        what = "Public key" if obj.format == WebhookEndpoint.Format.SENDGRID else "Signing secret"
+        return secret_page(request, self.admin_site, what, obj.url, secret, back)
 
     def changeform_view(
         self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: Any = None
@@ -168,6 +173,10 @@ class WebhookEndpointAdmin(TenantAdmin):
         count = sum(endpoints.remove(tenant_id, pk, actor(request)) for tenant_id, pk in rows)
         messages.success(request, f"{count} removed. What still waited for them is not sent any more.")
 
+    @display(description="Basic authentication")
+    def password(self, endpoint: WebhookEndpoint) -> str:
+        return "no" if endpoint.credentials is None else "with the user and password that were given"
+
     @display(description="Events")
     def told_of(self, endpoint: WebhookEndpoint) -> str:
         return ", ".join(endpoint.events) or "all but the opt-in ones"
@@ -202,7 +211,11 @@ class WebhookDeliveryAdmin(TenantAdmin):
     list_select_related = ("endpoint",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        return super().get_queryset(request).defer("body", "endpoint__secret", "endpoint__previous_secret")
+        return (
+            super()
+            .get_queryset(request)
+            .defer("body", "endpoint__secret", "endpoint__previous_secret", "endpoint__credentials")
+        )
 
     fields = ("type", "endpoint", "state_word", "tries", "next_try_at", "created_at", "event_id", "signed_body")
     readonly_fields = fields

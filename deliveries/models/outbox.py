@@ -31,10 +31,15 @@ class WebhookEndpoint(models.Model):
     url = models.URLField(max_length=2000)
     events = ArrayField(models.CharField(max_length=40), default=list, blank=True)
     format = models.CharField(
-        max_length=10, choices=Format.choices, default=Format.NATIVE, db_default=Format.NATIVE, editable=False
+        max_length=10,
+        choices=Format.choices,
+        default=Format.NATIVE,
+        db_default=Format.NATIVE,
+        help_text="The service whose words and signature its receiver reads.",
     )
     secret = EncryptedField(help_text="`whsec_` and base64; of SendGrid's format a private key, of Mailgun's a text.")
     previous_secret = EncryptedField(null=True, help_text="Signs beside the new one until previous_until.")
+    credentials = EncryptedField(null=True, editable=False, help_text="`user:password` for Basic authentication.")
     previous_until = models.DateTimeField("the secret before signs until", null=True, blank=True)
     enabled = models.BooleanField(default=True)
     disabled_reason = models.CharField(max_length=300, blank=True)

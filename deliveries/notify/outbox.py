@@ -79,6 +79,7 @@ def claim(free: int, failing: int, busy: Mapping[UUID, int]) -> list[Telling]:
             secrets=" ".join(decrypt(bytes(row[s])).decode("ascii") for s in ("secret", "previous") if row[s]),
             body=row["body"] or made[row["event_id"], row["format"]],
             format=row["format"],
+            credentials=decrypt(bytes(row["credentials"])).decode() if row["credentials"] else "",
             tries=row["tries"],
             failing=row["failing"],
         )
@@ -205,6 +206,7 @@ UPDATE webhook_delivery d SET next_try_at = now() + make_interval(secs => %(leas
   FROM locked l, webhook_endpoint e
  WHERE d.id = l.id AND e.id = d.endpoint_id
 RETURNING d.id, d.tenant_id, d.endpoint_id, d.event_id, d.body, d.tries, e.url, e.format, e.secret,
+          e.credentials,
           CASE WHEN e.previous_until > now() THEN e.previous_secret END AS previous,
           e.failing_since IS NOT NULL AS failing
 """

@@ -7,7 +7,7 @@ import binascii
 import hmac
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from uuid import UUID
@@ -44,6 +44,7 @@ class Telling:
     tries: int  #: made before this one
     failing: bool = False  #: the endpoint's last answer was none, or no 2xx
     format: str = "native"
+    credentials: str = field(default="", repr=False)  #: `user:password`, or none
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,8 @@ def headers(telling: Telling, timestamp: int) -> dict[str, str]:
     """
     ident = f"msg_{telling.event_id}"
     made = {"content-type": "application/json", "user-agent": USER_AGENT}
+    if telling.credentials:  # RFC 7617 §2.1: a receiver of today reads UTF-8
+        made["authorization"] = "Basic " + base64.b64encode(telling.credentials.encode()).decode("ascii")
     if telling.format == "sendgrid":
         return made | seals.sendgrid(telling.secrets, timestamp, telling.body)
     if telling.format == "mailgun":

@@ -99,6 +99,7 @@ def _webhook(row: WebhookEndpoint) -> dict[str, Any]:
         "endpoint": row.url,
         "events": row.events,
         "format": row.format,
+        "basic_auth": row.credentials is not None,
         "disabled_reason": row.disabled_reason,
         "failing_since": iso(row.failing_since),
     }

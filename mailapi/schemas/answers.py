@@ -130,6 +130,7 @@ class WebhookLine(Answer):
     endpoint: str
     events: list[str] = Field(description="Empty: all but the opt-in ones.")
     format: WebhookFormat
+    basic_auth: bool = Field(description="A user and a password go along; they are shown to nobody.")
     disabled_reason: str = Field(description="Why it is off; empty while it is on.")
     failing_since: str | None = Field(description="The first failure since the last 2xx.")
 

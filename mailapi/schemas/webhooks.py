@@ -62,7 +62,8 @@ def _flag(value: Any) -> bool:
     return True
 
 
-Url = Annotated[str, Field(max_length=2000)]
+_URL = "May carry user:password@ before the host, which are kept apart and sent as Basic authentication."
+Url = Annotated[str, Field(max_length=2000, description=_URL)]
 Events = Annotated[
     list[str],
     Field(max_length=50, json_schema_extra={"items": {"type": "string", "enum": KNOWN}}),

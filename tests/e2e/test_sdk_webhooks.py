@@ -44,10 +44,10 @@ def _loopback(settings):
     settings.WEBHOOK_ALLOW_PRIVATE = True
 
 
-def _posts(house, form, stories):
+def _posts(house, form, stories, userinfo=""):
     """What an endpoint of that format hears of one mail, and what it verifies with."""
     with receiver() as web:
-        endpoint, secret = endpoints.create(house.tenant.id, web.url(), [], "test", form)
+        endpoint, secret = endpoints.create(house.tenant.id, web.url().replace("//", f"//{userinfo}"), [], "test", form)
         (delivery,) = house.send("ann@one.test", tags=(("order", ""), ("kind", "receipt")), metadata=(("n", "17"),))
         notify.run()
         web.came.clear()
@@ -161,3 +161,12 @@ def test_an_endpoint_of_a_format_hears_what_it_has_words_for_and_its_secret_turn
     turned = endpoints.rotate(house.tenant.id, endpoint.id, "test")
     endpoint.refresh_from_db()
     assert turned == endpoint.verifier != secret
+
+
+def test_anymails_postmark_view_asks_for_the_password_that_the_endpoint_was_given(settings):
+    _, _, (came,) = _posts(build(), "postmark", STORIES[:1], "anymail:s3cret@")
+    settings.ANYMAIL = {"WEBHOOK_SECRET": "anymail:s3cret"}
+    assert _heard(PostmarkTrackingWebhookView.as_view(), came)[0].event_type == "delivered"
+    settings.ANYMAIL = {"WEBHOOK_SECRET": "anymail:other"}
+    with pytest.raises(AnymailWebhookValidationFailure):
+        _heard(PostmarkTrackingWebhookView.as_view(), came)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 from datetime import UTC, datetime, timedelta
@@ -16,12 +17,12 @@ from standardwebhooks import Webhook
 from standardwebhooks.webhooks import WebhookVerificationError
 
 from deliveries import notify
-from deliveries.models import AuditEntry, Event, WebhookDelivery, WebhookEndpoint
+from deliveries.models import AuditEntry, Event, RequestLog, WebhookDelivery, WebhookEndpoint, WebhookTry
 from deliveries.models.fields import uuid7
 from deliveries.notify import ask, feed
 from deliveries.record.notices import Notice, tell
 from deliveries.states import EventType
-from mailapi import auth
+from mailapi import auth, noting
 from mailapi.schemas import answers
 from tests.fakes.receiver import Receiver, receiver
 from tests.steps.api import Client, make_tenant
@@ -431,3 +432,59 @@ def test_an_id_that_no_clock_made_is_a_cursor_all_the_same(api) -> None:
     assert [e["id"] for e in api.get(f"/events?after={uuid4()}").json()["data"]] in ([], ids)
     assert api.get(f"/events?after={uuid7()}").status_code == 200
     assert api.get("/events?after=ffffffff-ffff-ffff-ffff-ffffffffffff").json()["data"] == []
+
+
+def test_a_password_in_the_url_goes_along_as_basic_authentication_and_is_shown_nowhere(api, web, caplog) -> None:
+    noting.logbook.cache_clear()
+    url = web.url()
+    made = api.post("/webhooks", {"endpoint": url.replace("://", "://shop:s3cret%2Fw%C3%B6rd@"), "events": []}).json()
+    path = f"/webhooks/{made['id']}"
+
+    def authorization() -> str | None:
+        api.post(f"{path}/test", {})
+        notify.run()
+        return web.came[-1].headers.get("authorization")
+
+    assert authorization() == "Basic " + base64.b64encode("shop:s3cret/wörd".encode()).decode()
+    row = WebhookEndpoint.objects.get(id=made["id"])
+    assert (row.url, bytes(row.credentials)) == (url, "shop:s3cret/wörd".encode())
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT credentials FROM webhook_endpoint WHERE id = %s", [row.id])
+        assert b"s3cret" not in bytes(cursor.fetchone()[0])
+    shown = [api.get(p).json() for p in ("/webhooks", path, f"{path}/events")]
+    assert (shown[1]["endpoint"], shown[1]["basic_auth"]) == (url, True)
+    noting.logbook().flush()
+    kept = [list(model.objects.values_list()) for model in (RequestLog, AuditEntry, WebhookTry, WebhookDelivery, Event)]
+    assert "s3cret" not in f"{shown}{kept}{caplog.text}" and "[redacted]@127.0.0.1" in str(kept)
+
+    api.patch(path, {"endpoint": web.url("/other")})
+    assert authorization() is not None and web.came[-1].path == "/other"
+    api.patch(path, {"endpoint": url.replace("://", "://new:pair@")})
+    assert authorization() == "Basic " + base64.b64encode(b"new:pair").decode()
+    api.patch(path, {"endpoint": url.replace("127.0.0.1", "localhost")})  # another host is not to learn it
+    assert authorization() is None and api.get(path).json()["basic_auth"] is False
+    api.patch(path, {"endpoint": url.replace("://", "://a:b@")})
+    api.patch(path, {"endpoint": url.replace("://", "://@")})
+    assert authorization() is None and WebhookEndpoint.objects.get(id=row.id).url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://user:password@app.example.com/",
+        "https://user:pass@word@app.example.com/",
+        "https://user%3A:password@app.example.com/",
+        "https://user:pass%0D%0Aword@app.example.com/",
+        "https://user:pass%word@app.example.com/",
+        "https://app.example.com\\@evil.example/",
+        "https://user:password@127.0.0.1/",
+        "https://user:password@app.example.com:25/",
+    ],
+)
+def test_a_password_that_cannot_be_sent_safely_is_refused(api, settings, url: str) -> None:
+    settings.WEBHOOK_ALLOW_PRIVATE = False
+    answer = api.post("/webhooks", {"endpoint": url})
+    assert answer.status_code == 422 and answer.json()["errors"][0]["field"] == "endpoint", answer.content
+    made = api.post("/webhooks", {"endpoint": "https://app.example.com/"}).json()
+    assert api.patch(f"/webhooks/{made['id']}", {"endpoint": url}).status_code == 422
+    assert [row.url for row in WebhookEndpoint.objects.filter(tenant=api.tenant)] == ["https://app.example.com/"]

@@ -90,3 +90,24 @@ def test_a_viewer_and_another_tenant_can_do_none_of_it(tenant, action) -> None:
     assert row.enabled and bytes(row.secret).decode() == secret
     assert not WebhookDelivery.objects.filter(endpoint=row).exists()
     assert AuditEntry.objects.filter(tenant=tenant).count() == 1
+
+
+def test_a_person_chooses_the_format_and_a_password_that_no_page_shows(tenant) -> None:
+    client = person(tenant, "developer")
+    add = reverse("admin:deliveries_webhookendpoint_add")
+    given = {"tenant": tenant.pk, "url": "https://shop:s3cret@app.example.com/hook", "format": "postmark"}
+    pages = [client.get(add), client.post(add, given)]
+    row = WebhookEndpoint.objects.get(tenant=tenant)
+    assert (row.url, row.format, bytes(row.credentials)) == ("https://app.example.com/hook", "postmark", b"shop:s3cret")
+    assert row.events and "email.delivered" in row.events  # what the format has words for
+    pages += [client.get(LIST), client.get(reverse("admin:deliveries_webhookendpoint_change", args=(row.pk,)))]
+    shown = [page.content.decode() for page in pages]
+    assert all(f'value="{form}"' in shown[0] for form in ("native", "postmark", "sendgrid", "mailgun"))
+    assert "whsec_" in shown[1] and "Postmark" in shown[2] and "Postmark" in shown[3]
+    assert "Basic authentication" in shown[3] and "s3cret" not in "".join(shown)
+    client.post(add, given | {"url": "https://app.example.com/two", "format": "sendgrid"})
+    client.post(add, given | {"format": "gopher"})
+    assert set(WebhookEndpoint.objects.filter(tenant=tenant).values_list("format", flat=True)) == {
+        "postmark", "sendgrid",
+    }  # fmt: skip
+    assert "s3cret" not in str(list(AuditEntry.objects.filter(tenant=tenant).values_list()))
