@@ -27,12 +27,29 @@ from mailapi.schemas.body import json_body
 _MOST_ADDED = 1_000
 
 
-class List(Mailgun):
+class Listed(Mailgun):
     """`kind` is the word of the path; `reasons` are ours for it, the first of them that of what is added."""
 
     kind: ClassVar[str] = "bounces"
     reasons: ClassVar[tuple[str, ...]] = ("bounce",)
 
+    def remove(self, rows: list[Suppression], said: dict[str, str]) -> HttpResponse:
+        caller = self.caller()
+        suppressions.remove([row.id for row in rows], f"key:{caller.key_id}", caller.tenant_id)
+        return JsonResponse({"message": "Addresses have been removed", **said})
+
+    def line(self, row: Suppression) -> dict[str, Any]:
+        at = format_datetime(row.created_at).replace("+0000", "UTC")
+        match self.kind:
+            case "bounces":
+                code = words.codes(row.detail)[0] or "550"
+                return {"address": row.address, "code": code, "error": row.detail, "created_at": at}
+            case "unsubscribes":
+                return {"address": row.address, "tags": [row.stream], "id": row.id.hex, "created_at": at}
+        return {"address": row.address, "created_at": at}
+
+
+class List(Listed):
     def get(self, request: Request, domain: str) -> HttpResponse:
         self.own(domain)
         query = Query(request.query_params)
@@ -65,21 +82,6 @@ class List(Mailgun):
         self.own(domain)
         return self.remove(outbound.suppressed(self.caller().tenant_id, self.reasons), {})
 
-    def remove(self, rows: list[Suppression], said: dict[str, str]) -> HttpResponse:
-        caller = self.caller()
-        suppressions.remove([row.id for row in rows], f"key:{caller.key_id}", caller.tenant_id)
-        return JsonResponse({"message": "Addresses have been removed", **said})
-
-    def line(self, row: Suppression) -> dict[str, Any]:
-        at = format_datetime(row.created_at).replace("+0000", "UTC")
-        match self.kind:
-            case "bounces":
-                code = words.codes(row.detail)[0] or "550"
-                return {"address": row.address, "code": code, "error": row.detail, "created_at": at}
-            case "unsubscribes":
-                return {"address": row.address, "tags": [row.stream], "id": row.id.hex, "created_at": at}
-        return {"address": row.address, "created_at": at}
-
     def _several(self, request: Request) -> list[str]:
         with json_body(request._request) as body:
             rows = body.value if isinstance(body.value, list) and not body.faults else None
@@ -88,7 +90,7 @@ class List(Mailgun):
         return [_address(f"[{i}].address", row.get("address")) for i, row in enumerate(rows)]
 
 
-class Entry(List):
+class Entry(Listed):
     def get(self, request: Request, domain: str, address: str = "") -> HttpResponse:
         return JsonResponse(self.line(self.standing(domain, address)[0]))
 
@@ -106,10 +108,6 @@ class Entry(List):
 def of(kind: str) -> dict[str, Any]:
     reasons = {"complaints": ("complaint",), "unsubscribes": ("unsubscribe", "manual", "import")}
     return {"kind": kind, "reasons": reasons.get(kind, ("bounce",))}
-
-
-def _form(request: Request) -> str | None:
-    return read_form(request._request).last("address")
 
 
 def _address(field: str, text: Any) -> str:
