@@ -47,7 +47,7 @@ def columns(
         p["m_text"].append(draft.text)
         p["m_headers"].append(json.dumps(draft.headers))
         p["m_raw"].append(draft.raw)
-        p["m_leave"].append(draft.unsubscribe)
+        p["m_leave"].append(draft.leave)
         for position, (field, address) in enumerate(_forward_paths(draft)):
             p["d_id"].append(uuid7())
             p["d_message"].append(message_id)

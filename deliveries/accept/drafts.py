@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from deliveries.mime import links
 from deliveries.mime.address import Address
 from deliveries.mime.compose import Attachment
 from deliveries.mime.raw import Raw
@@ -55,7 +56,12 @@ class Draft:
     raw: bytes | None = None
     envelope: tuple[Address, ...] = ()
     reports: Reports | None = None
-    unsubscribe: bool = False  #: one click ends the stream for the recipient (RFC 8058)
+    unsubscribe: bool | None = None  #: one click ends the stream for the recipient (RFC 8058); None: as the domain says
+
+    @property
+    def leave(self) -> bool | None:
+        """`unsubscribe`, which a body that shows the link asks for by that."""
+        return True if self.unsubscribe is None and links.leads_out(self.html, self.text) else self.unsubscribe
 
 
 @dataclass(frozen=True, slots=True)

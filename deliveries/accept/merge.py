@@ -1,7 +1,8 @@
 """One mail to several people, with each one's own words: `{{{KEY}}}` in subject, html and text is replaced at accept.
 
 A mail with merge data becomes one mail for each address in To, alone in its To field. What is stored is the rendered
-content, so that no later change alters it. In html a value is escaped: it is a person's name or the like, never markup.
+content, so that no later change alters it; `{{{UNSUBSCRIBE_URL}}}` alone waits for the delivery. In html a value is
+escaped: it is a person's name or the like, never markup.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import replace
 
 from deliveries.accept.drafts import Draft
 from deliveries.mime.address import Address
+from deliveries.mime.links import LEAVE
 
 KEY = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 _PLACE = re.compile(r"\{\{\{[ \t]*([A-Za-z][A-Za-z0-9_]{0,63})[ \t]*\}\}\}")
@@ -22,12 +24,13 @@ Values = Mapping[str, str]
 
 def keys_of(*texts: str | None) -> list[str]:
     """The keys that these texts ask for, each once, in order."""
-    return list(dict.fromkeys(key for text in texts if text for key in _PLACE.findall(text)))
+    asked = dict.fromkeys(key for text in texts if text for key in _PLACE.findall(text))
+    return [key for key in asked if key != LEAVE]
 
 
 def fill(text: str, values: Values) -> str:
     """`text` with the values as they are; a key without a value raises KeyError."""
-    return _PLACE.sub(lambda place: values[place[1]], text)
+    return _PLACE.sub(lambda place: place[0] if place[1] == LEAVE else values[place[1]], text)
 
 
 def most_octets(texts: Iterable[str | None], values: Values) -> int:

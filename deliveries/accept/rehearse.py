@@ -108,7 +108,7 @@ def rehearse(tenant_id: UUID, drafts: Sequence[Draft], lab: bool = False) -> Reh
             *wrong,
             *_about_sender(domain, first),
             *_about_recipients(paths, suppressed, found),
-            *_about_content(first, size),
+            *_about_content(domain, first, size),
         ),
     )
 
@@ -214,7 +214,7 @@ def _about_recipients(
                 yield Objection(WARNING, "no_answer", place, "DNS gave no answer in time; ask again.")
 
 
-def _about_content(draft: Draft, size_octets: int) -> Iterator[Objection]:
+def _about_content(domain: SendingDomain | None, draft: Draft, size_octets: int) -> Iterator[Objection]:
     if size_octets > _TOO_LARGE_OCTETS:
         yield Objection(
             WARNING, "too_large", "attachments", f"{_mb(size_octets)}: many receivers refuse it; send a link."
@@ -238,7 +238,9 @@ def _about_content(draft: Draft, size_octets: int) -> Iterator[Objection]:
         )
     if draft.html and len(draft.html.encode()) > _CLIPPED_OCTETS:
         yield Objection(WARNING, "clipped", "html", "Gmail shows the first 102 KB of html only; shorten it.")
-    has_exit = draft.unsubscribe or any(name.lower() == "list-unsubscribe" for name, _ in draft.headers)
+    by_stream = domain is not None and draft.stream in domain.unsubscribe_streams
+    leave = by_stream if draft.leave is None else draft.leave
+    has_exit = leave or any(name.lower() == "list-unsubscribe" for name, _ in draft.headers)
     if draft.lane == Lane.BULK and not has_exit:
         yield Objection(
             WARNING, "no_unsubscribe", "unsubscribe",

@@ -69,6 +69,7 @@ def _draft(message: Message, to: Address) -> Draft:
         "metadata": tuple(message.metadata.items()),
         "stream": message.stream,
         "lane": Lane(message.lane),
+        "unsubscribe": message.unsubscribe,
     }
     if content.raw is not None:
         return of_raw(raw.read(bytes(content.raw)), envelope=(to,), **kept)

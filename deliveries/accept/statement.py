@@ -24,7 +24,8 @@ WITH api AS (
     ) AS m(id, domain, message_id, from_header, "to", cc, bcc, reply_to, subject, tags, metadata, stream, lane, size,
            files, scheduled_at, deliver_before, html, text, headers, raw, leave)
 ), owned AS (
-    SELECT d.id, d.name, d.open_tracking::int + 2 * d.click_tracking::int AS tracking FROM sending_domain d, api
+    SELECT d.id, d.name, d.open_tracking::int + 2 * d.click_tracking::int AS tracking, d.unsubscribe_streams
+      FROM sending_domain d, api
      WHERE d.tenant_id = api.tenant_id AND d.suspended_at IS NULL AND (d.verified_at IS NOT NULL OR api.test)
        AND (api.domain_id IS NULL OR d.id = api.domain_id) AND d.name = ANY (%(m_domain)s::text[])
 ), checked AS (
@@ -70,7 +71,8 @@ WITH api AS (
     SELECT m.id, go.tenant_id, go.id, owned.id, m.message_id, m.from_header, m."to"::jsonb, m.cc::jsonb, m.bcc::jsonb,
            m.reply_to::jsonb, m.subject, m.tags::jsonb, m.metadata::jsonb, m.stream, m.lane, m.size, m.files, now(),
            m.scheduled_at, m.deliver_before,
-           CASE WHEN m.html IS NULL AND m.raw IS NULL THEN 0 ELSE owned.tracking END, m.leave
+           CASE WHEN m.html IS NULL AND m.raw IS NULL THEN 0 ELSE owned.tracking END,
+           coalesce(m.leave, m.stream = ANY (owned.unsubscribe_streams))
       FROM asked m JOIN owned ON owned.name = m.domain CROSS JOIN go
 ), content_rows AS (
     INSERT INTO message_content (id, html, text, headers, raw)

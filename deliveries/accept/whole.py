@@ -22,7 +22,7 @@ def fields_of(control: Control) -> dict[str, Any]:
         "deliver_before": control.deliver_before,
         "unsubscribe": control.unsubscribe,
     }
-    return {name: value for name, value in asked.items() if value}
+    return {name: value for name, value in asked.items() if value or value is False}
 
 
 def once(endpoint: str, control: Control, mail: Raw, envelope: Iterable[Address]) -> Idempotency | None:

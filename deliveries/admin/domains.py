@@ -65,7 +65,11 @@ class SendingDomainAdmin(Suspendable):
         if obj is None:
             return ("tenant", "name")
         times = ("verified_at", "missing_since", "checked_at", "next_check_at", "created_at")
-        return ("name", "tenant", "state", *times, "return_path", "tls", "open_tracking", "click_tracking")
+        return ("name", "tenant", "state", *times, "return_path", "tls", "open_tracking", "click_tracking", "one_click")
+
+    @display(description="Left with one click")
+    def one_click(self, domain: SendingDomain) -> str:
+        return ", ".join(domain.unsubscribe_streams) or "only where a mail asks for it"
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         return (*self.get_fields(request, obj), "tenant_name") if obj else ()

@@ -14,7 +14,7 @@ from django.conf import settings
 
 from deliveries.deliver.personal import Tracked, leaving, links_url, personal, unrendered
 from deliveries.errors import ComposeError
-from deliveries.mime import verp
+from deliveries.mime import links, verp
 from deliveries.mime.deliverable import Prepared, prepare
 from deliveries.mime.dkim import Signer
 from deliveries.models.fields import decrypt
@@ -181,7 +181,10 @@ def _messages(ids: Iterable[UUID]) -> dict[UUID, Prepared | Tracked | Verdict]:
 
 
 def _prepared(content: contents.Stored) -> Prepared | Tracked:
-    return Tracked(content, content.tracking, content.size) if content.tracking else prepare(content.composed())
+    mail = content.mail
+    if content.tracking or (mail is not None and links.leads_out(mail.html, mail.text)):
+        return Tracked(content, content.tracking, content.size)
+    return prepare(content.composed())
 
 
 # --- senders ----------------------------------------------------------------------------------------------------

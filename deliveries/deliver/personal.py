@@ -24,7 +24,8 @@ OPENS, CLICKS = 1, 2
 
 @dataclass(frozen=True, slots=True)
 class Tracked:
-    """A mail whose links are each recipient's own: composed for each delivery. `flags` are OPENS and CLICKS."""
+    """A mail whose links are each recipient's own: composed for each delivery. `flags` are OPENS and CLICKS; without
+    any it shows the link that ends the stream."""
 
     content: Stored
     flags: int
@@ -41,13 +42,17 @@ def personal(message: Prepared | Tracked | Verdict, delivery_id: UUID, url: str)
             html = links.rewrite(html, lambda target: _link(Kind.CLICK, delivery_id, url, target))
         if message.flags & OPENS:
             html = links.with_pixel(html, _link(Kind.OPEN, delivery_id, url))
-        return html
+        return way_out(html)
+
+    def way_out(text: str) -> str:
+        return links.with_way_out(text, _link(Kind.UNSUBSCRIBE, delivery_id, url))
 
     mail = message.content.mail
     try:
         if mail is None:
             return prepare(raw.with_html(message.content.composed(), own))
-        return prepare(compose(replace(mail, html=own(mail.html or ""))))
+        html = None if mail.html is None else own(mail.html)
+        return prepare(compose(replace(mail, html=html, text=None if mail.text is None else way_out(mail.text))))
     except ComposeError as e:
         return unrendered(e)
 

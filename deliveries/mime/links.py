@@ -39,6 +39,10 @@ PATHS: dict[Kind, str] = {Kind.OPEN: "/o/", Kind.CLICK: "/c/", Kind.UNSUBSCRIBE:
 #: longer targets stay as they are: some programs cut URLs above 2,000 characters
 MAX_TARGET = 1_400
 MAX_TOKEN = 2_500
+#: the key of `{{{UNSUBSCRIBE_URL}}}`, as at Resend: in a body, each recipient's own link
+LEAVE = "UNSUBSCRIBE_URL"
+LEAVE_PLACE = f"{{{{{{{LEAVE}}}}}}}"
+_LEAVE = re.compile(rf"\{{\{{\{{[ \t]*{LEAVE}[ \t]*\}}\}}\}}")
 #: of a start tag; what is longer is no link that somebody wrote
 _MAX_TAG = 8_000
 
@@ -146,6 +150,16 @@ def with_pixel(html: str, url: str) -> str:
     ends = list(_BODY_END.finditer(html))
     at = ends[-1].start() if ends else len(html)
     return html[:at] + picture + html[at:]
+
+
+def leads_out(*texts: str | None) -> bool:
+    """Whether one of the texts has a place for the link that ends the stream."""
+    return any(text is not None and LEAVE in text and _LEAVE.search(text) for text in texts)
+
+
+def with_way_out(text: str, url: str) -> str:
+    """The text with `url` in those places; it is the same in HTML (no & in it)."""
+    return _LEAVE.sub(lambda place: url, text)
 
 
 def list_unsubscribe(url: str) -> tuple[bytes, bytes]:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from django.contrib.auth.models import AbstractUser
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
+from django.db.models import Value
 from django.utils.translation import gettext_lazy as _
 
 from deliveries.models.fields import EncryptedField, uuid7
@@ -147,6 +148,13 @@ class SendingDomain(models.Model):
     tracking_label = models.CharField(max_length=63, default="links", help_text="The label below it of tracking links.")
     open_tracking = models.BooleanField(default=False)
     click_tracking = models.BooleanField(default=False)
+    unsubscribe_streams = ArrayField(
+        models.CharField(max_length=64),
+        default=list,
+        db_default=Value([], ArrayField(models.CharField(max_length=64))),
+        blank=True,
+        help_text="Streams whose mails can be left with one click unless a mail says otherwise.",
+    )
     tls = models.CharField(max_length=6, choices=Tls.choices, default=Tls.MAY)
     suspended_at = models.DateTimeField(null=True, blank=True, help_text="No mail of it is accepted or sent.")
     created_at = models.DateTimeField(auto_now_add=True)

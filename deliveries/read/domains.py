@@ -58,6 +58,7 @@ def shown(domain: SendingDomain) -> dict[str, Any]:
         "records": [_record(domain, wanted) for wanted in wanted_of(domain)],
         "open_tracking": domain.open_tracking,
         "click_tracking": domain.click_tracking,
+        "unsubscribe_streams": domain.unsubscribe_streams,
         "tracking_subdomain": domain.tracking_label,
         "tls": TLS_WORDS[SendingDomain.Tls(domain.tls)],
         "custom_return_path": domain.return_path,

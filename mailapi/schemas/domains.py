@@ -17,6 +17,7 @@ from mailapi.schemas.answers import Answer
 from mailapi.schemas.faults import Shape, fault
 from mailapi.schemas.openapi import _answers as answers
 from mailapi.schemas.openapi import _list as listing
+from mailapi.schemas.options import Stream
 
 #: RFC 1035 §2.3.1, and Resend's rule: begins with a letter
 _LABEL = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -24,6 +25,10 @@ _LABEL = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _TLS: dict[str, str] = {word: tls.value for tls, word in TLS_WORDS.items()} | {
     t.value: t.value for t in SendingDomain.Tls
 }
+
+
+#: of one domain whose mails can be left with one click
+MOST_STREAMS = 50
 
 
 def _name(value: Any) -> str:
@@ -69,6 +74,9 @@ class UpdateDomain(Shape):
     capabilities: Capabilities | None = Field(default=None, description="Without effect; what is not so is refused.")
     open_tracking: StrictBool | None = None
     click_tracking: StrictBool | None = None
+    unsubscribe_streams: Annotated[tuple[Stream, ...], Field(max_length=MOST_STREAMS)] | None = Field(
+        default=None, description="Streams whose mails can be left with one click where a mail does not say it."
+    )
     tls: _Tls | None = Field(
         default=None,
         description="opportunistic (may): STARTTLS where it is offered. enforced (must): encrypted or not at all. "
@@ -82,6 +90,7 @@ class UpdateDomain(Shape):
         asked = {
             "open_tracking": self.open_tracking,
             "click_tracking": self.click_tracking,
+            "unsubscribe_streams": None if (named := self.unsubscribe_streams) is None else sorted(set(named)),
             "tls": self.tls,
             "return_path": self.custom_return_path,
             "tracking_label": self.tracking_subdomain,
@@ -136,6 +145,7 @@ class Domain(DomainLine):
     records: list[RecordOut]
     open_tracking: bool
     click_tracking: bool
+    unsubscribe_streams: list[str]
     tracking_subdomain: str
     tls: Literal["opportunistic", "enforced", "verify"]
     custom_return_path: str

@@ -21,6 +21,7 @@ from pydantic_core import InitErrorDetails
 from deliveries.accept import Draft, merge
 from deliveries.accept.remote import File
 from deliveries.errors import Fault
+from deliveries.mime import links
 from deliveries.mime.address import parse_address
 from deliveries.mime.compose import refused_header, refused_subject
 from mailapi.schemas.addresses import MAX_RECIPIENTS, Addresses, OneAddress, Recipients
@@ -155,6 +156,13 @@ class SendEmail(Options):
     def _everybody_has_words(self) -> SendEmail:
         if self.merge:
             each_wrong("mail", self._wrong_merge())
+        return self
+
+    @model_validator(mode="after")
+    def _links_lead_somewhere(self) -> SendEmail:
+        if self.unsubscribe is False and links.leads_out(self.html, self.text):
+            why = f"The body has {links.LEAVE_PLACE}, which leads nowhere then; send true, or take it out of the body."
+            each_wrong("mail", iter([(("unsubscribe",), "invalid_parameter", why)]))
         return self
 
     def _wrong_merge(self) -> Iterator[tuple[tuple[str, ...], str, str]]:

@@ -99,9 +99,10 @@ class Options(Shape):
     )
     priority: Priority = Field(default="normal", description="high overtakes normal, normal overtakes bulk.")
     deliver_before: End | None = None
-    unsubscribe: StrictBool = Field(
-        default=False,
-        description="Adds List-Unsubscribe with one click (RFC 8058): who uses it gets no more mail of this stream.",
+    unsubscribe: StrictBool | None = Field(
+        default=None,
+        description="Adds List-Unsubscribe with one click (RFC 8058): who uses it gets no more mail of this stream. "
+        "Without it the domain's `unsubscribe_streams` and a `{{{UNSUBSCRIBE_URL}}}` in the body decide.",
     )
 
     @model_validator(mode="after")

@@ -212,7 +212,7 @@ def test_a_template_that_cannot_be_one_is_refused(client, fields, expected):
 
 
 def test_what_is_not_declared_cannot_be_published(client):
-    made(client, publish=False, html="{{{NAEM}}} {{{UNSUBSCRIBE_URL}}}")
+    made(client, publish=False, html="{{{NAEM}}} {{{EMAIL}}}")
     answer = client.post("/templates/receipt/publish", {})
     assert faults(answer) == {("variables", "undeclared_variable")}
     assert "`NAEM`" in answer.content.decode() and "no contacts" in answer.content.decode()
@@ -260,3 +260,15 @@ def test_a_sending_key_sends_from_templates_and_does_not_change_them(client):
     sending = Client(client.tenant, keys.create(client.tenant, "s", "sending_access")[1], client.domain)
     assert use(sending, "receipt", {"ORDER": 1}).status_code == 200
     assert sending.get("/templates").status_code == 401
+
+
+def test_a_template_may_show_the_way_out_of_the_stream(client):
+    place = "{{{UNSUBSCRIBE_URL}}}"
+    ident = made(client, html=f'<p>{{{{{{NAME}}}}}} <a href="{place}">Leave</a></p>', text=f"Leave: {place}")
+    shown = client.post(f"/templates/{ident}/preview", {"variables": {"ORDER": 1}}).json()
+    assert f'href="{place}"' in shown["html"] and shown["missing_variables"] == []
+    sent = use(client, ident, {"ORDER": 1})
+    assert sent.status_code == 200, sent.content
+    content = MessageContent.objects.get(id=sent.json()["id"])
+    assert f'href="{place}"' in content.html and content.text == f"Leave: {place}"
+    assert Message.objects.get(id=content.id).unsubscribe

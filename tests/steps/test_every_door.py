@@ -224,9 +224,11 @@ def test_the_same_content_by_each_door_is_the_same_mail(lab: Lab) -> None:
     ]
 
 
-def test_each_door_leads_to_the_same_links_where_the_domain_tracks(lab: Lab) -> None:
+def test_each_door_leads_to_the_same_links_where_the_domain_asks_for_them(lab: Lab) -> None:
     house = build()
-    SendingDomain.objects.filter(id=house.domain.id).update(open_tracking=True, click_tracking=True)
+    SendingDomain.objects.filter(id=house.domain.id).update(
+        open_tracking=True, click_tracking=True, unsubscribe_streams=["transactional"]
+    )
     seen = {}
     for door in (native, postmark, sendgrid, mailgun, submission):
         seen[door.__name__] = {to: as_it_reads(octets) for to, octets in arrived(lab, house, door).items()}
@@ -235,3 +237,5 @@ def test_each_door_leads_to_the_same_links_where_the_domain_tracks(lab: Lab) -> 
     (one, *_) = seen["native"].values()
     html = one["parts"][1][2][1][4]
     assert '<a href="https://mail.test/c/">' in html and '<img src="https://mail.test/o/"' in html
+    assert ("list-unsubscribe", "<https://mail.test/u/>") in one["fields"]
+    assert {"list-unsubscribe", "list-unsubscribe-post"} <= one["signed"]

@@ -21,13 +21,15 @@ from deliveries import deliver, keys
 from deliveries.accept import accept, of_raw
 from deliveries.deliver import jobs
 from deliveries.mime import raw
-from deliveries.models import Delivery, Event, SendingDomain, Suppression, WebhookDelivery, WebhookEndpoint
+from deliveries.models import Delivery, Event, Message, SendingDomain, Suppression, WebhookDelivery, WebhookEndpoint
 from deliveries.read import emails
 from deliveries.retry import Schedule
 from deliveries.sandbox.lab import Lab
 from deliveries.visits import Book, book
 from tests.fakes.house import House, build, dkim_pair
 from tests.fakes.labs import fresh_pump, running_lab
+from tests.steps.api import Client as Api
+from tests.steps.api import make_tenant
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -295,3 +297,67 @@ def test_what_could_not_be_written_is_kept_and_written_later(lab: Lab, client: C
             mine.write()
     mine.write()
     assert Event.objects.filter(delivery_id=delivery.id, type="email.clicked").count() == 1
+
+
+LEAVE = '<p><a href="{{{UNSUBSCRIBE_URL}}}">Leave</a> <a href="https://shop.test/">Shop</a></p>'
+
+
+@pytest.mark.parametrize("tracked", [False, True])
+def test_a_place_in_the_body_becomes_each_recipients_own_way_out(lab: Lab, client: Client, tracked: bool) -> None:
+    house = build()
+    tracking(house, tracked, tracked)
+    two = "delivered+two@simulator.test"
+    house.send(TO, two, html=LEAVE, text="Leave: {{{ UNSUBSCRIBE_URL }}}", stream="news")
+    mails = out(lab)
+    assert len(mails) == 2 and all(verified(octets) for octets, _ in mails)
+    ways = set()
+    for octets, html in mails:
+        message = email.message_from_bytes(octets, policy=email.policy.default)
+        (way, shop) = hrefs(html)
+        text = message.get_body(("plain",)).get_content()
+        assert message["List-Unsubscribe"] == f"<{way}>" and text.strip() == f"Leave: {way}"
+        assert shop.startswith("https://mail.test/c/" if tracked else "https://shop.test/")
+        ways.add(way)
+    assert len(ways) == 2
+    assert client.get(path(way)).status_code == 200 and not Suppression.objects.exists()
+    assert client.post(path(way), {"List-Unsubscribe": "One-Click"}).status_code == 200
+    assert Suppression.objects.get(tenant=house.tenant).stream == "news"
+
+
+def test_a_text_alone_may_show_the_way_out(lab: Lab) -> None:
+    build().send(TO, html=None, text="{{{UNSUBSCRIBE_URL}}}")
+    ((octets, html),) = out(lab)
+    assert html == "" and b"https://mail.test/u/" in octets.split(b"\r\n\r\n", 1)[1].replace(b"=\r\n", b"")
+
+
+def test_a_stream_that_its_domain_names_can_be_left_unless_the_mail_says_otherwise(lab: Lab) -> None:
+    house = build()
+    SendingDomain.objects.filter(id=house.domain.id).update(unsubscribe_streams=["news"])
+    house.send(TO, subject="by stream", stream="news")
+    house.send(TO, subject="not this one", stream="news", unsubscribe=False)
+    house.send(TO, subject="another stream")
+    whole = f"From: {house.sender}\r\nTo: {TO}\r\nSubject: whole\r\n\r\nHi\r\n".encode()
+    accept(keys.hash_of(house.secret), [of_raw(raw.read(whole), stream="news")])
+    found = {email.message_from_bytes(octets)["Subject"]: b"List-Unsubscribe: <" in octets for octets, _ in out(lab)}
+    assert found == {"by stream": True, "not this one": False, "another stream": False, "whole": True}
+
+
+def test_what_a_domain_and_a_mail_say_of_leaving_is_checked(lab: Lab) -> None:
+    api = Api(make_tenant())
+    (domain,) = api.get("/domains").json()["data"]
+    where = f"/domains/{domain['id']}"
+    assert api.patch(where, {"unsubscribe_streams": ["news", "offers", "news"]}).status_code == 200
+    assert api.get(where).json()["unsubscribe_streams"] == ["news", "offers"]
+    assert api.patch(where, {"unsubscribe_streams": ["No News"]}).json()["errors"][0]["field"] == (
+        "unsubscribe_streams[0]"
+    )
+    refused = api.send(html=LEAVE, unsubscribe=False)
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "unsubscribe")
+    each = {"a@simulator.test": {"NAME": "Ann"}}
+    merged = api.send(to=list(each), html="{{{NAME}}}" + LEAVE, merge=each)
+    sent = [api.send(stream="news"), api.send(stream="other"), api.send(html=LEAVE), merged]
+    told = [Message.objects.get(id=answer.json()["id"]).unsubscribe for answer in sent]
+    assert told == [True, False, True, True]
+    assert api.get(f"/emails/{merged.json()['id']}").json()["html"] == "Ann" + LEAVE
+    assert api.patch(where, {"unsubscribe_streams": []}).status_code == 200
+    assert api.get(where).json()["unsubscribe_streams"] == []
