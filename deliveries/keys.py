@@ -18,7 +18,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 
 from deliveries.errors import BadInput, Fault
@@ -29,6 +29,8 @@ PREFIX = "re_"
 TEST_PREFIX = "re_test_"
 #: keys of one tenant that are not revoked
 MOST = 500
+#: a second, where the installation has no limit
+MOST_REQUESTS = 1_000_000
 #: characters of a key that are shown, to tell keys apart: some after the prefix, and far from all
 _SHOWN = {False: 8, True: 12}
 
@@ -100,7 +102,9 @@ def new_secret(test: bool = False) -> str:
 def create(
     tenant: Tenant, name: str, scope: str = ApiKey.Scope.FULL, secret: str | None = None, **limits: Any
 ) -> tuple[ApiKey, str]:
-    """A new key and its plain text, which is not kept anywhere. `limits`: domain_id, networks, test, expires_at."""
+    """A new key and its plain text, which is not kept anywhere.
+
+    `limits`: domain_id, networks, test, expires_at, rate_limit."""
     test = bool(limits.get("test"))
     secret = secret or new_secret(test)
     key = ApiKey.objects.create(
@@ -124,20 +128,32 @@ def issue(caller: Caller, name: str, scope: str, **limits: Any) -> tuple[ApiKey,
     return key, secret
 
 
-def change(caller: Caller, key_id: UUID, name: str | None, networks: Sequence[str] | None) -> bool:
-    """What is not None; False when the tenant has no such key. BadInput as issue()."""
-    wishes: dict[str, Any] = {} if name is None else {"name": name}
-    if networks is not None:
-        wishes["networks"] = _within(caller, {"networks": list(networks)})["networks"]
+def change(caller: Caller, key_id: UUID, wishes: Mapping[str, Any]) -> bool:
+    """Those of name, networks and rate_limit that are there; False when the tenant has no such key.
+
+    BadInput as issue()."""
+    within = _within(caller, dict(wishes))
+    changes = {name: within[name] for name in wishes}
+    return _change(ApiKey.objects.filter(tenant_id=caller.tenant_id, id=key_id), changes, f"key:{caller.key_id}")
+
+
+def limit(key_id: UUID, rate_limit: int | None, actor: str) -> bool:
+    """A person's order: so many requests a second, None = as the installation has it. False without such a key."""
+    return _change(ApiKey.objects.filter(id=key_id), {"rate_limit": rate_limit}, actor)
+
+
+def highest_rate() -> int:
+    """Requests a second that a key may be given: no more than the installation's own limit."""
+    return settings.RATE_LIMIT or MOST_REQUESTS
+
+
+def _change(own: QuerySet[ApiKey], changes: dict[str, Any], actor: str) -> bool:
     with transaction.atomic():
-        own = ApiKey.objects.select_for_update().filter(tenant_id=caller.tenant_id, revoked_at=None, id=key_id)
-        key = own.first()
-        if key is None:
-            return False
-        if wishes:
-            own.update(**wishes)
-            _audit(key, f"key:{caller.key_id}", "key.changed")
-    return True
+        key = own.filter(revoked_at=None).select_for_update().first()
+        if key is not None and changes:
+            ApiKey.objects.filter(id=key.id).update(**changes)
+            _audit(key, actor, "key.changed")
+    return key is not None
 
 
 def _within(caller: Caller, limits: dict[str, Any]) -> dict[str, Any]:
@@ -158,8 +174,13 @@ def _within(caller: Caller, limits: dict[str, Any]) -> dict[str, Any]:
             faults.append(Fault("expires_at", "beyond_own", words))
     if caller.test:
         limits["test"] = True
-    if caller.rate_limit:  # the operator's, and not to be doubled by a second key
-        limits["rate_limit"] = caller.rate_limit
+    most = caller.rate_limit or highest_rate()
+    if (limits.get("rate_limit") or 0) > most:
+        whose = "The key that asks" if caller.rate_limit else "The installation"
+        words = f"{whose} is limited to {most} requests a second; stay within."
+        faults.append(Fault("rate_limit", "beyond_own", words))
+    if caller.rate_limit:
+        limits["rate_limit"] = limits.get("rate_limit") or caller.rate_limit
     if faults:
         raise BadInput(faults)
     return limits

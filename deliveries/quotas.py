@@ -6,9 +6,14 @@ beyond its quota; a mail that is canceled before any try gives back what it took
 
 from __future__ import annotations
 
-from django.db import DatabaseError
+from collections.abc import Sequence
+from uuid import UUID
+
+from django.db import DatabaseError, transaction
+from django.utils import timezone
 
 from deliveries.errors import OverQuota
+from deliveries.models import AuditEntry, QuotaUse, Tenant
 
 #: SQLSTATE of the function quota_kept
 _OVER = "MQ001"
@@ -57,3 +62,35 @@ def refusal(error: DatabaseError) -> OverQuota | None:
         f"This account's quota of recipients for the {period} in which the mail is due does not suffice; send it "
         "later, or ask the operator for more.",
     )
+
+
+def change(tenant_id: UUID, daily: int | None, monthly: int | None, actor: str) -> None:
+    """The operator's order; None is any number. What was used before a quota was given is not counted."""
+    with transaction.atomic():
+        Tenant.objects.filter(id=tenant_id).update(daily_quota=daily, monthly_quota=monthly)
+        AuditEntry.objects.create(
+            tenant_id=tenant_id, actor=actor[:200], action="tenant.quotas",
+            subject=f"a day {_any(daily)}, a month {_any(monthly)}",
+        )  # fmt: skip
+
+
+def told(tenants: Sequence[Tenant]) -> dict[UUID, str]:
+    """`12 of 100 today, 40 of 1000 this month` for each that has a quota: recipients whose mail is due in it (UTC)."""
+    today = timezone.now().date()
+    rows = QuotaUse.objects.filter(
+        tenant_id__in=[t.id for t in tenants], starts__in=[today, today.replace(day=1)]
+    ).values_list("tenant_id", "kind", "starts", "used")
+    used = {(tenant_id, kind): n for tenant_id, kind, starts, n in rows if kind == "month" or starts == today}
+    found = {}
+    for tenant in tenants:
+        periods = (("day", "today", tenant.daily_quota), ("month", "this month", tenant.monthly_quota))
+        parts = [
+            f"{used.get((tenant.id, kind), 0)} of {most} {words}" for kind, words, most in periods if most is not None
+        ]
+        if parts:
+            found[tenant.id] = ", ".join(parts)
+    return found
+
+
+def _any(number: int | None) -> str:
+    return "any number" if number is None else str(number)

@@ -79,13 +79,16 @@ class KeyForm(forms.ModelForm):
 
     class Meta:
         model = ApiKey
-        fields = ("tenant", "name", "scope", "domain", "expires_at", "test")
+        fields = ("tenant", "name", "scope", "domain", "expires_at", "rate_limit", "test")
 
     def clean_allowed(self) -> list[str]:
         try:
             return [keys.network(word) for word in self.cleaned_data["allowed"].replace(",", " ").split()]
         except ValueError as e:
             raise ValidationError(str(e)) from None
+
+    def clean_rate_limit(self) -> int | None:
+        return _rate(self.cleaned_data["rate_limit"])
 
     def clean_expires_at(self) -> Any:
         moment = self.cleaned_data["expires_at"]
@@ -103,24 +106,41 @@ class KeyForm(forms.ModelForm):
         return data
 
 
+class KeyLimitForm(forms.ModelForm):
+    """What can still be changed of a key in the panel."""
+
+    class Meta:
+        model = ApiKey
+        fields = ("rate_limit",)
+
+    def clean_rate_limit(self) -> int | None:
+        return _rate(self.cleaned_data["rate_limit"])
+
+
+def _rate(number: int | None) -> int | None:
+    if number is not None and not 1 <= number <= keys.highest_rate():
+        raise ValidationError(f"Must be from 1 to {keys.highest_rate()} requests a second, or empty.")
+    return number
+
+
 @admin.register(ApiKey)
 class ApiKeyAdmin(Suspendable):
     list_display = ("name", "prefix", "scope", "state", "created_at", "last_used_at")
     list_filter = (_FilterByUse,)
-    fields = ("tenant", "name", "scope", "domain", "allowed", "expires_at", "test")
+    fields = ("tenant", "name", "scope", "domain", "allowed", "expires_at", "rate_limit", "test")
     actions = ("revoke", "suspend", "release")
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        limits = ("scope", "only_from", "networks", "expires_at", "test")
+        limits = ("scope", "only_from", "networks", "expires_at", "rate_limit", "test")
         times = ("created_at", "last_used_at", "suspended_at", "revoked_at")
         return ("tenant", "name", "prefix", *limits, *times) if obj else self.fields
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        return (*self.get_fields(request, obj), "tenant_name") if obj else ()
+        shown = [name for name in self.get_fields(request, obj) if name != "rate_limit"]
+        return (*shown, "tenant_name") if obj else ()
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
-        if obj is None:
-            kwargs["form"] = KeyForm
+        kwargs["form"] = KeyForm if obj is None else KeyLimitForm
         return super().get_form(request, obj, change, **kwargs)
 
     @display(description="Domain")
@@ -131,8 +151,16 @@ class ApiKeyAdmin(Suspendable):
     def has_add_permission(self, request: HttpRequest) -> bool:
         return self.has_act_permission(request)
 
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.has_act_permission(request, obj) and (obj is None or obj.revoked_at is None)
+
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: Any) -> None:
-        limits = {"domain_id": obj.domain_id, "expires_at": obj.expires_at, "test": obj.test}
+        if change:
+            keys.limit(obj.pk, obj.rate_limit, actor(request))
+            return
+        limits = {
+            "domain_id": obj.domain_id, "expires_at": obj.expires_at, "test": obj.test, "rate_limit": obj.rate_limit
+        }  # fmt: skip
         networks = form.cleaned_data["allowed"]
         made, secret = keys.create(obj.tenant, obj.name, obj.scope, networks=networks, **limits)
         obj.pk = made.pk

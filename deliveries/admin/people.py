@@ -18,7 +18,7 @@ from unfold.decorators import display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 from unfold.widgets import UnfoldAdminTextInputWidget
 
-from deliveries import logins, people
+from deliveries import logins, people, quotas
 from deliveries.admin.access import access
 from deliveries.admin.accounts import secret_page
 from deliveries.admin.keyset import Rows
@@ -139,10 +139,15 @@ class MembershipAdmin(TenantAdmin):
 
 @admin.register(Tenant)
 class TenantsAdmin(OperatorAdmin):
-    list_display = ("name", "created_at", "suspended_at", "suspended_reason")
+    list_display = ("name", "created_at", "used", "suspended_at", "suspended_reason")
     search_fields = ("name__istartswith",)
-    fields = ("name", "suspended_at", "suspended_reason")
+    fields = ("name", "daily_quota", "monthly_quota", "used", "suspended_at", "suspended_reason")
+    readonly_fields = ("used",)
     actions = ("suspend", "release")
+
+    @display(description="Recipients of its quotas")
+    def used(self, tenant: Tenant) -> str:
+        return quotas.told([tenant]).get(tenant.pk, "") if tenant.pk else ""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return access(request).operator

@@ -70,6 +70,7 @@ def api_keys(tenant_id: UUID, limit: int, after: UUID | None, before: UUID | Non
             "domain_id": str(row.domain_id) if row.domain_id else None,
             "prefix": row.prefix,
             "ip_allow": row.networks,
+            "rate_limit": row.rate_limit,
             "test": row.test,
             "expires_at": iso(row.expires_at),
             "suspended": row.suspended_at is not None,

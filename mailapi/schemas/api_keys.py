@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
 from drf_spectacular.types import OpenApiTypes
@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, PlainValidator, StrictBool, Validati
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from deliveries.errors import Fault
-from deliveries.keys import network
+from deliveries.keys import MOST_REQUESTS, network
 from mailapi.schemas.answers import Answer
 from mailapi.schemas.faults import Shape, fault
 from mailapi.schemas.openapi import _answers as answers
@@ -54,6 +54,14 @@ def _networks(value: Any) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def _rate(value: Any) -> int:
+    if type(value) is not int:
+        raise fault("wrong_type", "Must be a whole number of requests a second.")
+    if not 1 <= value <= MOST_REQUESTS:
+        raise fault("invalid_parameter", f"Must be from 1 to {MOST_REQUESTS} requests a second, or null.")
+    return value
+
+
 def _end(value: Any) -> datetime:
     if not isinstance(value, str):
         raise fault("wrong_type", "Must be a string such as 2030-01-31T09:00:00Z.")
@@ -73,6 +81,9 @@ def _domain_id(value: Any) -> UUID:
 _Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_name)]
 _DomainId = Annotated[UUID, PlainValidator(_domain_id), WithJsonSchema({"type": "string", "format": "uuid"})]
 _End = Annotated[datetime, PlainValidator(_end), WithJsonSchema({"type": "string", "format": "date-time"})]
+_Rate = Annotated[
+    int, PlainValidator(_rate), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MOST_REQUESTS})
+]
 _Networks = Annotated[
     list[str],
     PlainValidator(_networks),
@@ -92,6 +103,9 @@ class CreateApiKey(Shape):
     )
     ip_allow: _Networks = Field(default=[], description="Addresses and networks it may be used from; empty: all.")
     expires_at: _End | None = Field(default=None, description="Refused from then on.")
+    rate_limit: _Rate | None = Field(
+        default=None, description="Requests a second; null: as many as the installation allows a key."
+    )
     test: StrictBool = Field(
         default=False,
         description="`re_test_…`: what it sends goes to the receiver lab, whatever the recipient; no domain has to be "
@@ -102,8 +116,17 @@ class CreateApiKey(Shape):
 class UpdateApiKey(Shape):
     """What is not there stays as it is."""
 
+    resets: ClassVar[frozenset[str]] = frozenset({"rate_limit"})
+
     name: _Name | None = None
     ip_allow: _Networks | None = None
+    rate_limit: _Rate | None = Field(default=None, description="null: as many as the installation allows a key.")
+
+    def wishes(self) -> dict[str, Any]:
+        """By column; what was not asked for is missing."""
+        asked: dict[str, Any] = {"name": self.name, "networks": self.ip_allow}
+        limit = {"rate_limit": self.rate_limit} if "rate_limit" in self.model_fields_set else {}
+        return {name: value for name, value in asked.items() if value is not None} | limit
 
 
 def across_fields(data: dict[str, Any]) -> list[Fault]:
@@ -126,6 +149,7 @@ class ApiKeyLine(Answer):
     domain_id: str | None
     prefix: str = Field(description="How the key begins.")
     ip_allow: list[str]
+    rate_limit: int | None = Field(description="Requests a second; null: as many as the installation allows a key.")
     test: bool
     expires_at: str | None
     suspended: bool = Field(description="By the operator: refused, and its mail held, until released.")
@@ -153,13 +177,13 @@ describe_api_keys = extend_schema_view(
     post=extend_schema(
         operation_id="createApiKey", summary="Make an API key", tags=_TAG, request=CreateApiKey,
         responses=answers(ApiKeyCreated, 400, 413, 422, status=201),
-        description="It can do no more than the key that makes it: networks, end and test are handed on.",
+        description="It can do no more than the key that makes it: networks, end, rate and test are handed on.",
     ),
 )  # fmt: skip
 describe_api_key = extend_schema_view(
     patch=extend_schema(
-        operation_id="updateApiKey", summary="Rename an API key, or change from where it is used", tags=_TAG,
-        request=UpdateApiKey, parameters=[_KEY_ID], responses=answers(ApiKeyChanged, 400, 404, 413, 422),
+        operation_id="updateApiKey", summary="Rename an API key, or change where and how often it is used",
+        tags=_TAG, request=UpdateApiKey, parameters=[_KEY_ID], responses=answers(ApiKeyChanged, 400, 404, 413, 422),
     ),
     delete=extend_schema(
         operation_id="deleteApiKey", summary="Revoke an API key", tags=_TAG, request=None, parameters=[_KEY_ID],

@@ -33,18 +33,20 @@ _WORDS: dict[str, tuple[str, str]] = {
 
 
 class Shape(BaseModel):
-    """Part of a request: unknown fields are refused by name, a null counts as absent."""
+    """Part of a request: unknown fields are refused by name, a null counts as absent unless it resets the field."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     #: fields that other services know and this one does not (yet), each with what to do instead
     not_here: ClassVar[Mapping[str, str]] = {}
+    #: fields of a change, as they are written, whose null means: as if it had never been set
+    resets: ClassVar[frozenset[str]] = frozenset()
 
     @model_validator(mode="before")
     @classmethod
     def _nulls_are_absent(cls, data: Any) -> Any:
         if isinstance(data, dict):
-            return {name: value for name, value in data.items() if value is not None}
+            return {name: value for name, value in data.items() if value is not None or name in cls.resets}
         return data
 
 

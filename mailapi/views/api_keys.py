@@ -23,7 +23,7 @@ class ApiKeys(View):
             wanted = read_shape(body, CreateApiKey, across_fields)
         made, secret = keys.issue(
             self.caller(), wanted.name, wanted.permission, domain_id=wanted.domain_id, networks=wanted.ip_allow,
-            test=wanted.test, expires_at=wanted.expires_at,
+            test=wanted.test, expires_at=wanted.expires_at, rate_limit=wanted.rate_limit,
         )  # fmt: skip
         return JsonResponse({"id": str(made.id), "token": secret}, status=201)
 
@@ -34,7 +34,7 @@ class ApiKey(View):
         ident = path_id(key_id)
         with json_body(request._request) as body:
             wanted = read_shape(body, UpdateApiKey)
-        known = keys.change(self.caller(), ident, wanted.name, wanted.ip_allow)
+        known = keys.change(self.caller(), ident, wanted.wishes())
         return found({"object": "api_key", "id": str(ident)} if known else None)
 
     def delete(self, request: Request, key_id: str) -> HttpResponse:

@@ -222,3 +222,28 @@ def test_a_removed_domain_takes_the_keys_that_were_for_it_alone(api: Client) -> 
     bound = holder(api, permission="sending_access", domain_id=made["id"])
     assert api.delete(f"/domains/{made['id']}").status_code == 200
     assert bound.send().json()["name"] == "invalid_api_key"
+
+
+def test_a_key_has_a_rate_of_its_own_that_is_set_shown_and_never_beyond_that_of_the_key_that_asks(
+    api: Client, settings: Any
+) -> None:
+    settings.RATE_LIMIT = 100
+    slow = make(api, rate_limit=3)
+
+    def shown() -> Any:
+        return next(k["rate_limit"] for k in api.get("/api-keys").json()["data"] if k["id"] == slow["id"])
+
+    asking = Client(api.tenant, slow["token"], api.domain)
+    assert shown() == 3 and asking.get("/emails")["ratelimit-limit"] == "3"
+    auth.forget()
+    assert api.patch(f"/api-keys/{slow['id']}", {"rate_limit": 9}).status_code == 200 and shown() == 9
+    assert api.patch(f"/api-keys/{slow['id']}", {"name": "x"}).status_code == 200 and shown() == 9
+    for wrong in (0, -1, 101, 1.5, "5", True, 10**30):
+        (told,) = faults(make(api, 422, rate_limit=wrong))
+        assert told[0] == "rate_limit" and told[1] in ("beyond_own", "wrong_type", "invalid_parameter"), wrong
+    within = asking.patch(f"/api-keys/{slow['id']}", {"rate_limit": 10})
+    assert within.status_code == 422 and faults(within.json()) == {("rate_limit", "beyond_own")}
+    assert asking.patch(f"/api-keys/{slow['id']}", {"rate_limit": None}).status_code == 200 and shown() == 9
+    assert asking.post("/api-keys", {"name": "more"}).status_code == 201
+    assert api.get("/api-keys").json()["data"][0]["rate_limit"] == 9
+    assert api.patch(f"/api-keys/{slow['id']}", {"rate_limit": None}).status_code == 200 and shown() is None

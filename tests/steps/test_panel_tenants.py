@@ -8,6 +8,7 @@ import pytest
 from django.contrib import admin
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from deliveries.admin.tenant import OperatorAdmin, TenantAdmin
 from deliveries.models import (
@@ -19,6 +20,7 @@ from deliveries.models import (
     InboundMessage,
     Membership,
     Message,
+    QuotaUse,
     SendingDomain,
     Site,
     Suppression,
@@ -176,7 +178,10 @@ def test_the_operator_makes_tenants_and_logins_with_memberships(three):
     answer = browser.post("/admin/login/?next=/admin/", {"username": "penny", "password": mail.PASSWORD})
     assert answer.status_code == 302 and answer["Location"] == "/admin/"
     assert browser.get(url(ApiKey, "changelist")).status_code == 200
-    operator.post(url(Tenant, "change", purple.pk), {"name": "purple", "suspended_reason": "asked to"})
+    changed = {"name": "purple", "suspended_reason": "asked to", "daily_quota": "5", "monthly_quota": ""}
+    operator.post(url(Tenant, "change", purple.pk), changed)
+    QuotaUse.objects.create(tenant_id=purple.pk, kind="day", starts=timezone.now().date(), used=3)
+    assert "3 of 5 today" in operator.get(url(Tenant, "change", purple.pk)).content.decode()
     assert AuditEntry.objects.filter(tenant=purple, actor="root").count() == 2
 
 

@@ -158,20 +158,31 @@ def test_a_key_made_in_the_panel_has_the_limits_that_were_asked_for() -> None:
     theirs = SendingDomain.objects.create(tenant=other, name="theirs.example.com")
     client = login(mail.person("dev", own, role="developer"))
     form = {"tenant": str(own.pk), "name": "app", "scope": "sending_access", "domain": str(domain.pk), "test": "on"}
+    form["rate_limit"] = "50"
     shown = client.post(url(ApiKey, "add"), {**form, "allowed": "203.0.113.7, 2001:db8::/32"})
     caller = keys.find(shown.context["secret"])
     assert caller and caller.test and caller.domain_id == domain.pk
-    assert caller.networks == ("203.0.113.7/32", "2001:db8::/32")
+    assert caller.networks == ("203.0.113.7/32", "2001:db8::/32") and caller.rate_limit == 50
     page = client.get(url(ApiKey, "change", caller.key_id)).content.decode()
     assert "own.example.com" in page and "203.0.113.7/32" in page
     for wrong, words in (
         ({"allowed": "1.2.3.4/8"}, "has bits below its mask"),
         ({"domain": str(theirs.pk)}, "Select a valid choice"),
         ({"scope": "full_access"}, "Goes with a key for sending only"),
+        ({"rate_limit": "999999"}, "requests a second, or empty"),
         ({"expires_at_0": "2001-01-01", "expires_at_1": "00:00"}, "That time has passed"),
     ):
         assert words in client.post(url(ApiKey, "add"), {**form, **wrong}).content.decode(), wrong
     assert ApiKey.objects.filter(tenant=own).count() == 1
+    wrong_rate = client.post(url(ApiKey, "change", caller.key_id), {"rate_limit": "0"}).content.decode()
+    assert "requests a second, or empty" in wrong_rate
+    client.post(url(ApiKey, "change", caller.key_id), {"rate_limit": "7", "name": "other", "scope": "full_access"})
+    key = ApiKey.objects.get(id=caller.key_id)
+    assert (key.rate_limit, key.name, key.scope) == (7, "app", "sending_access")
+    viewer = login(mail.person("viewer", own, role="viewer"))
+    viewer.post(url(ApiKey, "change", caller.key_id), {"rate_limit": "9"})
+    key.refresh_from_db()
+    assert key.rate_limit == 7
 
 
 def test_a_domain_is_added_looked_at_turned_and_removed_in_the_panel(settings: Any) -> None:
@@ -238,6 +249,12 @@ def test_the_operator_sees_to_tenants_and_members_at_the_shell() -> None:
         said("tenant", "create", "Acme")
     with pytest.raises(CommandError, match="There is no tenant 'Nobody'"):
         said("member", "list", "Nobody")
+    assert said("tenant", "quota", "Acme") == "Acme has no quota.\n"
+    assert said("tenant", "quota", "Acme", "--daily", "5", "--monthly", "90") == "0 of 5 today, 0 of 90 this month\n"
+    assert said("tenant", "quota", "Acme", "--daily", "any") == "0 of 90 this month\n"
+    assert said("tenant", "list").splitlines()[-1].endswith("0 of 90 this month")
+    with pytest.raises(CommandError, match="neither `any` nor a number"):
+        said("tenant", "quota", "Acme", "--daily", "-1")
     said("tenant", "suspend", "Acme", "--reason", "unpaid")
     tenant.refresh_from_db()
     assert tenant.suspended_at and tenant.suspended_reason == "unpaid" and "suspended: unpaid" in said("tenant", "list")

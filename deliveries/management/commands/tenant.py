@@ -6,6 +6,7 @@ another kind, for orders that a person gives.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import getpass
 from typing import Any
@@ -15,7 +16,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db.models import Count, Q
 from django.utils import timezone
 
-from deliveries import keys, people
+from deliveries import keys, people, quotas
 from deliveries.errors import BadInput
 from deliveries.models import AuditEntry, Membership, Tenant
 from deliveries.record import brakes
@@ -37,8 +38,16 @@ def whoever() -> str:
     return f"shell:{getpass.getuser()}"
 
 
+def _quota(text: str) -> int | None:
+    if text == "any":
+        return None
+    if not text.isascii() or not text.isdigit() or int(text[:12]) > 2**31 - 1:
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is neither `any` nor a number from 0 to {2**31 - 1}")
+    return int(text)
+
+
 class Command(BaseCommand):
-    help = "Tenants: create, list, suspend, release"
+    help = "Tenants: create, list, quota, suspend, release"
 
     def add_arguments(self, parser: CommandParser) -> None:
         orders = parser.add_subparsers(dest="order", required=True)
@@ -47,6 +56,10 @@ class Command(BaseCommand):
         create.add_argument("--owner", help="login or mail address of its first owner")
         create.add_argument("--key", metavar="NAME", help="make an API key of that name")
         orders.add_parser("list", help="all tenants")
+        quota = orders.add_parser("quota", help="recipients that it may have a day and a month; without options: used")
+        quota.add_argument("tenant", help="name or id")
+        quota.add_argument("--daily", type=_quota, default=argparse.SUPPRESS, help="a number, or `any`")
+        quota.add_argument("--monthly", type=_quota, default=argparse.SUPPRESS, help="a number, or `any`")
         suspend = orders.add_parser("suspend", help="nothing of it is accepted or sent until it is released")
         suspend.add_argument("tenant", help="name or id")
         suspend.add_argument("--reason", default="Suspended by the operator.")
@@ -79,7 +92,16 @@ class Command(BaseCommand):
         for row in rows.iterator():
             state = f"suspended: {row.suspended_reason}" if row.suspended_at else "active"
             counts = f"{row.people} members, {row.verified} verified domains, {row.active} keys"
-            self.stdout.write(f"{row.id}  {row.name}  {state}  ({counts})")
+            quota = "".join(f"  {words}" for words in quotas.told([row]).values())
+            self.stdout.write(f"{row.id}  {row.name}  {state}  ({counts}){quota}")
+
+    def _quota(self, options: dict[str, Any]) -> None:
+        tenant = named(options["tenant"])
+        if options.keys() & {"daily", "monthly"}:
+            daily = options.get("daily", tenant.daily_quota)
+            quotas.change(tenant.id, daily, options.get("monthly", tenant.monthly_quota), whoever())
+            tenant.refresh_from_db()
+        self.stdout.write(quotas.told([tenant]).get(tenant.id, f"{tenant.name} has no quota."))
 
     def _suspend(self, options: dict[str, Any]) -> None:
         tenant = named(options["tenant"])
