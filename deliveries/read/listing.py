@@ -26,12 +26,17 @@ from deliveries.states import ORDINARY_STREAM, Status
 WALK = 10_000
 
 
+#: what people did with a mail that arrived; no status, since several may hold
+HAPPENED = ("opened", "clicked", "complained")
+
+
 @dataclass(frozen=True, slots=True)
 class Filters:
     """What to list; None is any. Times are aware: from `since` on, and before `until`."""
 
     recipient: str | None = None  #: as it was given, or in lower case
     status: Status | None = None  #: of any recipient
+    happened: str | None = None  #: to any recipient: one of HAPPENED
     tag: str | None = None
     tag_value: str | None = None  #: with `tag`
     stream: str | None = None
@@ -60,7 +65,7 @@ def page(tenant_id: UUID, filters: Filters, limit: int, after: UUID | None, befo
     order = "ASC" if newer else "DESC"
     rows, asked = _source(filters, p, order)
     walked = f"SELECT c.id FROM ({rows}) c ORDER BY c.id {order} LIMIT %(walk)s"
-    conditions = [_ROW_BY_ROW[name] for name in asked]
+    conditions = [_HAPPENED[filters.happened or ""] if name == "happened" else _ROW_BY_ROW[name] for name in asked]
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     text = f"SELECT c.id FROM ({walked}) c {where} ORDER BY c.id {order} LIMIT %(limit)s"
     found = [row["id"] for row in execute(text, p)]
@@ -75,7 +80,7 @@ def page(tenant_id: UUID, filters: Filters, limit: int, after: UUID | None, befo
 def _source(filters: Filters, p: dict[str, Any], order: str) -> tuple[str, list[str]]:
     """Ids in order, and the filters that are still to be asked of each."""
     back = "DESC" if order == "ASC" else "ASC"  # the indexes' other columns
-    asked = [name for name in ("status", "tag", "stream") if getattr(filters, name) is not None]
+    asked = [name for name in ("status", "happened", "tag", "stream") if getattr(filters, name) is not None]
     if filters.recipient is not None:
         return _BY_RECIPIENT.format(order=order), asked
     if filters.stream not in (None, ORDINARY_STREAM):
@@ -92,6 +97,9 @@ _ROW_BY_ROW = {
                    jsonb_build_object('name', %(tag)s::text, 'value', %(value)s::text)))
                  FROM message m WHERE m.id = c.id)""",
     "stream": "(SELECT m.stream = %(stream)s::text FROM message m WHERE m.id = c.id)",
+}
+_HAPPENED = {
+    word: f"(SELECT bool_or(d.{word}_at IS NOT NULL) FROM delivery d WHERE d.message_id = c.id)" for word in HAPPENED
 }
 
 _BOUNDS = "{id} > %(above)s::uuid AND {id} < %(below)s::uuid"

@@ -13,7 +13,7 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema
 from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 
 from deliveries.mime.address import Address
-from deliveries.read.listing import Filters
+from deliveries.read.listing import HAPPENED, Filters
 from deliveries.states import Status
 from mailapi.schemas.addresses import read_address
 from mailapi.schemas.answers import Answer, Error
@@ -27,11 +27,10 @@ from mailapi.schemas.times import moment
 # --- the list -----------------------------------------------------------------------------------------------
 
 
-def _status(value: str) -> Status:
-    try:
-        return Status(value)
-    except ValueError:
-        raise fault("invalid_parameter", f"Must be one of {', '.join(Status)}.") from None
+def _status(value: str) -> str:
+    if value not in _KNOWN:
+        raise fault("invalid_parameter", f"Must be one of {', '.join(_KNOWN)}.")
+    return value
 
 
 def _tag_filter(value: str) -> str:
@@ -40,7 +39,8 @@ def _tag_filter(value: str) -> str:
     return value
 
 
-_STATUSES = {"type": "string", "enum": [s.value for s in Status]}
+_KNOWN = (*(s.value for s in Status), *HAPPENED)
+_STATUSES = {"type": "string", "enum": list(_KNOWN)}
 _TIME = {"type": "string", "format": "date-time"}
 
 
@@ -48,7 +48,7 @@ class ListEmails(Shape):
     """The filters of GET /emails; those that are given hold together."""
 
     recipient: Annotated[Address, PlainValidator(read_address), WithJsonSchema({"type": "string"})] | None = None
-    status: Annotated[Status, PlainValidator(_status), WithJsonSchema(_STATUSES)] | None = None
+    status: Annotated[str, PlainValidator(_status), WithJsonSchema(_STATUSES)] | None = None
     tag: Annotated[str, AfterValidator(_tag_filter)] | None = None
     stream: Stream | None = None
     created_after: Annotated[datetime, PlainValidator(moment), WithJsonSchema(_TIME)] | None = None
@@ -58,7 +58,8 @@ class ListEmails(Shape):
         name, _, value = (self.tag or "").partition(":")
         return Filters(
             recipient=self.recipient.addr_spec if self.recipient else None,
-            status=self.status,
+            status=Status(self.status) if self.status and self.status not in HAPPENED else None,
+            happened=self.status if self.status in HAPPENED else None,
             tag=name or None,
             tag_value=value or None,
             stream=self.stream,

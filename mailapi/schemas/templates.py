@@ -87,8 +87,9 @@ Postmark's."
 
 
 class UpdateTemplate(Shape):
-    """What is not there stays as it is."""
+    """What is not there stays as it is; null takes back alias, from, subject, reply_to and text."""
 
+    resets: ClassVar[frozenset[str]] = frozenset({"alias", "from", "subject", "reply_to", "text"})
     not_here: ClassVar[Mapping[str, str]] = {
         "react": "Render React components to `html` first (Resend's Node SDK does it)."
     }
@@ -107,10 +108,10 @@ class UpdateTemplate(Shape):
         """The template's columns that were sent."""
         given = self.model_fields_set
         found: dict[str, Any] = {n: getattr(self, n) for n in ("subject", "html", "text", "language") if n in given}
-        if self.sender is not None:
-            found["sender"] = self.sender.header()
-        if self.reply_to is not None:
-            found["reply_to"] = [address.header() for address in self.reply_to]
+        if "sender" in given:
+            found["sender"] = self.sender.header() if self.sender else None
+        if "reply_to" in given:
+            found["reply_to"] = [address.header() for address in self.reply_to or ()]
         if self.variables is not None:
             found["variables"] = [one.model_dump() for one in self.variables]
         return found

@@ -98,6 +98,21 @@ def test_a_rare_mail_is_found_by_following_next_past_pages_that_are_empty(api, m
     assert found == [ids[5]] and pages == 4
 
 
+def test_a_mail_is_found_by_what_any_recipient_did_with_it(api):
+    sent = send(api, to=["a@simulator.test", "b@simulator.test"])
+    other = send(api)
+    now = datetime.now(UTC)
+    Delivery.objects.filter(message_id__in=[sent, other]).update(status="delivered")
+    Delivery.objects.filter(message_id=sent, recipient="b@simulator.test").update(opened_at=now, complained_at=now)
+    Delivery.objects.filter(message_id=other).update(opened_at=now, clicked_at=now)
+    assert listed(api, "?status=opened") == [other, sent]
+    assert listed(api, "?status=clicked") == [other] and listed(api, "?status=complained") == [sent]
+    assert listed(api, "?status=opened&recipient=b@simulator.test") == [sent]
+    assert listed(api, "?status=opened&limit=1") == [other]
+    assert listed(api, f"?status=opened&limit=1&after={other}") == [sent]
+    assert listed(Client(make_tenant()), "?status=opened") == []
+
+
 def test_a_common_status_is_walked_and_a_rare_one_looked_up(api, monkeypatch):
     monkeypatch.setattr(listing, "WALK", 4)
     ids = [send(api) for _ in range(6)]

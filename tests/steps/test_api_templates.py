@@ -104,6 +104,23 @@ def test_a_template_is_shown_and_listed(client):
     assert page["data"][0]["alias"] is None and page["data"][0]["status"] == "draft"
 
 
+def test_null_takes_back_what_was_set_and_what_is_not_there_stays(client):
+    ident = made(client, reply_to="help@simulator.test", text="Hi {{{NAME}}}")
+    before = client.get(f"/templates/{ident}").json()
+    nothing = dict.fromkeys(["alias", "from", "subject", "reply_to", "text"])
+    assert client.patch(f"/templates/{ident}", {**nothing, "name": None, "html": None}).status_code == 200
+    after = client.get(f"/templates/{ident}").json()
+    assert [before[name] for name in nothing if not before[name]] == []
+    assert [after[name] for name in nothing if after[name]] == []
+    assert (after["name"], after["html"]) == (before["name"], before["html"])
+    assert client.get("/templates/receipt").status_code == 404
+    mail = {"from": f"a@{client.domain}", "to": "delivered@simulator.test", "subject": "Own"}
+    assert client.post(f"/templates/{ident}/publish", {}).status_code == 200
+    sent = client.post("/emails", {**mail, "template": {"id": ident, "variables": {"ORDER": 1}}})
+    assert sent.status_code == 200, sent.content
+    assert "Hi there" in MessageContent.objects.get(id=sent.json()["id"]).text, "made of the html again"
+
+
 def test_a_preview_shows_the_draft_and_what_it_lacks(client):
     made(client, publish=False)
     shown = client.post("/templates/receipt/preview", {"variables": {"NAME": "Ada"}}).json()
