@@ -5,6 +5,7 @@ messages, contents, attachments, deliveries, queue rows, events and outbox rows 
 of a hundred. When any check fails it inserts nothing and says which one failed.
 
     gather       requests that wait at the same moment, as one batch
+    most         a batch without what is refused of it
     drafts       what may be accepted
     columns      drafts → arrays
     statement    arrays → rows

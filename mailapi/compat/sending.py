@@ -1,29 +1,12 @@
-"""Drafts → accept(): all that can be sent of a batch, and which recipients get nothing because they are suppressed."""
+"""Which recipients of drafts get nothing because they are suppressed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from uuid import UUID
 
 from deliveries import suppress
-from deliveries.accept import Draft, accept
-from deliveries.errors import BadInput, Fault
-
-
-def accept_most(secret_hash: bytes, drafts: Mapping[int, Draft]) -> tuple[dict[int, UUID], list[Fault]]:
-    """The ids of those drafts whose sender domain is the account's, in one transaction, and what is wrong with the
-    others."""
-    left = dict(drafts)
-    told: list[Fault] = []
-    while left:
-        places = list(left)
-        try:
-            return dict(zip(places, accept(secret_hash, list(left.values())).ids, strict=True)), told
-        except BadInput as refused:
-            named = [Fault(f.field, f.code, f.message, places[f.index or 0]) for f in refused.faults]
-            told += named
-            left = {i: draft for i, draft in left.items() if i not in {f.index for f in named}}
-    return {}, told
+from deliveries.accept import Draft
 
 
 def inactive(tenant_id: UUID, drafts: Iterable[Draft]) -> dict[str, set[str]]:

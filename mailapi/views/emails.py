@@ -12,7 +12,8 @@ from django.conf import settings
 from django.http import HttpResponse, JsonResponse
 from rest_framework.request import Request
 
-from deliveries.accept import Accepted, Draft, Idempotency, accept, replayed
+from deliveries.accept import Accepted, Draft, Idempotency, replayed
+from deliveries.accept.most import accept_each, accept_most
 from deliveries.accept.remote import File, fetch_files
 from deliveries.errors import BadInput, Conflict, Fault
 from deliveries.read import emails as read
@@ -121,7 +122,12 @@ class Batch(View):
             raise refusal(faults)
         broken = {f.index for f in gone}
         drafts = {index: mail.drafts(files) for index, mail in mails.items() if index not in broken}
-        return _accept_most(caller.secret_hash, drafts, once, faults, permissive)
+        if permissive:
+            accepted, stored, refused = accept_most(caller.secret_hash, drafts, once)
+        else:
+            accepted, stored, refused = accept_each(caller.secret_hash, drafts, once), drafts, []
+        sizes = [len(parts) for parts in stored.values()]
+        return accepted, [*faults, *refused], _mail_by_mail(accepted.ids, sizes)
 
 
 def fetched(mails: Mapping[int, SendEmail]) -> tuple[dict[str, File], list[Fault]]:
@@ -214,40 +220,11 @@ def _indexed(fault: Fault) -> Fault:
 
 
 def _accept_one(secret_hash: bytes, drafts: list[Draft], once: Idempotency | None) -> Accepted:
-    """One mail, and all that merge data made of it: what is wrong with one of them is so with each."""
+    """One mail, and all that merge data made of it."""
     try:
-        return accept(secret_hash, drafts, once)
+        return accept_each(secret_hash, {0: drafts}, once)
     except BadInput as refused:
-        faults = dict.fromkeys(Fault(f.field, f.code, f.message) for f in refused.faults)
-        raise BadInput(list(faults), refused.name, refused.http_status) from None
-
-
-def _accept_most(
-    secret_hash: bytes,
-    drafts: dict[int, list[Draft]],
-    once: Idempotency | None,
-    faults: Sequence[Fault],
-    permissive: bool,
-) -> tuple[Accepted, list[Fault], list[dict[str, Any]]]:
-    """All of `drafts`; when permissive, without those whose sender domain is refused; at last the answers."""
-    told = list(faults)
-    while drafts:
-        places = [index for index, parts in drafts.items() for _ in parts]
-        try:
-            accepted = accept(secret_hash, [draft for parts in drafts.values() for draft in parts], once)
-            return accepted, told, _mail_by_mail(accepted.ids, [len(parts) for parts in drafts.values()])
-        except BadInput as refused:
-            named = list(
-                dict.fromkeys(
-                    Fault(f.field, f.code, f.message, places[f.index if f.index is not None else 0])
-                    for f in refused.faults
-                )
-            )
-            if not permissive:
-                raise BadInput(named, refused.name, refused.http_status) from None
-            told += named
-            drafts = {i: d for i, d in drafts.items() if i not in {f.index for f in named}}
-    return Accepted(()), told, []
+        raise BadInput([replace(f, index=None) for f in refused.faults], refused.name, refused.http_status) from None
 
 
 def _mail_by_mail(ids: Sequence[UUID], sizes: Sequence[int]) -> list[dict[str, Any]]:

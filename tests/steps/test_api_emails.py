@@ -324,7 +324,7 @@ def test_a_database_that_is_away_is_a_503_that_says_when_to_ask_again(api, monke
     def away(*args):
         raise OperationalError("the connection is lost")
 
-    monkeypatch.setattr(emails, "accept", away)
+    monkeypatch.setattr(emails, "accept_each", away)
     answer = api.send()
     assert (answer.status_code, answer.json()["name"]) == (503, "application_error")
     assert answer.headers["Retry-After"] and "connection" not in answer.json()["message"]
@@ -334,7 +334,7 @@ def test_a_bug_of_ours_is_a_500_in_the_one_shape(api, monkeypatch):
     def broken(*args):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(emails, "accept", broken)
+    monkeypatch.setattr(emails, "accept_each", broken)
     api.http.raise_request_exception = False
     answer = api.send()
     answers.Error.model_validate(answer.json())

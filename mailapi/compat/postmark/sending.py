@@ -11,13 +11,14 @@ from django.http import HttpResponse
 from rest_framework.request import Request
 
 from deliveries.accept import Draft
+from deliveries.accept.most import accept_most
 from deliveries.errors import BadInput, Fault
 from deliveries.keys import Caller
 from deliveries.read.emails import iso
 from mailapi.compat.postmark import errors, shapes
 from mailapi.compat.postmark.door import Postmark, Said
 from mailapi.compat.reading import Reading
-from mailapi.compat.sending import accept_most, inactive, recipients
+from mailapi.compat.sending import inactive, recipients
 from mailapi.compat.templates import Templates
 from mailapi.schemas.body import Body, json_body
 
@@ -110,10 +111,10 @@ def _accepted(
     inactives = inactive(caller.tenant_id, drafts.values())
     barred = {i: [a for a in recipients(d) if a in inactives[d.stream]] for i, d in drafts.items()}
     alive = {i: d for i, d in drafts.items() if len(barred[i]) < len(recipients(d))}
-    ids, faults = accept_most(caller.secret_hash, alive)
+    accepted, stored, faults = accept_most(caller.secret_hash, {i: [draft] for i, draft in alive.items()})
     for fault in faults:
         told.setdefault(fault.index or 0, []).append(fault)
-    return ids, barred
+    return dict(zip(stored, accepted.ids, strict=True)), barred
 
 
 def _item(
