@@ -100,18 +100,23 @@ _LENGTHS = {
     "month": timedelta(days=28),
 }
 _MOST_IDS = 100
+_YEARS = range(1970, 3000)
 
 
 def _day_or_moment(value: Any) -> datetime:
-    """A date is the beginning of its day, in UTC."""
+    """A date is the beginning of its day, in UTC. At the ends of the calendar, six days more are no date."""
     try:
-        return (
+        found = (
             datetime.combine(datetime.fromisoformat(value).date(), time(), UTC) if len(value) == 10 else moment(value)
         )
+        if found.year not in _YEARS:
+            raise ValueError(value)
     except ValueError:
         raise fault(
-            "invalid_time", "Write a date such as 2030-01-31, or a time such as 2030-01-31T09:00:00Z."
+            "invalid_time",
+            "Write a date such as 2030-01-31, or a time such as 2030-01-31T09:00:00Z, of the years 1970 to 2999.",
         ) from None
+    return found
 
 
 def _words(known: tuple[str, ...]) -> Any:

@@ -162,6 +162,8 @@ def test_too_many_events_are_told_not_hidden(api, monkeypatch):
         ("start_date=2020-01-01&granularity=hourly", "start_date"),
         ("start_date=0001-01-01&granularity=monthly", "start_date"),
         ("end_date=2026-03-01T00:00:00", "end_date"),
+        ("end_date=0001-01-01", "end_date"),
+        ("end_date=9999-12-31T23:59:59Z&start_date=2026-03-01&timezone=Pacific/Kiritimati", "end_date"),
         ("timezone=Mars/Olympus", "timezone"),
         ("timezone=../../etc/passwd", "timezone"),
         ("granularity=yearly", "granularity"),
