@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import smtplib
+import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from email.message import EmailMessage
 
 import pytest
 
+from mailapi.up.serve import WEB_THREADS, WEB_WORKERS
 from tests.fakes.deployment import Deployment
 from tests.fakes.town import PYTHON
 
@@ -72,3 +75,21 @@ def test_an_sdk_sends_over_https_and_the_mail_goes_its_way(deployment: Deploymen
     assert " 200" in login.stdout.splitlines()[0], login.stdout[:500] + login.stderr
     cookies = [line.lower() for line in login.stdout.splitlines() if line.lower().startswith("set-cookie:")]
     assert cookies and all("secure" in cookie for cookie in cookies)
+    _nobody_is_kept_out_by_bodies_that_do_not_come(town, trust)
+
+
+def _nobody_is_kept_out_by_bodies_that_do_not_come(town: Deployment, trust: ssl.SSLContext) -> None:
+    """Each of more connections than web has threads says the length of a body, and sends one octet of it."""
+    head = (
+        f"POST /emails HTTP/1.1\r\nHost: localhost:{town.https_port}\r\nAuthorization: Bearer {town.key}\r\n"
+        "Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
+    ).encode()
+    with ExitStack() as held:
+        for _ in range(3 * WEB_WORKERS * WEB_THREADS):
+            raw = held.enter_context(socket.create_connection(("localhost", town.https_port), timeout=60))
+            held.enter_context(trust.wrap_socket(raw, server_hostname="localhost")).sendall(head)
+        alive = subprocess.run(
+            ["curl", "-sS", "--max-time", "60", "--cacert", str(town.authority), f"{town.https}/health/live"],
+            capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+    assert "ok" in alive.stdout, f"{alive.stderr}\n{town.tails()}"

@@ -168,6 +168,7 @@ class Deployment(Town):
             *(f"XDG_DATA_HOME={self.folder}/caddy", f"XDG_CONFIG_HOME={self.folder}/caddy", f"HOME={self.folder}"),
             *("ACME_EMAIL=nobody@example.net", "WEB_NAME=localhost", "HELO_NAME=mx.localhost"),
             *(f"WEB_UPSTREAM=127.0.0.1:{self.web_port}", f"CADDY_OPTIONS={options}"),
+            "WEB_BUFFERS=buffer_requests\nmax_buffer_size 1MB",  # Debian's Caddy is 2.6.2
         ]
 
     def tear_down(self) -> None:
