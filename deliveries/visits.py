@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 
+from django.conf import settings
 from django.db import Error, connection
 
 from deliveries.record.visits import Visit, record
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Book:
-    """One daemon thread per process writes what `note` was given."""
+    """One daemon thread per web process writes what `note` was given."""
 
     GAP_S = 0.25  # how long a visit waits for others
     BATCH = 500
@@ -32,9 +33,9 @@ class Book:
         self._lock = threading.Lock()
 
     def note(self, visit: Visit) -> None:
-        """Never blocks, never raises."""
+        """Never blocks, never raises. Outside a web process whoever notes also writes."""
         self._noted.append(visit)
-        if self._thread is None or not self._thread.is_alive():  # also after a fork
+        if settings.ROLE == "web" and (self._thread is None or not self._thread.is_alive()):  # also after a fork
             with self._lock:
                 if self._thread is None or not self._thread.is_alive():
                     self._thread = threading.Thread(target=self._run, name="visits", daemon=True)
