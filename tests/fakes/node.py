@@ -16,11 +16,8 @@ SDK = Path(__file__).resolve().parent.parent / "sdk"
 
 def node(script: str, **given: Any) -> Any:
     """What tests/sdk/<script> prints for `given`. Skips without Node or its packages, and fails under REQUIRE_ALL=1."""
-    missing = _missing()
-    if missing and os.environ.get("REQUIRE_ALL"):
-        pytest.fail(missing)
-    if missing:
-        pytest.skip(missing)
+    if why := missing():
+        pytest.fail(why) if os.environ.get("REQUIRE_ALL") else pytest.skip(why)
     done = subprocess.run(
         ["node", script], input=json.dumps(given), cwd=SDK, capture_output=True, text=True, timeout=240, check=False
     )
@@ -28,7 +25,8 @@ def node(script: str, **given: Any) -> Any:
     return json.loads(done.stdout)
 
 
-def _missing() -> str:
+def missing() -> str:
+    """Why no script can run here; empty where one can."""
     if not shutil.which("node"):
         return "node is not installed"
     if not (SDK / "node_modules").is_dir():
