@@ -42,7 +42,7 @@ _MOST_BODY = 16_384
 _MOST_ANSWER = 65_536
 _SECRET = ("secret", "password", "token", "authorization", "private_key", "api_key", "signature")
 #: user and password of a URL (RFC 3986 §3.2.1), such as a webhook's
-_USERINFO = re.compile(r"(?i)(\bhttps?://)[^@/?#\s]*@")
+_USERINFO = re.compile(r"(?i)(\bhttps?://)[^/?#\s]*@")
 _FILE = ("content", "raw", "ContentBytes", "Content")
 
 

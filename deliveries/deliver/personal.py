@@ -42,7 +42,7 @@ def personal(message: Prepared | Tracked | Verdict, delivery_id: UUID, url: str)
             html = links.rewrite(html, lambda target: _link(Kind.CLICK, delivery_id, url, target))
         if message.flags & OPENS:
             html = links.with_pixel(html, _link(Kind.OPEN, delivery_id, url))
-        return way_out(html)
+        return html
 
     def way_out(text: str) -> str:
         return links.with_way_out(text, _link(Kind.UNSUBSCRIBE, delivery_id, url))
@@ -51,7 +51,7 @@ def personal(message: Prepared | Tracked | Verdict, delivery_id: UUID, url: str)
     try:
         if mail is None:
             return prepare(raw.with_html(message.content.composed(), own))
-        html = None if mail.html is None else own(mail.html)
+        html = None if mail.html is None else way_out(own(mail.html))
         return prepare(compose(replace(mail, html=html, text=None if mail.text is None else way_out(mail.text))))
     except ComposeError as e:
         return unrendered(e)

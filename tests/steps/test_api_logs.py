@@ -54,9 +54,11 @@ def test_no_secret_and_no_file_is_kept(client):
     file = {"filename": "a.txt", "content": "c2VjcmV0IGZpbGU="}
     client.send(attachments=[file], html="x" * 5000, metadata={"api_token": "t0psecret"})
     made = client.post("/webhooks", {"endpoint": "https://app.example.com/hook", "events": []}).json()
+    client.post("/webhooks", {"endpoint": "https://user:pass@w0rd@app.example.com/a@b", "events": []})
     noted(client)
     kept = json.dumps(list(RequestLog.objects.values_list("request_body", "response_body", "endpoint")))
     assert "c2VjcmV0" not in kept and "t0psecret" not in kept and made["signing_secret"] not in kept
+    assert "w0rd" not in kept and "[redacted]@app.example.com/a@b" in kept
     assert client.secret not in kept and "x" * 501 not in kept and "[redacted]" in kept
 
 

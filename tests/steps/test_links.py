@@ -324,6 +324,15 @@ def test_a_place_in_the_body_becomes_each_recipients_own_way_out(lab: Lab, clien
     assert Suppression.objects.get(tenant=house.tenant).stream == "news"
 
 
+def test_a_mail_that_came_whole_keeps_the_words_of_the_place(lab: Lab) -> None:
+    house = build()
+    tracking(house)
+    whole = f"From: {house.sender}\r\nTo: {TO}\r\nContent-Type: text/html\r\n\r\n{LEAVE}\r\n".encode()
+    accept(keys.hash_of(house.secret), [of_raw(raw.read(whole))])
+    ((octets, html),) = out(lab)
+    assert hrefs(html)[0] == "{{{UNSUBSCRIBE_URL}}}" and "/c/" in hrefs(html)[1] and b"List-Unsubscribe" not in octets
+
+
 def test_a_text_alone_may_show_the_way_out(lab: Lab) -> None:
     build().send(TO, html=None, text="{{{UNSUBSCRIBE_URL}}}")
     ((octets, html),) = out(lab)
