@@ -76,6 +76,9 @@ def change(tenant_id: UUID, daily: int | None, monthly: int | None, actor: str) 
 
 def told(tenants: Sequence[Tenant]) -> dict[UUID, str]:
     """`12 of 100 today, 40 of 1000 this month` for each that has a quota: recipients whose mail is due in it (UTC)."""
+    tenants = [t for t in tenants if t.daily_quota is not None or t.monthly_quota is not None]
+    if not tenants:
+        return {}
     today = timezone.now().date()
     rows = QuotaUse.objects.filter(
         tenant_id__in=[t.id for t in tenants], starts__in=[today, today.replace(day=1)]
@@ -87,8 +90,7 @@ def told(tenants: Sequence[Tenant]) -> dict[UUID, str]:
         parts = [
             f"{used.get((tenant.id, kind), 0)} of {most} {words}" for kind, words, most in periods if most is not None
         ]
-        if parts:
-            found[tenant.id] = ", ".join(parts)
+        found[tenant.id] = ", ".join(parts)
     return found
 
 

@@ -139,7 +139,7 @@ class MembershipAdmin(TenantAdmin):
 
 @admin.register(Tenant)
 class TenantsAdmin(OperatorAdmin):
-    list_display = ("name", "created_at", "used", "suspended_at", "suspended_reason")
+    list_display = ("name", "created_at", "suspended_at", "suspended_reason")
     search_fields = ("name__istartswith",)
     fields = ("name", "daily_quota", "monthly_quota", "used", "suspended_at", "suspended_reason")
     readonly_fields = ("used",)

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 RUNS = int(os.environ.get("SCHEMATHESIS_RUNS", "15"))
 HOURS = st.integers(1, 700).map(lambda hours: f"in {hours} hours")
 WORD = st.text("abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=9)
-#: paths without a rule here are walked by schemathesis itself, or have tests of their own
+#: (method, path) of what was asked, over all stories
 REACHED: set[tuple[str, str]] = set()
 
 
