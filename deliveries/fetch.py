@@ -105,6 +105,10 @@ class _Target:
     url: httpcore2.URL  #: put together again from the parts that were checked
 
 
+#: where one cloud tells a machine its secrets by IPv6
+_METADATA_V6 = ipaddress.ip_address("fd00:ec2::254")
+
+
 @lru_cache(maxsize=20_000)  # asked again for every hop of every mail
 def not_public(address: IpAddress | str) -> str | None:
     """Why an address is not one of the public Internet (`127.0.0.1 is not a public address`); None where it is."""
@@ -117,6 +121,14 @@ def not_public(address: IpAddress | str) -> str | None:
     else:  # mapped (::ffff:0:0/96), compatible, site-local, unique-local, link-local, multicast: outside 2000::/3
         bad = inner.scope_id is not None or inner not in _PUBLIC_V6 or any(inner in net for net in _NOT_PUBLIC_V6)
     return f"{ip} is not a public address" if bad else None
+
+
+def _of_the_host(address: IpAddress | str) -> str | None:
+    """Why an address is refused in labs too: link-local ones (RFC 3927, RFC 4291 §2.5.6) are where clouds tell a
+    machine its secrets. None where it is another."""
+    ip = ipaddress.ip_address(address) if isinstance(address, str) else address
+    inner = ip.ipv4_mapped or ip if isinstance(ip, ipaddress.IPv6Address) else ip
+    return f"{ip} is a link-local address" if inner.is_link_local or inner == _METADATA_V6 else None
 
 
 def check_url(url: str, allow_private: bool = False) -> None:
@@ -139,7 +151,7 @@ async def fetch(
     """One request. Any status is an answer, 3xx too; a body beyond `max_octets` is cut and `truncated`.
 
     `timeout_s` bounds everything from the look-up to the last octet. `allow_private` is for labs: it lifts the check
-    of addresses, nothing else. `ca_file` is trusted instead of the system's authorities.
+    of addresses, but for link-local ones, and nothing else. `ca_file` is trusted instead of the system's authorities.
     Raises AddressRefused (before any connection) and FetchFailed (DNS, connect, TLS, protocol, time).
     """
     started = time.monotonic()
@@ -237,11 +249,10 @@ class _Pin(httpcore2.AsyncNetworkBackend):
         addresses = list(dict.fromkeys(found))
         if not addresses:
             raise httpcore2.ConnectError("the name has no address")
-        if not self._allow_private:
-            # one inside address among public ones is refused too: nobody publishes that by accident
-            for address in addresses:
-                if why := not_public(address):
-                    raise AddressRefused(f"{host}: {why}")
+        # one inside address among public ones is refused too: nobody publishes that by accident
+        for address in addresses:
+            if why := _of_the_host(address) if self._allow_private else not_public(address):
+                raise AddressRefused(f"{host}: {why}")
         return addresses
 
 
@@ -271,11 +282,11 @@ def _target(url: str, allow_private: bool) -> _Target:
         raise AddressRefused(f"port {port} is not one for HTTP")
     host = _host(parts.hostname or "", bracketed="[" in parts.netloc)
     ip = _literal(host)
-    if not allow_private:
-        if ip is not None and (why := not_public(ip)):
-            raise AddressRefused(why)
-        if ip is None and ("." not in host or any(host == n or host.endswith("." + n) for n in _LOCAL_NAMES)):
-            raise AddressRefused(f"{host} is a name of this machine or network")
+    if ip is not None and (why := _of_the_host(ip) if allow_private else not_public(ip)):
+        raise AddressRefused(why)
+    local = "." not in host or any(host == n or host.endswith("." + n) for n in _LOCAL_NAMES)
+    if ip is None and local and not allow_private:
+        raise AddressRefused(f"{host} is a name of this machine or network")
     shown = f"[{host}]" if isinstance(ip, ipaddress.IPv6Address) else host
     authority = shown if port == _PORTS[scheme] else f"{shown}:{port}"
     path = quote(parts.path or "/", safe=_ASCII)

@@ -356,3 +356,11 @@ def test_it_works_without_an_event_loop_of_the_callers() -> None:
 )
 def test_addresses_of_the_public_internet_are_public(address: str) -> None:
     assert not_public(address) is None
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "[fe80::1]", "[::ffff:169.254.169.254]", "[fd00:ec2::254]"])
+def test_a_lab_does_not_ask_where_clouds_keep_their_secrets(host: str) -> None:
+    with pytest.raises(AddressRefused, match="link-local"):
+        get(f"http://{host}/latest/meta-data/", allow_private=True)
+    with pytest.raises(AddressRefused, match="link-local"):
+        get("http://metadata.lab.test/", resolve=resolver([host.strip("[]")]), allow_private=True)
