@@ -14,6 +14,7 @@ from pathlib import Path
 
 import django
 import pytest
+from django.conf import settings
 
 from tests.fakes.stack import HAS_TEMPLATE, TEMPLATE, Stack
 
@@ -31,6 +32,8 @@ if (worker := os.environ.get("PYTEST_XDIST_WORKER", "")) and os.environ.get("RED
         os.environ[name] = f"{os.environ[name].rsplit('/', 1)[0]}/{number}"
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mailapi.settings")
 django.setup()
+# a test's threads stand for clients or processes, each with its own connection: none may wait for another to end
+settings.DATABASES["default"]["OPTIONS"]["pool"]["max_size"] = 20
 
 
 def pytest_configure(config: pytest.Config) -> None:
