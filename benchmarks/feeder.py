@@ -3,7 +3,8 @@
     python -m benchmarks.feeder '{"way": "single" | "batch" | "paced" | "paced-smtp", "port": …, …}'
 
 Says "ready", waits for a line, sends everything, and says one JSON line: begun, ended (monotonic seconds), refused,
-and when paced the recipient → the moment at which the last octet of its POST (or of its mail) was written.
+and when paced the recipient → the moment at which the last octet of its POST (or of its mail) was written; "took" then
+holds (moment at which it was due, seconds from then to the answer) of every POST.
 """
 
 from __future__ import annotations
@@ -61,6 +62,8 @@ class Client(asyncio.Protocol):
         self.inbox = b""
         self.refused: list[str] = []
         self.closed_loop = closed
+        self.due = 0.0
+        self.took: list[tuple[float, float]] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -85,6 +88,7 @@ class Client(asyncio.Protocol):
         if not self.inbox.startswith(b"HTTP/1.1 2"):
             self.refused.append(self.inbox[:500].decode(errors="replace"))
         self.inbox = b""
+        self.took.append((self.due, time.monotonic() - self.due))
         self.idle.set()
         if self.closed_loop:
             self.next()
@@ -118,16 +122,19 @@ async def paced(plan: dict[str, Any]) -> dict[str, Any]:
     await _start()
     begun = time.monotonic()
     for number, (recipient, octets) in enumerate(work):
-        await _until(begun + number / plan["per_s"])
+        due = begun + number / plan["per_s"]
+        await _until(due)
         client = next((c for c in clients if c.idle.is_set()), None)
         if client is None:
             client = (await loop.create_connection(lambda: Client(deque(), closed=False), "127.0.0.1", plan["port"]))[1]
             clients.append(client)
         client.idle.clear()
+        client.due = due
         client.transport.write(octets)
         sent[recipient] = time.monotonic()
     await asyncio.wait_for(asyncio.gather(*(c.idle.wait() for c in clients)), 60)
-    return {"begun": begun, "ended": time.monotonic(), "refused": [r for c in clients for r in c.refused], "sent": sent}
+    refused, took = [r for c in clients for r in c.refused], sorted(t for c in clients for t in c.took)
+    return {"begun": begun, "ended": time.monotonic(), "refused": refused, "sent": sent, "took": took}
 
 
 async def paced_smtp(plan: dict[str, Any]) -> dict[str, Any]:

@@ -129,12 +129,13 @@ def rows(owners: list[Owner], messages: int, start_ms: int, step_ms: float) -> I
     yield made
 
 
-def load(messages: int) -> list[Owner]:
+def load(messages: int, age_days: int = 0) -> list[Owner]:
+    """A month of mail that ended `age_days` ago."""
     from django.db import connection
 
     owners = [Owner(n) for n in range(TENANTS)]
     span_ms = DAYS * 86_400_000
-    start_ms = int(time.time() * 1000) - span_ms
+    start_ms = int(time.time() * 1000) - span_ms - age_days * 86_400_000
     began = time.monotonic()
     done = 0
     for chunk in rows(owners, messages, start_ms, span_ms / messages):

@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 
 from django.conf import settings
 
-from deliveries.models.fields import uuid7_floor
 from deliveries.models.sql import execute
 from deliveries.record import retention
 
@@ -17,17 +16,19 @@ log = logging.getLogger(__name__)
 #: months ahead: one hour a month without housekeeping would do, two months are for a forgotten installation
 _MONTHS_AHEAD = 2
 #: PROTOCOL 32: an answer is kept ≥ 24 h; one hour more, so that a replay at the last moment still finds it
-_IDEMPOTENCY_HOURS = 25
-_BATCH = 5_000
+_ANSWERS = timedelta(hours=25)
 #: a pass of retention, well within the task's time limit; the next hour goes on
 _RETENTION_S = 300.0
+#: the same for idempotency keys and the log of requests
+_SMALL_S = 120.0
 
 
 def run() -> None:
     """One pass, each step in transactions of its own. Never touches anything unfinished."""
-    made = execute("SELECT make_partitions(%(months)s) AS made", {"months": _MONTHS_AHEAD}).fetchone()
-    gone = forget_answers()
-    forget_requests()
+    made = retention.make_months(_MONTHS_AHEAD)
+    left = retention.Time(time.monotonic() + _SMALL_S)
+    gone = retention.forget_answers(_ANSWERS, left)
+    retention.forget_requests(datetime.now(UTC) - timedelta(days=settings.LOG_DAYS), left)
     execute("DELETE FROM quota_use WHERE starts < current_date - 62")
     execute("DELETE FROM refusals WHERE minute < now() - interval '8 days'")
     execute("DELETE FROM site_weather WHERE slot < now() - interval '8 days'")
@@ -35,8 +36,8 @@ def run() -> None:
     # logins that ended, and tries that count no longer
     execute("DELETE FROM django_session WHERE expire_date < now()")
     execute("DELETE FROM axes_accessattempt WHERE attempt_time < now() - interval '1 day'")
-    if (made and made["made"]) or gone:
-        log.info("housekeeping: %s partitions made, %d idempotency keys forgotten", made and made["made"], gone)
+    if made or gone:
+        log.info("housekeeping: %d partitions made, %d idempotency keys forgotten", made, gone)
     retain()
 
 
@@ -56,38 +57,3 @@ def retain(now: datetime | None = None) -> dict[str, int]:
     if any(went.values()):
         log.info("retention: %s", ", ".join(f"{n} {kind}" for kind, n in went.items() if n))
     return went
-
-
-def forget_requests() -> int:
-    """Log of requests older than LOG_DAYS: whole months as partitions, the rest a batch at a time; how many rows."""
-    cutoff = datetime.now(UTC) - timedelta(days=settings.LOG_DAYS)
-    floor = uuid7_floor(int(cutoff.timestamp() * 1000))
-    execute("SELECT drop_months('request_log', %(floor)s::uuid)", {"floor": floor})
-    gone = 0
-    while True:
-        batch = execute(_FORGET_REQUESTS, {"floor": floor, "batch": _BATCH}).rowcount
-        gone += batch
-        if batch < _BATCH:
-            return gone
-
-
-def forget_answers() -> int:
-    """Delete idempotency keys that may be used anew, a batch at a time; how many."""
-    gone = 0
-    while True:
-        batch = execute(_FORGET, {"hours": _IDEMPOTENCY_HOURS, "batch": _BATCH}).rowcount
-        gone += batch
-        if batch < _BATCH:
-            return gone
-
-
-_FORGET = """
-DELETE FROM idempotency_key WHERE id IN (
-    SELECT id FROM idempotency_key WHERE created_at < now() - make_interval(hours => %(hours)s)
-     ORDER BY created_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED)
-"""
-
-_FORGET_REQUESTS = """
-DELETE FROM request_log WHERE id IN (
-    SELECT id FROM request_log WHERE id < %(floor)s::uuid ORDER BY id LIMIT %(batch)s)
-"""

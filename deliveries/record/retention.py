@@ -4,11 +4,16 @@
     forget_mail       messages with their deliveries, attempts and events
     forget_posts      webhooks and their tries
     forget_inbound    mail that came in, and what was handed on of it
+    forget_requests   the log of API requests
+    forget_answers    idempotency keys
 
 Nothing unfinished is ever touched: a delivery that is scheduled, waits, is held or unknown has a row in `queued`, and
 keeps its message, its content and the months that hold them. Ids are UUIDv7, so that "older than" is a range of the
-primary key. A partition is dropped whole, under a lock that is waited for a moment only, since accept would wait
-behind it.
+primary key.
+
+Accept never waits for any of it longer than LOCK_MS: what needs a table for itself (a month made or dropped) asks for
+its lock so long, one table at a time, and asks again later; rows go BATCH at a time, and after each batch the disk
+belongs to the mail for as long as the batch took.
 """
 
 from __future__ import annotations
@@ -16,9 +21,12 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TypeVar
 from uuid import UUID
 
 from django.db import DatabaseError, OperationalError, transaction
@@ -26,13 +34,16 @@ from django.db import DatabaseError, OperationalError, transaction
 from deliveries.models.sql import execute
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 #: rows of one transaction
 BATCH = 1_000
-#: between two batches: the disk belongs to the mail
+#: between two batches at the least, else as long as the one before took
 PAUSE_S = 0.02
-#: how long a drop waits for those who use the table; everybody else waits behind it
-_LOCK_MS = 200
+#: how long a table is waited for; everybody else who wants it waits behind that
+LOCK_MS = 50
+#: how often it is asked for in one pass, and the pause after a wait in vain
+_ASKED, _ASK_AGAIN_S = 5, 0.5
 #: the ids of a message and of its deliveries are made one after the other, by a clock that may be set
 _MARGIN = timedelta(days=1)
 
@@ -56,9 +67,8 @@ def forget_contents(before: datetime, left: Time) -> int:
     """Contents of mails accepted before `before` that are finished; how many rows and partitions went."""
     gone = sum(_drop("message_content", end) for end in _months("message_content", before) if not _unfinished(end))
     for ids in _windows("message_content", before, left):
-        done = execute(_FINISHED, {"ids": ids}).fetchall()
-        finished = [row["id"] for row in done]
-        with transaction.atomic():
+        finished = _finished(ids)
+        with batch():
             execute("DELETE FROM attachment WHERE message_id = ANY (%(ids)s::uuid[])", {"ids": finished})
             gone += execute("DELETE FROM message_content WHERE id = ANY (%(ids)s::uuid[])", {"ids": finished}).rowcount
     return gone
@@ -68,8 +78,8 @@ def forget_mail(before: datetime, left: Time) -> int:
     """Finished mails accepted before `before`, then the months of events and attempts that no mail needs any more."""
     gone = 0
     for ids in _windows("message", before, left):
-        finished = [row["id"] for row in execute(_FINISHED, {"ids": ids}).fetchall()]
-        with transaction.atomic():
+        finished = _finished(ids)
+        with batch():
             for statement in _OF_MESSAGE:
                 execute(statement, {"ids": finished})
             gone += execute("DELETE FROM message WHERE id = ANY (%(ids)s::uuid[])", {"ids": finished}).rowcount
@@ -98,10 +108,33 @@ def forget_inbound(before: datetime, left: Time) -> int:
     """Mail that came in before `before`, was read, and of which nothing is still to be handed on."""
     gone = 0
     for ids in _windows("inbound_message", before, left):
-        with transaction.atomic():
+        with batch():
             old = [row["id"] for row in execute(_READ, {"ids": ids}).fetchall()]
             execute("DELETE FROM handover WHERE inbound_id = ANY (%(ids)s::uuid[])", {"ids": old})
             gone += execute("DELETE FROM inbound_message WHERE id = ANY (%(ids)s::uuid[])", {"ids": old}).rowcount
+    return gone
+
+
+def forget_requests(before: datetime, left: Time) -> int:
+    """The log of requests: whole months, then the rest."""
+    gone = sum(_drop("request_log", end) for end in _months("request_log", before))
+    for ids in _windows("request_log", before, left):
+        with batch():
+            gone += execute("DELETE FROM request_log WHERE id = ANY (%(ids)s::uuid[])", {"ids": ids}).rowcount
+    return gone
+
+
+def forget_answers(older_than: timedelta, left: Time) -> int:
+    """Idempotency keys that may be used anew."""
+    gone = 0
+    while left.left():
+        began = time.monotonic()
+        with batch():
+            done = execute(_FORGET, {"age": older_than, "batch": BATCH}).rowcount
+        gone += done
+        if done < BATCH:
+            break
+        time.sleep(max(PAUSE_S, time.monotonic() - began))
     return gone
 
 
@@ -114,7 +147,8 @@ def _sweep_default(table: str, before: datetime, left: Time) -> int:
     """Rows of the default partition: of months that were not made in time."""
     gone = 0
     for ids in _windows(f"{table}_default", before, left):
-        gone += execute(f"DELETE FROM {table}_default WHERE id = ANY (%(ids)s::uuid[])", {"ids": ids}).rowcount
+        with batch():
+            gone += execute(f"DELETE FROM {table}_default WHERE id = ANY (%(ids)s::uuid[])", {"ids": ids}).rowcount
     return gone
 
 
@@ -129,8 +163,21 @@ def _windows(table: str, before: datetime, left: Time) -> Iterator[list[UUID]]:
             return
         ids = [row["id"] for row in rows]
         after = ids[-1]
+        began = time.monotonic()
         yield ids
-        time.sleep(PAUSE_S)
+        time.sleep(max(PAUSE_S, time.monotonic() - began))
+
+
+@contextmanager
+def batch() -> Iterator[None]:
+    """A transaction whose commit does not wait for the disk: what a crash takes back, the next pass does again."""
+    with transaction.atomic():
+        execute("SET LOCAL synchronous_commit = off")
+        yield
+
+
+def _finished(ids: list[UUID]) -> list[UUID]:
+    return [row["id"] for row in execute(_FINISHED, {"ids": ids}).fetchall()]
 
 
 def _unfinished(end: datetime) -> bool:
@@ -155,17 +202,40 @@ def _months(table: str, before: datetime) -> list[datetime]:
 def _drop(table: str, end: datetime) -> int:
     """Drop the partition that ends at `end`; 0 where it is not there, or was in use for too long."""
     name = f"{table}_{end - timedelta(days=1):%Y_%m}"
-    try:
-        with transaction.atomic():
-            execute(f"SET LOCAL lock_timeout = '{_LOCK_MS}ms'")
-            execute(f'DROP TABLE IF EXISTS "{name}"')
-    except OperationalError as e:
-        log.info("%s is in use, and goes with a later pass: %s", name, e)
-        return 0
-    except DatabaseError:
-        log.exception("%s cannot be dropped", name)
-        return 0
-    return 1
+    return int(alone(name, lambda: execute(f'DROP TABLE IF EXISTS "{name}"')) is not None)
+
+
+def make_months(ahead: int) -> int:
+    """Partitions of this month and of `ahead` more, for every partitioned table; how many were missing."""
+    made = 0
+    for row in execute(_PARTITIONED).fetchall():
+        asked = {"table": row["name"], "ahead": ahead}
+        if execute(_MISSING, asked).fetchone():
+            made += alone(row["name"], partial(_made, asked)) or 0
+    return made
+
+
+def _made(asked: dict[str, object]) -> int:
+    row = execute(_MAKE, asked).fetchone()
+    return int(row["made"]) if row else 0
+
+
+def alone(name: str, work: Callable[[], T]) -> T | None:
+    """`work` needs a table for itself: None where others had it each time that it was asked for."""
+    for tries in range(_ASKED):
+        if tries:
+            time.sleep(_ASK_AGAIN_S)
+        try:
+            with transaction.atomic():
+                execute(f"SET LOCAL lock_timeout = '{LOCK_MS}ms'")
+                return work()
+        except OperationalError as e:
+            said = e
+        except DatabaseError:
+            log.exception("%s is left as it is", name)
+            return None
+    log.info("%s is in use, and is seen to by a later pass: %s", name, said)
+    return None
 
 
 _WINDOW = "SELECT id FROM {table} WHERE id > %(after)s AND id < %(end)s ORDER BY id LIMIT %(batch)s"
@@ -189,7 +259,28 @@ SELECT i.id FROM inbound_message i
    AND NOT EXISTS (SELECT FROM handover h WHERE h.inbound_id = i.id AND h.state = 'pending')
 """
 
+_FORGET = """
+DELETE FROM idempotency_key WHERE id IN (
+    SELECT id FROM idempotency_key WHERE created_at < now() - %(age)s::interval
+     ORDER BY created_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED)
+"""
+
 _PARTITIONS = """
 SELECT c.relname AS name FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
  WHERE i.inhparent = to_regclass(%(table)s)
 """
+
+_PARTITIONED = """
+SELECT c.relname AS name FROM pg_partitioned_table p JOIN pg_class c ON c.oid = p.partrelid
+ WHERE c.relnamespace = 'public'::regnamespace ORDER BY 1
+"""
+
+# asked without any lock: in nearly every pass there is nothing to make
+_MISSING = """
+SELECT 1 FROM generate_series(0, %(ahead)s::int) AS i
+ WHERE to_regclass(%(table)s::text || to_char(
+           date_trunc('month', now() AT TIME ZONE 'UTC') + make_interval(months => i), '_YYYY_MM')) IS NULL
+ LIMIT 1
+"""
+
+_MAKE = "SELECT make_months(%(table)s::text, %(ahead)s::int) AS made"

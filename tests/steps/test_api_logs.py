@@ -2,15 +2,17 @@
 
 import gzip
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
 from django.db import connection
 
-from deliveries import logbook, prune
+from deliveries import logbook
 from deliveries.models import Message, RequestLog
 from deliveries.models.fields import uuid7, uuid7_floor
+from deliveries.record import retention
 from mailapi import auth, noting
 from mailapi.schemas import answers
 from tests.steps.api import Client, make_tenant
@@ -97,8 +99,7 @@ def test_the_database_away_costs_notes_and_nothing_else(client, monkeypatch):
     assert client.send().status_code == 200
 
 
-def test_old_ones_are_forgotten_by_the_month_and_by_the_day(client, settings):
-    settings.LOG_DAYS = 40
+def test_old_ones_are_forgotten_by_the_month_and_by_the_day(client):
     now = datetime.now(UTC)
     old = now - timedelta(days=41)
     with connection.cursor() as cursor:
@@ -110,7 +111,7 @@ def test_old_ones_are_forgotten_by_the_month_and_by_the_day(client, settings):
     }  # fmt: skip
     RequestLog.objects.create(id=uuid7(), created_at=now, **row)
     RequestLog.objects.create(id=uuid7_floor(int(old.timestamp() * 1000)), created_at=old, **row)
-    prune.forget_requests()
+    retention.forget_requests(now - timedelta(days=40), retention.Time(time.monotonic() + 60))
     assert [r.created_at for r in RequestLog.objects.filter(tenant_id=client.tenant.id)] == [now]
     with connection.cursor() as cursor:
         cursor.execute("SELECT to_regclass('request_log_2020_01'), to_regclass(%s)", [f"request_log_{now:%Y_%m}"])

@@ -22,6 +22,7 @@ LATER = datetime.now(UTC) + timedelta(days=400)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "BATCH", 3)
     monkeypatch.setattr(retention, "PAUSE_S", 0)
+    monkeypatch.setattr(retention, "_ASK_AGAIN_S", 0)
 
 
 def cancel(house: House, delivery: Delivery) -> None:
@@ -97,6 +98,18 @@ def test_a_month_in_use_is_left_for_the_next_pass_and_nobody_waits_for_it() -> N
         assert name in partitions("attempt")
     prune.retain(LATER)
     assert name not in partitions("attempt")
+
+
+def test_months_are_made_table_by_table_and_a_table_in_use_keeps_nobody_waiting() -> None:
+    retention.make_months(2)
+    name = next(iter(sorted(partitions("webhook_try") - {"webhook_try_default"})))
+    with connection.cursor() as cursor:
+        cursor.execute(f'DROP TABLE "{name}"')
+    with psycopg.connect(**connection.get_connection_params() | {"cursor_factory": psycopg.Cursor}) as other:
+        other.execute("SELECT 1 FROM webhook_try LIMIT 1")
+        assert retention.make_months(2) == 0
+    assert retention.make_months(2) == 1 and name in partitions("webhook_try")
+    assert retention.make_months(2) == 0
 
 
 def test_rows_that_no_month_took_go_too() -> None:
