@@ -4,8 +4,8 @@
 
 The whole service as real processes with the receiver lab. MESSAGES finished mails of months ago are loaded by COPY,
 with contents, attempts and events in the partitions of their months. Mails are posted at RATE a second whatever the
-answers do (an open loop: a POST counts from the moment at which it was due), for --seconds alone, then for as long as the
-retention of this release (`deliveries.prune.retain`) takes to remove all of them, then alone once more.
+answers do (an open loop: a POST counts from the moment at which it was due), for --seconds alone, then for as long as
+the retention of this release (`deliveries.prune.retain`) takes to remove all of them, then alone once more.
 """
 
 from __future__ import annotations
