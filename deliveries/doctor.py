@@ -19,6 +19,7 @@ from django.db import DatabaseError, connection
 
 from deliveries import metrics
 from deliveries.models import SendingDomain
+from deliveries.read import installation
 from deliveries.read.gauges import gauges
 from deliveries.routing.doctor import Check, Tone, of_address, of_bounces, of_domain, port_25
 from deliveries.routing.resolver import Resolver
@@ -99,8 +100,7 @@ def _certificate() -> list[Check]:
 def _database() -> list[Check]:
     try:
         with connection.cursor() as cursor:
-            cursor.execute("SELECT name FROM pg_settings WHERE name = ANY (%s) AND setting = 'off'", [list(_DURABLE)])
-            off = [name for (name,) in cursor.fetchall()]
+            off = [p.name for p in installation.postgres()[1] if p.breaks]
             before = time.time()
             cursor.execute("SELECT extract(epoch FROM clock_timestamp())::float8")
             apart = cursor.fetchone()[0] - (before + time.time()) / 2
@@ -114,9 +114,6 @@ def _database() -> list[Check]:
             _check("Clock", Tone.WARNING, f"This host and the database are {apart:+.1f} s apart.", "Run an NTP client.")
         )
     return checks or [_check("Database", Tone.GOOD, "It answers, keeps what it confirms, and agrees on the time.")]
-
-
-_DURABLE = ("fsync", "full_page_writes", "synchronous_commit")
 
 
 def _work() -> list[Check]:

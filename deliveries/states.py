@@ -6,6 +6,7 @@ which change is lawful and which word of Resend's API a status answers to.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from enum import IntEnum, StrEnum
 
@@ -103,6 +104,8 @@ class Lane(IntEnum):
 
 #: the kind of mail, where none is said
 ORDINARY_STREAM = "transactional"
+#: what the name of a stream looks like
+STREAM = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
 class EventType(StrEnum):

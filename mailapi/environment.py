@@ -16,6 +16,9 @@ from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
+#: where each variable that was read had its value from, for the panel's page of settings
+SOURCES: dict[str, str] = {}
+
 
 def text(name: str, default: str | None = None) -> str:
     """The variable, or the content of the file that NAME_FILE names; without a default it must be set.
@@ -23,11 +26,13 @@ def text(name: str, default: str | None = None) -> str:
     An empty variable counts as unset: compose files and `.env` files write what they leave out that way.
     """
     value = os.environ.get(name) or None
+    SOURCES.setdefault(name, "environment" if value else "default")
     if value is None and (path := os.environ.get(f"{name}_FILE")):
         try:
             value = Path(path).read_text().strip()
         except OSError as e:
             raise ImproperlyConfigured(f"{name}_FILE: cannot read {path}: {e.strerror}") from None
+        SOURCES[name] = f"file {path}"
     if value is None:
         if default is None:
             raise ImproperlyConfigured(f"{name} is not set; `python3 manage.py up` sets it, or see docs/operations.md")

@@ -85,6 +85,12 @@ UNFOLD = {
                     _menu("Audit log", "history", "auditentry"),
                     _menu("Tenants", "apartment", "tenant", _OPERATOR),
                     _menu("Logins", "person", "user", _OPERATOR),
+                    {
+                        "title": "Settings",
+                        "icon": "tune",
+                        "link": reverse_lazy("admin:settings"),
+                        "permission": _OPERATOR,
+                    },
                 ],
             },
         ],

@@ -14,6 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from deliveries import retry
 from mailapi.environment import (
+    SOURCES,
     authorities,
     flag,
     host_name,
@@ -36,7 +37,11 @@ if not (os.environ.get("DATABASE_URL") or os.environ.get("DATABASE_URL_FILE")):
     from mailapi.up.discover import environ_from_up
 
     for _name, _value in environ_from_up(VAR).items():
-        os.environ.setdefault(_name, _value)
+        if _name not in os.environ:
+            os.environ[_name], SOURCES[_name] = _value, "running `up`"
+
+#: by variable: environment, file PATH, running `up` or default; told by the panel's page of settings
+SETTING_SOURCES = SOURCES
 
 
 def database(address: str) -> dict[str, object]:

@@ -11,6 +11,7 @@ from deliveries.admin import (
     brakes,
     doctor,
     domains,
+    in_force,
     incoming,
     lists,
     login,
@@ -24,7 +25,13 @@ from deliveries.admin import (
 )
 
 admin.site.index_template = "panel/home.html"
-admin.site.extra_urls = lambda: [*doctor.urls(), *login.urls(), *queue.urls(), *received.urls()]  # type: ignore[attr-defined]
+admin.site.extra_urls = lambda: [  # type: ignore[attr-defined]
+    *doctor.urls(),
+    *in_force.urls(),
+    *login.urls(),
+    *queue.urls(),
+    *received.urls(),
+]
 admin.site.enable_nav_sidebar = True
 
 __all__ = [
@@ -32,6 +39,7 @@ __all__ = [
     "brakes",
     "doctor",
     "domains",
+    "in_force",
     "incoming",
     "lists",
     "login",

@@ -40,6 +40,8 @@ from deliveries.models import ApiKey, SendingDomain
 
 #: domains of one tenant: each has a key of 2,048 bits
 MOST = 500
+#: streams of one domain whose mails can be left with one click
+MOST_STREAMS = 50
 
 
 # --- orders of a tenant -------------------------------------------------------------------------------------------

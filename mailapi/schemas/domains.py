@@ -10,6 +10,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from pydantic import Field, PlainValidator, StrictBool, WithJsonSchema
 
+from deliveries.domains import MOST_STREAMS
 from deliveries.models import SendingDomain
 from deliveries.read.domains import TLS_WORDS
 from deliveries.routing.published import domain_name
@@ -25,10 +26,6 @@ _LABEL = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _TLS: dict[str, str] = {word: tls.value for tls, word in TLS_WORDS.items()} | {
     t.value: t.value for t in SendingDomain.Tls
 }
-
-
-#: of one domain whose mails can be left with one click
-MOST_STREAMS = 50
 
 
 def _name(value: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, StrictBool, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
 
-from deliveries.states import ORDINARY_STREAM, Lane
+from deliveries.states import ORDINARY_STREAM, STREAM, Lane
 from mailapi.schemas.faults import Shape, fault
 from mailapi.schemas.times import End, When
 
@@ -18,7 +18,6 @@ MAX_TAGS = 75
 MAX_METADATA = 50
 _TAG = re.compile(r"[A-Za-z0-9_-]{1,256}")
 _METADATA_KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_STREAM = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
 def plain_text(value: str) -> str:
@@ -72,7 +71,7 @@ def _wrong_metadata(value: dict[str, str]) -> Iterator[tuple[tuple[str, ...], st
 
 
 def _stream(value: str) -> str:
-    if not _STREAM.fullmatch(value):
+    if not STREAM.fullmatch(value):
         raise fault("invalid_stream", "A stream has 1 to 64 lower-case ASCII letters, digits, - and _, such as news.")
     return value
 
@@ -95,7 +94,7 @@ class Options(Shape):
     stream: Stream = Field(
         default=ORDINARY_STREAM,
         description="The kind of mail: who unsubscribes from one stream still gets the others.",
-        json_schema_extra={"pattern": f"^{_STREAM.pattern}$"},
+        json_schema_extra={"pattern": f"^{STREAM.pattern}$"},
     )
     priority: Priority = Field(default="normal", description="high overtakes normal, normal overtakes bulk.")
     deliver_before: End | None = None

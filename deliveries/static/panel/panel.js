@@ -14,3 +14,19 @@ document.addEventListener("click", (event) => {
   const narrow = document.getElementById(button.dataset.narrow).classList.toggle("panel-phone");
   button.setAttribute("aria-pressed", String(narrow));
 });
+
+// A value into the clipboard; over http, where browsers keep that from pages, it is marked for the person to copy.
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-copy]");
+  if (!button) return;
+  try {
+    await navigator.clipboard.writeText(button.dataset.copy);
+    button.textContent = "Copied";
+  } catch {
+    const range = document.createRange();
+    range.selectNodeContents(button.previousElementSibling);
+    getSelection().removeAllRanges();
+    getSelection().addRange(range);
+    button.textContent = document.execCommand("copy") ? "Copied" : "Marked: copy it";
+  }
+});
