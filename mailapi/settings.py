@@ -58,6 +58,12 @@ def database(address: str) -> dict[str, object]:
     options.setdefault("prepare_threshold", 5)
     # every statement is short; where the planner cannot know how few rows it takes, compiling would cost 100 ms
     session = f"-c statement_timeout={_STATEMENT_TIMEOUT_MS[ROLE]} -c lock_timeout={_LOCK_TIMEOUT_MS[ROLE]} -c jit=off"
+    # the server too asks whether we are there: a host that is cut off within a transaction would hold its locks, and
+    # with them mail of everybody, until the kernel gives up after two hours
+    session += " -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=3 -c tcp_keepalives_count=3"
+    session += " -c tcp_user_timeout=20000"
+    if ROLE != "command":  # a migration, or a person in `shell`, may think for longer
+        session += " -c idle_in_transaction_session_timeout=30000"
     if ROLE in ("web", "smtpd"):
         # accept's statement runs for 0.7 ms and is parsed and planned for 2.3 ms; its plan never depends on the values
         session += " -c plan_cache_mode=force_generic_plan"

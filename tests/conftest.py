@@ -29,6 +29,8 @@ if (worker := os.environ.get("PYTEST_XDIST_WORKER", "")) and os.environ.get("RED
     # workers share one Valkey; each has a database number of its own (1 to 15)
     number = int(worker.removeprefix("gw")) % 15 + 1
     for name in ("BROKER_URL", "REDIS_URL"):
+        if not os.environ[name].startswith("redis"):
+            continue
         os.environ[name] = f"{os.environ[name].rsplit('/', 1)[0]}/{number}"
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mailapi.settings")
 django.setup()

@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--spool-log", type=Path, metavar="FILE", help="one JSON line per accepted mail, no cap")
     parser.add_argument("--cert-out", type=Path, metavar="FILE", help="the lab's certificate, PEM")
     parser.add_argument("--slow", type=float, default=2.0, metavar="S", help="pause of slow@ per answer (2)")
+    parser.add_argument("--any-domain", action="store_true", help="mail of every domain is taken, not only the lab's")
     uvloop.run(_run(parser.parse_args()))  # the lab shares its processors with what it measures
 
 
@@ -45,6 +46,7 @@ async def _run(options: argparse.Namespace) -> None:
         spool=options.spool,
         spool_log=options.spool_log,
         slow_s=options.slow,
+        any_domain=options.any_domain,
     )
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

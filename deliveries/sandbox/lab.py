@@ -49,6 +49,7 @@ class Lab:
         slow_s: float = 2.0,
         report_after_s: float = 1.0,
         max_size_octets: int = 40 * 1024 * 1024,
+        any_domain: bool = False,
     ) -> None:
         self.helo = helo
         self.certificate = b""  #: PEM, known after start
@@ -59,6 +60,7 @@ class Lab:
         self._slow_s = slow_s
         self._report_after_s = report_after_s
         self._max_size = max_size_octets
+        self._any_domain = any_domain
         self._spool = Spool(keep, spool, spool_log)
         self._servers: list[asyncio.Server] = []
         self._desks: list[Desk] = []
@@ -121,6 +123,7 @@ class Lab:
             slow_s=self._slow_s,
             max_size_octets=self._max_size,
             on_accepted=self._on_accepted,
+            any_domain=self._any_domain,
         )
         self._desks.append(desk)
         server = await asyncio.get_running_loop().create_server(lambda: Conversation(desk), *listen, backlog=512)

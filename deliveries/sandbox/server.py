@@ -33,6 +33,7 @@ class Desk:
     slow_s: float
     max_size_octets: int
     on_accepted: Callable[[Accepted, Behaviour], None]
+    any_domain: bool = False  #: whatever DNS leads here is taken, with the behaviour of its local part
     greylisted: OrderedDict[tuple[str, str], None] = field(default_factory=OrderedDict)
     conversations: set[Conversation] = field(default_factory=set)
 
@@ -180,7 +181,7 @@ class Conversation(asyncio.Protocol):
         if len(self._forward_paths) >= MAX_RECIPIENTS:
             return self._say("452 4.5.3 Too many recipients")
         local_part, _, domain = path.mailbox.rpartition("@")
-        if domain.lower().rstrip(".") != DOMAIN:
+        if domain.lower().rstrip(".") != DOMAIN and not self._desk.any_domain:
             return self._say("550 5.7.1 Relaying denied")
         behaviour = behaviour_of(local_part)
         if behaviour is None:

@@ -6,22 +6,17 @@ must: addresses on loopback, ports of the kernel, and the sandbox instead of the
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from mailapi.up import postgres
-from tests.fakes.daemon import missing, need
+from tests.fakes import servers
+from tests.fakes.daemon import need
 from tests.fakes.town import PYTHON, ROOT, Town, free_port
 
 DOCKER = ROOT / "docker"
-POSTGRES_15 = Path("/usr/lib/postgresql/15")
-REDIS = Path("/usr/bin/redis-server")
-RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 CADDY = Path("/usr/bin/caddy")
 _VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}|\$(\$)")
 
@@ -49,17 +44,9 @@ class Deployment(Town):
     """A town of the production parts. `https` is its address; `authority` is the file of Caddy's own authority."""
 
     def __init__(self, broker: str) -> None:
-        need(POSTGRES_15 / "bin" / "postgres", REDIS, CADDY)
-        if broker == "rabbitmq":
-            need(RABBITMQ)
-        if os.geteuid() != 0:
-            missing("RabbitMQ and Postgres of Debian are started as root here")
-        super().__init__()
-        self.broker = broker
-        self.http_port, self.https_port, self.amqp_port, self.dist_port, self.epmd_port = (
-            free_port() for _ in range(5)
-        )
-        self.redis_url = self.env["REDIS_URL"]
+        need(CADDY)
+        super().__init__(pg=servers.DEBIANS, broker=broker)
+        self.http_port, self.https_port = free_port(), free_port()
         self.https = f"https://localhost:{self.https_port}"
         self.authority = self.folder / "caddy" / "caddy" / "pki" / "authorities" / "local" / "root.crt"
         self.services = compose()["services"]
@@ -69,10 +56,9 @@ class Deployment(Town):
         """What compose.yaml gives every part; secrets come from files, as there."""
         secrets = self.folder / "secrets"
         secrets.mkdir()
-        broker_url = self.redis_url if self.broker == "redis" else f"amqp://guest:guest@127.0.0.1:{self.amqp_port}//"
         for name, value in {
             "database_url": self.database_url,
-            "broker_url": broker_url,
+            "broker_url": self.env["BROKER_URL"],
             "secret_key": self.env["SECRET_KEY"],
             "field_keys": self.env["FIELD_KEYS"],
             "verp_keys": self.env["VERP_KEYS"],
@@ -109,28 +95,12 @@ class Deployment(Town):
         }
         assert set(self.for_smtpd) < set(self.services["smtpd"]["environment"])
 
-    def place_of_postgres(self) -> postgres.Place:
-        (self.folder / "postgres").parent.mkdir(exist_ok=True)
-        return postgres.Place(POSTGRES_15, self.folder / "postgres", postgres.unprivileged())
-
-    def make_tables(self) -> None:
-        self._manage("migrate", "-v0")  # on the Postgres that is tried here
-
     def before_the_parts(self) -> None:
-        if self.broker == "rabbitmq":
-            self.start("rabbitmq")
-            self.until(lambda: self.answers(self.amqp_port), "RabbitMQ", 240)
         self.start("caddy")
         self.until(self.certificate.exists, "Caddy made its certificates")
 
     def _command(self, name: str) -> tuple[tuple[str, ...], str]:
         match name:
-            case "valkey":
-                conf = self.folder / "redis.conf"
-                conf.write_text(f'bind 127.0.0.1\nport {self.valkey_port}\nrequirepass {self.password}\nsave ""\n')
-                return (str(REDIS), str(conf)), "command"
-            case "rabbitmq":
-                return ("env", *self._rabbitmq_words(), str(RABBITMQ)), "command"
             case "caddy":
                 return (
                     "env",
@@ -140,7 +110,7 @@ class Deployment(Town):
                     "--config",
                     str(DOCKER / "Caddyfile"),
                 ), "command"
-            case "lab" | "postgres":
+            case "lab" | "postgres" | "valkey" | "rabbitmq":
                 return super()._command(name)
         service = name.rstrip("0123456789")
         words = self.services[service]["command"]
@@ -151,17 +121,6 @@ class Deployment(Town):
         extra += [f"PART_NAME={name}", f"BEAT_SCHEDULE={self.folder / 'beat'}"]
         return ("env", *extra, PYTHON, str(ROOT / "manage.py"), *words), service
 
-    def _rabbitmq_words(self) -> list[str]:
-        home = self.folder / "rabbitmq"
-        home.mkdir(exist_ok=True)
-        (home / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{self.amqp_port}\n")
-        return [
-            *(f"HOME={home}", f"RABBITMQ_MNESIA_BASE={home}", f"RABBITMQ_LOG_BASE={home}"),
-            *(f"RABBITMQ_NODENAME=town{self.amqp_port}@localhost", f"RABBITMQ_DIST_PORT={self.dist_port}"),
-            *(f"ERL_EPMD_PORT={self.epmd_port}", "ERL_EPMD_ADDRESS=127.0.0.1", f"RABBITMQ_PID_FILE={home}/pid"),
-            *(f"RABBITMQ_CONFIG_FILE={home}/rabbitmq", f"RABBITMQ_ENABLED_PLUGINS_FILE={home}/plugins"),
-        ]
-
     def _caddy_words(self) -> list[str]:
         options = f"http_port {self.http_port}\nhttps_port {self.https_port}\nskip_install_trust\nadmin off"
         return [
@@ -170,8 +129,3 @@ class Deployment(Town):
             *(f"WEB_UPSTREAM=127.0.0.1:{self.web_port}", f"CADDY_OPTIONS={options}"),
             "WEB_BUFFERS=buffer_requests\nmax_buffer_size 1MB",  # Debian's Caddy is 2.6.2
         ]
-
-    def tear_down(self) -> None:
-        super().tear_down()
-        if self.broker == "rabbitmq":  # Erlang's name server leaves every session
-            subprocess.run(["epmd", "-port", str(self.epmd_port), "-kill"], capture_output=True, check=False)

@@ -76,11 +76,11 @@ def parse(table: str) -> list[Row]:
 
 
 class FakeDns:
-    def __init__(self, table: str = "", *, chase: bool = True) -> None:
+    def __init__(self, table: str = "", *, chase: bool = True, host: str = "127.0.0.1") -> None:
         self.rows = parse(table)
         self.chase = chase
         self.asked: list[tuple[str, str, str]] = []
-        self._udp, self._tcp = _bind(self)
+        self._udp, self._tcp = _bind(self, host)
         self.address: tuple[str, int] = self._udp.server_address  # type: ignore[assignment]
         self._threads = [
             threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
@@ -206,10 +206,10 @@ class _TcpHandler(socketserver.BaseRequestHandler):
                 self.request.sendall(struct.pack("!H", len(answer)) + answer)
 
 
-def _bind(fake: FakeDns) -> tuple[_Udp, _Tcp]:
+def _bind(fake: FakeDns, host: str) -> tuple[_Udp, _Tcp]:
     """UDP and TCP on one port of the kernel's choice."""
     for _ in range(20):
-        udp = _Udp(("127.0.0.1", 0), _UdpHandler)
+        udp = _Udp((host, 0), _UdpHandler)
         try:
             tcp = _Tcp(udp.server_address, _TcpHandler)  # type: ignore[arg-type]
         except OSError:  # somebody has the TCP port

@@ -1,7 +1,8 @@
-"""The Postgres and Valkey of one test run: started once by pytest's controlling process, gone with it.
+"""The Postgres and broker of one test run: started once by pytest's controlling process, gone with it.
 
 Order of use: `Stack()` chooses ports and passwords at once, so that settings can be read; `start()` when a test needs
-the database; `stop()`. The servers stand under mailapi/up's guards: a killed pytest leaves none behind.
+the database; `stop()`. The servers stand under mailapi/up's guards: a killed pytest leaves none behind. Which they are,
+TEST_POSTGRES (18, 15) and TEST_BROKER (valkey, redis, rabbitmq) say.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mailapi.up import postgres, valkey
+from mailapi.up import postgres
 from mailapi.up.files import keep_ports, keep_secrets, make_var
 from mailapi.up.stack import PORTS, POSTGRES, ROOT, VALKEY, Address, Plan
 from mailapi.up.supervisor import Supervisor
+from tests.fakes import servers
 
 TEMPLATE = "mailapi_template"
 HAS_TEMPLATE = "MAILAPI_TEST_TEMPLATE"  # set for the xdist workers, which inherit our environment
@@ -38,6 +40,10 @@ class Stack:
             redis_url=None,
             mail_route="sandbox",
         )
+        self.postgres = os.environ.get("TEST_POSTGRES") or servers.OURS
+        self.broker = os.environ.get("TEST_BROKER") or servers.VALKEY
+        assert self.broker in servers.BROKERS, f"TEST_BROKER is none of {', '.join(servers.BROKERS)}"
+        self.rabbitmq = servers.RabbitMq(self.folder / "rabbitmq") if self.broker == "rabbitmq" else None
         self.supervisor = Supervisor(self.folder / "log")
         self.started_by = os.getpid()
 
@@ -45,7 +51,7 @@ class Stack:
         """What settings need. No mail server is behind these addresses: a test that sends starts its own."""
         return {
             "DATABASE_URL": self.plan.postgres_url("mailapi"),
-            "BROKER_URL": self.plan.valkey_url(0),
+            "BROKER_URL": self.rabbitmq.url if self.rabbitmq else self.plan.valkey_url(0),
             "REDIS_URL": self.plan.valkey_url(0),
             "MAIL_ROUTE": "sandbox",
             "SANDBOX_SMTP": "127.0.0.1:1",
@@ -54,16 +60,21 @@ class Stack:
 
     def start(self) -> None:
         env = dict(os.environ)
-        where = postgres.place(self.folder)
+        where = servers.postgres_place(self.postgres, self.folder, postgres.SYSTEM)
         postgres.initialise(self.supervisor, where, self.plan.secrets["postgres_password"], env)
         admin_url = self.plan.postgres_url("postgres")
         self.supervisor.start(postgres.child(where, admin_url, env, POSTGRES))
-        self.supervisor.start(
-            valkey.child(
-                self.folder / "valkey", self.plan.ports["valkey"], self.plan.secrets["valkey_password"], env, VALKEY
-            )
+        password = self.plan.secrets["valkey_password"]
+        children = [
+            servers.redis_child(self.broker, self.folder / "valkey", self.plan.ports["valkey"], password, env, VALKEY)
+        ]
+        if self.rabbitmq:
+            children.append(self.rabbitmq.child(env, VALKEY))
+        for child in children:
+            self.supervisor.start(child)
+        self.supervisor.wait_ready(
+            ["postgres", *(c.name for c in children)], servers.RABBITMQ_S if self.rabbitmq else READY_S
         )
-        self.supervisor.wait_ready(["postgres", "valkey"], READY_S)
         postgres.make_database(admin_url, postgres.NAME)
 
     def make_template(self) -> None:
@@ -76,6 +87,8 @@ class Stack:
         if os.getpid() != self.started_by:
             return  # a fork of ours ends
         self.supervisor.stop()
+        if self.rabbitmq:
+            self.rabbitmq.bury()
         data = self.folder / "postgres"
         if data.is_symlink():  # the folder for temporary files was closed to the database's user
             shutil.rmtree(data.resolve().parent, ignore_errors=True)

@@ -23,15 +23,17 @@ import urllib.request
 import uuid
 from collections import Counter
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import redis
 
-from mailapi.up import postgres, serve, valkey
+from mailapi.up import postgres, serve
 from mailapi.up.addresses import Address, libpq_environ
 from mailapi.up.supervisor import GUARD, Supervisor
+from tests.fakes import servers
 from tests.fakes.stack import HAS_TEMPLATE, TEMPLATE
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -52,11 +54,27 @@ def new_folder() -> Path:
     return folder
 
 
+@lru_cache(maxsize=1)
+def template() -> bytes | None:
+    """The migrated database of this run as SQL, where there is one."""
+    if not os.environ.get(HAS_TEMPLATE):
+        return None
+    source = libpq_environ(f"{os.environ['DATABASE_URL'].rpartition('/')[0]}/{TEMPLATE}")
+    program = postgres.wheel_binaries() / "bin" / "pg_dump"
+    return subprocess.run([program, "--no-owner"], env=source, capture_output=True, check=True).stdout
+
+
 class Town:
     """`build()` once; `start`, `kill9`, `stop` by name; `settle()` waits; `tear_down()` always."""
 
-    def __init__(self, lease_s: float = 3, **settings: str) -> None:
+    parts: tuple[str, ...] = ("lab", "smtpd", "web", "deliver1", "deliver2", "jobs", "beat")
+
+    def __init__(
+        self, lease_s: float = 3, *, pg: str = servers.OURS, broker: str = servers.VALKEY, **settings: str
+    ) -> None:
         self.folder = new_folder()
+        self.pg, self.broker = pg, broker
+        self.rabbitmq = servers.RabbitMq(self.folder / "rabbitmq") if broker == "rabbitmq" else None
         self.lease_s = lease_s
         self.log = self.folder / "lab.jsonl"
         self.procs: dict[str, subprocess.Popen[bytes]] = {}
@@ -66,13 +84,13 @@ class Town:
         self.password = secrets.token_hex(16)
         self.key = "re_" + secrets.token_urlsafe(32)
         self.database_url = f"postgres://mailapi:{self.password}@127.0.0.1:{self.pg_port}/mailapi"
-        broker = f"redis://:{self.password}@127.0.0.1:{self.valkey_port}/0"
+        self.redis_url = f"redis://:{self.password}@127.0.0.1:{self.valkey_port}/0"
         self.env = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "HOME", "SSL_CERT_FILE")} | {
             "PYTHONPATH": str(ROOT),
             "DJANGO_SETTINGS_MODULE": "mailapi.settings",
             "DATABASE_URL": self.database_url,
-            "BROKER_URL": broker,
-            "REDIS_URL": broker,
+            "BROKER_URL": self.rabbitmq.url if self.rabbitmq else self.redis_url,
+            "REDIS_URL": self.redis_url,
             "SECRET_KEY": secrets.token_hex(16),
             "FIELD_KEYS": base64.urlsafe_b64encode(os.urandom(32)).decode(),
             "VERP_KEYS": "1:" + base64.b64encode(os.urandom(32)).decode(),
@@ -102,28 +120,29 @@ class Town:
         postgres.make_database(self._url("postgres"), "mailapi")
         self.start("valkey")
         self.until(lambda: self.answers(self.valkey_port), "valkey")
+        if self.rabbitmq:
+            self.start("rabbitmq")
+            self.until(lambda: self.answers(self.rabbitmq.port), "RabbitMQ", servers.RABBITMQ_S)
         self.before_the_parts()
         self.make_tables()
         wanted = self.folder / "seed.json"
         wanted.write_text(json.dumps({"api_key": self.key, "admin_password": secrets.token_hex(8)}))
-        self.sender = json.loads(self._manage("seed", "--secrets", str(wanted)))["sender"]
-        for name in ("lab", "smtpd", "web", "deliver1", "deliver2", "jobs", "beat"):
+        # the sandbox' first tenant has a domain that it may send from, and that is good for every route
+        self.sender = json.loads(self._manage("seed", "--secrets", str(wanted), MAIL_ROUTE="sandbox"))["sender"]
+        for name in self.parts:
             self.start(name)
         self.until(lambda: self.answers(self.web_port) and self.answers(self.lab_port), "web and lab")
 
     def place_of_postgres(self) -> postgres.Place:
-        return postgres.place(self.folder, self.folder)
+        return servers.postgres_place(self.pg, self.folder, self.folder)
 
     def make_tables(self) -> None:
         """From the migrated database of this run where there is one: a dump is read in a tenth of the time."""
-        if not os.environ.get(HAS_TEMPLATE):
+        if self.pg != servers.OURS or (dump := template()) is None:
             self._manage("migrate", "-v0")
             return
-        source = libpq_environ(f"{os.environ['DATABASE_URL'].rpartition('/')[0]}/{TEMPLATE}")
-        programs = postgres.wheel_binaries() / "bin"
-        dump = subprocess.run([programs / "pg_dump", "--no-owner"], env=source, capture_output=True, check=True)
-        words = [programs / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1"]
-        subprocess.run(words, env=libpq_environ(self.database_url), input=dump.stdout, capture_output=True, check=True)
+        words = [postgres.psql_program(), "-X", "-q", "-v", "ON_ERROR_STOP=1"]
+        subprocess.run(words, env=libpq_environ(self.database_url), input=dump, capture_output=True, check=True)
 
     def before_the_parts(self) -> None:
         """What else has to stand before anything of ours runs."""
@@ -134,7 +153,13 @@ class Town:
                 return postgres.child(self.place, self.database_url, self.env, 0).argv, "command"
             case "valkey":
                 folder = self.folder / "valkey"
-                return valkey.child(folder, self.valkey_port, self.password, self.env, 0).argv, "command"
+                return (
+                    servers.redis_child(self.broker, folder, self.valkey_port, self.password, self.env).argv,
+                    "command",
+                )
+            case "rabbitmq":
+                assert self.rabbitmq
+                return self.rabbitmq.child(self.env).argv, "command"
             case "lab":
                 lab = (PYTHON, "-m", "deliveries.sandbox", "--listen", f"127.0.0.1:{self.lab_port}")
                 reports = ("--bounce-to", f"127.0.0.1:{self.smtpd_port}", "--slow", "0.3")
@@ -229,18 +254,20 @@ class Town:
         self.start(name)
 
     def tear_down(self) -> None:
-        last = ("valkey", "postgres")
+        last = ("valkey", "rabbitmq", "postgres")
         for name in [n for n in self.procs if n not in last] + [n for n in last if n in self.procs]:
             self.procs[name].send_signal(signal.SIGUSR2)
         for guard in self.procs.values():
             guard.wait(20)
         self.procs.clear()
+        if self.rabbitmq:
+            self.rabbitmq.bury()
         shutil.rmtree(self.folder)
 
-    def _manage(self, *words: str) -> str:
+    def _manage(self, *words: str, **settings: str) -> str:
         done = subprocess.run(
             [PYTHON, str(ROOT / "manage.py"), *words],
-            env=self.env,
+            env=self.env | settings,
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -250,7 +277,7 @@ class Town:
         return done.stdout
 
     def flush_broker(self) -> None:
-        redis.Redis.from_url(self.env["BROKER_URL"]).flushall()
+        redis.Redis.from_url(self.redis_url).flushall()
 
     # --- looking ------------------------------------------------------------------------------------------------
 
