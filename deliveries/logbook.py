@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -41,20 +42,22 @@ _MOST_BODY = 16_384
 #: octets of an answer that are read again for its outline
 _MOST_ANSWER = 65_536
 _SECRET = ("secret", "password", "token", "authorization", "private_key", "api_key", "signature")
-#: user and password of a URL (RFC 3986 §3.2.1), such as a webhook's
+#: user and password of a URL (RFC 3986 §3.2.1), such as a webhook's; and what may be half of one where a text was cut
 _USERINFO = re.compile(r"(?i)(\bhttps?://)[^/?#\s]*@")
+_USERINFO_CUT = re.compile(r"(?i)(\bhttps?://)[^/?#\s]*(?:@|\Z)")
+#: characters of a text that are looked at for them: more than is shown, since what is found is not
+_LOOKED_AT = 4 * _LONGEST
 _FILE = ("content", "raw", "ContentBytes", "Content")
 
 
 def outline(value: Any, depth: int = 0, name: str = "") -> Any:
     """A small picture of a JSON value: long texts and lists cut, secrets and files named only."""
     if isinstance(value, str):
-        if any(word in name.lower() for word in _SECRET):
+        if _is_secret(name):
             return "[redacted]"
         if name in _FILE:
             return f"[{len(value)} characters]"
-        value = _USERINFO.sub(r"\1[redacted]@", value)
-        return value if len(value) <= _LONGEST else f"{value[:_LONGEST]}… [{len(value)} characters]"
+        return _shown(value)
     if isinstance(value, dict):
         if depth >= _DEEPEST:
             return f"[{len(value)} fields]"
@@ -67,6 +70,24 @@ def outline(value: Any, depth: int = 0, name: str = "") -> Any:
         kept_ones = [outline(part, depth + 1, name) for part in value[:_WIDEST]]
         return kept_ones if len(value) <= _WIDEST else [*kept_ones, f"… [{len(value)} elements]"]
     return value
+
+
+def _shown(value: str) -> str:
+    # the search costs fifty times as much as the look whether there is anything to find
+    head, userinfo = value, _USERINFO
+    if len(value) > _LOOKED_AT:
+        head, userinfo = value[:_LOOKED_AT], _USERINFO_CUT
+    if "://" in head:
+        head = userinfo.sub(r"\1[redacted]@", head)
+    if len(value) <= _LOOKED_AT and len(head) <= _LONGEST:
+        return head
+    return f"{head[:_LONGEST]}… [{len(value)} characters]"
+
+
+@lru_cache(maxsize=1_000)
+def _is_secret(name: str) -> bool:
+    lower = name.lower()
+    return any(word in lower for word in _SECRET)
 
 
 class Logbook:

@@ -186,6 +186,8 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "mailapi.errors.RequestId",
     "mailapi.compat.dispatch.ByCredential",
+    "mailapi.past.PastThePanel",
+    # the panel's alone
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",

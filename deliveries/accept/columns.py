@@ -15,18 +15,19 @@ from deliveries.mime.address import Address
 from deliveries.models.fields import uuid7
 from deliveries.routing import static
 
+_NAMES = (
+    "m_id m_domain m_message_id m_from m_to m_cc m_bcc m_reply_to m_subject m_tags m_metadata m_stream m_lane "
+    "m_size m_files m_scheduled m_before m_html m_text m_headers m_raw m_leave d_id d_message d_position d_field "
+    "d_recipient d_address d_destination d_event a_id a_message a_position a_name a_type a_cid a_content "
+    "r_delivery r_message r_return r_envid r_whole r_notify r_orcpt"
+).split()
+
 
 def columns(
     secret_hash: bytes, ids: Sequence[UUID], drafts: Sequence[Draft], idempotency: Idempotency | None
 ) -> dict[str, Any]:
     """Columns as arrays: m_* a mail each, d_* a forward-path each, a_* an attachment each, r_* a report each."""
-    names = (
-        "m_id m_domain m_message_id m_from m_to m_cc m_bcc m_reply_to m_subject m_tags m_metadata m_stream m_lane "
-        "m_size m_files m_scheduled m_before m_html m_text m_headers m_raw m_leave d_id d_message d_position d_field "
-        "d_recipient d_address d_destination d_event a_id a_message a_position a_name a_type a_cid a_content "
-        "r_delivery r_message r_return r_envid r_whole r_notify r_orcpt"
-    ).split()
-    p: dict[str, Any] = {name: [] for name in names}
+    p: dict[str, Any] = {name: [] for name in _NAMES}
     for message_id, draft in zip(ids, drafts, strict=True):
         p["m_id"].append(message_id)
         p["m_domain"].append(draft.sender.domain)

@@ -64,11 +64,15 @@ def packer(name: str) -> Callable[[Any], Any] | None:
 
 def _packer(array: int, element: int, packed: Callable[[Any], bytes]) -> Callable[[Any], Any]:
     kind = type(f"_Octets{array}", (_Octets,), {})
+    # half of the arrays of a single mail
+    empty, one_null = (kind(_array(values, element, packed)) for values in ([], [None]))
     psycopg.adapters.register_dumper(kind, type("_Dumper", (_Dump,), {"oid": array}))
 
     def pack(values: Any) -> Any:
         if type(values) is not list:
             return values
+        if not values or values == [None]:
+            return one_null if values else empty
         try:
             return kind(_array(values, element, packed))
         except (AttributeError, TypeError, struct.error):

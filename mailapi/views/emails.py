@@ -174,7 +174,7 @@ def _permissive(request: Request) -> bool:
 
 
 def idempotency_of(request: Request, endpoint: str, digest: bytes) -> Idempotency | None:
-    key = request.headers.get("Idempotency-Key")
+    key = request.META.get("HTTP_IDEMPOTENCY_KEY")
     if key is None:
         return None
     if not 1 <= len(key) <= _LONGEST_KEY or not key.isprintable():

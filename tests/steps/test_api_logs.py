@@ -169,3 +169,15 @@ def test_a_bomb_costs_no_more_memory_than_a_body_may(client):
 def test_deep_json_is_refused(client):
     deep = b'{"metadata": ' + b"[" * 60 + b"]" * 60 + b"}"
     assert client.raw("/emails", deep).json()["errors"][0]["code"] == "too_deep"
+
+
+def test_no_password_of_a_url_is_kept_where_a_long_text_is_cut():
+    link = "https://user:hunter2@example.com/ "
+    outline = logbook.outline
+    assert outline(link) == "https://[redacted]@example.com/ "
+    # the cut falls into each octet of it once
+    for before in range(logbook._LOOKED_AT - len(link), logbook._LOOKED_AT + 1):
+        assert "hunter2" not in outline("x" * before + " " + link + "y" * 5000)
+    # many that are taken out bring the end of what is looked at into what is shown
+    assert "hunter" not in outline(link.replace("hunter2", "hunter2" * 20) * 100)
+    assert outline("y" * 600) == "y" * 500 + "… [600 characters]"
