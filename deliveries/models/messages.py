@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib.postgres.indexes import GinIndex
+from django.contrib.postgres.indexes import GinIndex, OpClass
 from django.contrib.postgres.search import SearchVector
 from django.db import models
-from django.db.models import JSONField, Q, Value
+from django.db.models import Func, JSONField, Q, Value
+from django.db.models.functions import Left, Lower
 
 from deliveries.models.accounts import SendingDomain, Tenant
 from deliveries.models.fields import uuid7
@@ -22,6 +23,23 @@ from deliveries.states import FINAL, ORDINARY_STREAM, Lane, Status
 def _loose(to: Any, **kwargs: Any) -> models.ForeignKey:
     """A reference without a constraint in the database (see the module's docstring)."""
     return models.ForeignKey(to, on_delete=models.DO_NOTHING, db_constraint=False, **kwargs)
+
+
+#: the address in From as it is searched by, of several the last; `SENDER.format("m.")` is SQL. Cut, since an index
+#: takes no more than a third of a page
+SENDER = "lower(left(rtrim(split_part({}from_header, '<', -1), '> '), 254))"
+_SENDER = Lower(
+    Left(
+        Func(
+            Func(
+                models.F("from_header"), Value("<"), Value(-1), function="split_part", output_field=models.TextField()
+            ),
+            Value("> "),
+            function="rtrim",
+        ),
+        254,
+    )
+)
 
 
 class Message(models.Model):
@@ -73,6 +91,13 @@ class Message(models.Model):
                 fastupdate=True,
             ),
             models.Index(fields=("message_id",), name="message_msgid"),
+            # search by sender, the newest of each first (deliveries.read.senders)
+            models.Index(
+                models.F("tenant"),
+                OpClass(_SENDER, name="text_pattern_ops"),
+                models.F("id").desc(),
+                name="message_sender",
+            ),
         ]
 
     def __str__(self) -> str:

@@ -8,7 +8,8 @@ A search is answered from the index that fits it best:
 - subject words: `message_subject` (GIN) where they are rare, else the newest mails, which soon have enough;
 - nothing: `message_tenant`, tenant by tenant; for the operator the primary key;
 - tag: `message_tags` (GIN) where it is rare, as subject words; a Message-ID of the sender's own: `message_msgid`;
-- sender, stream have no index of their own: the newest mails are walked, within `WALK_DAYS` unless a time is given.
+- sender: the addresses that fit (read.senders), and of each its newest mails by `message_sender`, merged;
+- stream and domain have no index of their own: the newest mails are walked, within `WALK_DAYS` unless a time is given.
 
 The cursor is the id of the row that the page is ordered by: a delivery's in the first two cases, else a message's.
 """
@@ -23,6 +24,7 @@ from uuid import UUID
 from django.db import connection
 
 from deliveries.models.fields import uuid7_floor
+from deliveries.models.messages import SENDER
 from deliveries.states import Category, Status, worst
 
 #: rows of a bounded count; one more is shown as "1000+"
@@ -31,6 +33,7 @@ COUNT_LIMIT = 1001
 WALK_DAYS = 30
 #: statuses of deliveries that something stands in the way of; the others have no category
 _HAS_CATEGORY = (Status.BOUNCED, Status.DEFERRED, Status.EXPIRED, Status.FAILED, Status.HELD, Status.UNKNOWN)
+_SENDER = SENDER.format("m.")
 #: the expression of the index message_subject
 _SUBJECT = "to_tsvector('simple'::regconfig, COALESCE(m.subject, ''))"
 
@@ -44,7 +47,7 @@ class Search:
     message_id: str = ""  #: without <>, as the sender gave it
     recipient: str = ""  #: an address or its beginning
     words: str = ""  #: of the subject, all of them
-    sender: str = ""  #: stands anywhere in From
+    senders: Sequence[tuple[UUID, str]] | None = None  #: (tenant, address in From), from read.senders; empty: nobody
     tag: str = ""  #: the value of any tag
     stream: str = ""
     status: Status | None = None
@@ -56,12 +59,17 @@ class Search:
     @property
     def walks(self) -> bool:
         """True when no index answers: then nothing is counted, and the time is bounded."""
-        return bool(self.sender or self.stream or self.domain_id) and not self.selective
+        walking = self.stream or self.domain_id or (self.senders and self.by_delivery)
+        return bool(walking) and not self.selective
 
     @property
     def selective(self) -> bool:
         """True when an index finds what is asked for among all mail."""
         return bool(self.recipient or self.words or self.tag or self.ident or self.message_id)
+
+    @property
+    def by_sender(self) -> bool:
+        return self.senders is not None and not (self.selective or self.by_delivery)
 
     @property
     def by_delivery(self) -> bool:
@@ -144,7 +152,9 @@ def _statement(
 
     if search.by_delivery:
         table = "delivery d"
-        if any((search.words, search.sender, search.tag, search.stream, search.domain_id, search.message_id)):
+        if any(
+            (search.words, search.senders is not None, search.tag, search.stream, search.domain_id, search.message_id)
+        ):
             table += " JOIN message m ON m.id = d.message_id"
         # a message stands in the list once, for its newest forward-path that fits
         where.append(
@@ -158,6 +168,11 @@ def _statement(
 
     if search.tenants is not None:
         p["tenants"] = list(search.tenants)
+    if search.by_sender:
+        p["owners"] = [tenant for tenant, _ in search.senders or ()]
+        groups = "unnest(%(owners)s::uuid[], %(senders)s::text[]) AS t(id, sender)"
+        where[0:1] = [f"{owner} = t.id", f"{_SENDER} = t.sender"]
+        return _merged(groups, columns, table, where, order, outer), p
     if search.selective or (search.tenants is None and not search.by_delivery):
         if search.tenants is not None:
             where.append(f"{owner} = ANY (%(tenants)s::uuid[])")
@@ -173,8 +188,13 @@ def _statement(
         p["statuses"] = [s.value for s in _HAS_CATEGORY]
         groups += " CROSS JOIN unnest(%(statuses)s::text[]) AS s(status)"
         where.insert(1, "d.status = s.status")
+    return _merged(groups, columns, table, where, order, outer), p
+
+
+def _merged(groups: str, columns: str, table: str, where: Sequence[str], order: str, outer: str) -> str:
+    """The first rows of each group, and of these the first."""
     found = f"SELECT {columns} FROM {table} WHERE {' AND '.join(where)} {order} LIMIT %(limit)s"
-    return f"SELECT key, message FROM {groups} CROSS JOIN LATERAL ({found}) found {outer} LIMIT %(limit)s", p
+    return f"SELECT key, message FROM {groups} CROSS JOIN LATERAL ({found}) found {outer} LIMIT %(limit)s"
 
 
 def _conditions(search: Search, p: dict[str, Any]) -> tuple[list[str], list[str]]:
@@ -187,7 +207,7 @@ def _conditions(search: Search, p: dict[str, Any]) -> tuple[list[str], list[str]
         where.append(f"d.message_id IN (%(ident)s, {found})" if search.by_delivery else f"m.id IN (%(ident)s, {found})")
     if search.recipient:
         # local parts are kept as given; people search in lower case
-        p["recipient"], p["recipient_lower"] = _prefix(search.recipient), _prefix(search.recipient.lower())
+        p["recipient"], p["recipient_lower"] = prefix(search.recipient), prefix(search.recipient.lower())
         both = "({0}.recipient LIKE %(recipient)s OR {0}.recipient LIKE %(recipient_lower)s)"
         where.append(both.format("d"))
         same.append(both.format("n"))
@@ -202,9 +222,10 @@ def _conditions(search: Search, p: dict[str, Any]) -> tuple[list[str], list[str]
     if search.words:
         p["words"] = search.words
         where.append(f"{_SUBJECT} @@ plainto_tsquery('simple'::regconfig, %(words)s)")
-    if search.sender:
-        p["sender"] = f"%{_like(search.sender)}%"
-        where.append("m.from_header ILIKE %(sender)s")
+    if search.senders is not None:
+        p["senders"] = [address for _, address in search.senders]
+        if not search.by_sender:
+            where.append(f"{_SENDER} = ANY (%(senders)s::text[])")
     if search.tag:
         p["tag"] = search.tag
         # the second part is the index' condition
@@ -221,12 +242,9 @@ def _conditions(search: Search, p: dict[str, Any]) -> tuple[list[str], list[str]
     return where, same
 
 
-def _like(text: str) -> str:
-    return text.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
-
-
-def _prefix(text: str) -> str:
-    return _like(text) + "%"
+def prefix(text: str) -> str:
+    """What begins with `text`, as a pattern of LIKE."""
+    return text.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_") + "%"
 
 
 @dataclass(frozen=True, slots=True)

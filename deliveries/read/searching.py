@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from uuid import UUID
 
+from deliveries.read import senders
 from deliveries.read.panel import Search, page
 
 _WORD = re.compile(r'(?:(to|from|subject|tag|stream|id):)?(?:"([^"]*)"|(\S+))', re.IGNORECASE)
@@ -29,7 +30,7 @@ def parse(text: str, search: Search) -> Search:
             case "to":
                 search = replace(search, recipient=address(value))
             case "from":
-                search = replace(search, sender=value)
+                search = replace(search, senders=senders.matching(search.tenants, value))
             case "tag":
                 search = replace(search, tag=value)
             case "stream":
