@@ -15,6 +15,7 @@ RATES_UNSHARED = Counter("mailapi_rates_unshared", "Times that Valkey did not an
 LOGS_DROPPED = Counter(
     "mailapi_request_logs_dropped", "Requests that the log does not have: too many at once, or no database."
 )
+BODIES_LATE = Counter("mailapi_bodies_late", "Requests that were ended because their body did not come.")
 
 #: a role is alive that said so within
 TTL_S = 15

@@ -24,6 +24,7 @@ from rest_framework import exceptions
 from deliveries.errors import BadInput, Conflict, Fault, KeyRefused, OverQuota
 from deliveries.models.fields import uuid7
 from deliveries.models.sql import drop_broken
+from mailapi.bodies import REFUSED
 
 log = logging.getLogger(__name__)
 
@@ -115,9 +116,21 @@ class RequestId:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         request.request_id = str(uuid7())  # type: ignore[attr-defined]
         request.begun_s = time.monotonic()  # type: ignore[attr-defined]
-        response = self.get_response(request)
+        if refused := request.META.get(REFUSED):
+            response: HttpResponse = _unread(request, *refused)
+        else:
+            response = self.get_response(request)
         response["X-Request-Id"] = request.request_id  # type: ignore[attr-defined]
         return response
+
+
+def _unread(request: HttpRequest, status: int, code: str, message: str) -> HttpResponse:
+    """What mailapi.bodies says of a body that cannot be used."""
+    name = {408: "request_timeout", 503: "application_error"}.get(status, "validation_error")
+    headers = {"Retry-After": str(_AWAY_S)} if status == 503 else None
+    response = answer(request, status, name, message, [Fault("", code, message)], headers)
+    response["Content-Length"] = str(len(response.content))  # no middleware comes after this one
+    return response
 
 
 # --- what Django answers before or outside of a view (handler400 … of mailapi.urls) -------------------------

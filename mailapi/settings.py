@@ -282,6 +282,8 @@ RATE_LIMIT = int(number("RATE_LIMIT", 5000, 0, 1_000_000))
 #: RFC-less limits of the native API (Resend's): octets of a request body, recipients of a mail, mails of a batch
 #: days that a request stands in the log
 LOG_DAYS = int(number("LOG_DAYS", 30, 1, 3650))
+#: seconds that each 64 KB of a body have to come in
+BODY_S = number("BODY_S", 15, 3, 3600)
 MAX_BODY_OCTETS = 40 * 1024 * 1024
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_OCTETS
 REST_FRAMEWORK = {

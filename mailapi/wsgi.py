@@ -6,11 +6,15 @@ import os
 from django.core.wsgi import get_wsgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mailapi.settings")
-application = get_wsgi_application()
+django = get_wsgi_application()
 
+from django.conf import settings  # noqa: E402
+
+from mailapi.bodies import Gate  # noqa: E402
 from mailapi.checks import refuse_to_start  # noqa: E402  needs Django
 
 refuse_to_start()
+application = Gate(django, settings.WEB_THREADS, settings.BODY_S, settings.MAX_BODY_OCTETS)
 
 # what was loaded stays: the collector need not look at it for every few requests
 gc.collect()

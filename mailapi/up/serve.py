@@ -17,6 +17,8 @@ from .words import Refusal, complain
 ROLES = ("web", "deliver", "jobs", "beat", "smtpd")
 WEB_WORKERS = 2
 WEB_THREADS = 8
+#: threads of a web process that wait for bodies beside those that work, made when needed (mailapi/bodies.py)
+WEB_SPARE = 256
 JOBS = 2
 #: granian ends a worker that does not stop by itself
 KILL_AFTER_S = 5
@@ -29,11 +31,14 @@ _CELERY = (*_PYTHON, "celery", "-A", "mailapi")
 
 
 def web(listen: Address, workers: int = WEB_WORKERS, threads: int = WEB_THREADS) -> tuple[str, ...]:
-    """granian: processes with threads, each of which holds one database connection at most."""
+    """granian: processes with `threads` that work, each with one database connection at most, and spare ones.
+
+    It warns at each start that these are many, and of nothing else of ours: only its errors are told.
+    """
     return (
         *(*_PYTHON, "granian", "--interface", "wsgi", "--host", listen.host, "--port", str(listen.port)),
-        *("--workers", str(workers), "--blocking-threads", str(threads), "--respawn-failed-workers"),
-        *("--workers-kill-timeout", str(KILL_AFTER_S), "--no-ws", "--http", "1", "--log-level", "warning"),
+        *("--workers", str(workers), "--blocking-threads", str(threads + WEB_SPARE), "--respawn-failed-workers"),
+        *("--workers-kill-timeout", str(KILL_AFTER_S), "--no-ws", "--http", "1", "--log-level", "error"),
         "mailapi.wsgi:application",
     )
 

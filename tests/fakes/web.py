@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,9 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from django.db import connection
+
+from mailapi.up import serve
+from mailapi.up.addresses import Address
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -39,11 +41,10 @@ def web(folder: Path, **environ: str) -> Iterator[str]:
         "BASE_URL": f"http://127.0.0.1:{port}",
         **environ,
     }
-    command = ["-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     log = folder / "granian.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, *command, "--blocking-threads", environ["WEB_THREADS"], "mailapi.wsgi:application"],
+            serve.web(Address("127.0.0.1", port), workers=1, threads=int(environ["WEB_THREADS"])),
             env=environ, cwd=folder, stdout=out, stderr=out,
         )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
