@@ -1,5 +1,7 @@
 """The parts of one machine's mailapi as processes, and what each is told through its environment.
 
+What keeps nothing is started again where it dies; without Postgres or Valkey everything stops, as all have lost it.
+
 The order of stages is the order of stopping: first nothing new comes in, then what runs is finished, then what it was
 kept in goes.
 """
@@ -132,6 +134,7 @@ def web(plan: Plan) -> Child:
         stop_s=serve.KILL_AFTER_S + 3,
         ready=lambda: http_get(host, plan.web.port, "/health/ready")[0] == 200,
         lacks=lambda: http_get(host, plan.web.port, "/health/ready")[1],
+        again=True,
     )
 
 
@@ -143,6 +146,7 @@ def smtpd(plan: Plan) -> Child:
         cwd=ROOT,
         stage=DOORS,
         ready=greets(plan.inbound.host, plan.inbound.port),
+        again=True,
     )
 
 
@@ -161,7 +165,7 @@ def deliver(plan: Plan) -> list[Child]:
             cwd=ROOT,
             stage=WORKERS,
             stop_s=DRAIN_S + 5,
-            again=True,  # its watchdog may end it
+            again=True,
         )
         for name in names
     ]
@@ -175,6 +179,7 @@ def jobs(plan: Plan) -> Child:
         cwd=ROOT,
         stage=WORKERS,
         stop_s=DRAIN_S + 5,
+        again=True,
     )
 
 
@@ -185,6 +190,7 @@ def beat(plan: Plan) -> Child:
         env=plan.environ("beat"),
         cwd=ROOT,
         stage=BEAT,
+        again=True,
     )
 
 
@@ -200,4 +206,5 @@ def lab(plan: Plan) -> Child:
         cwd=ROOT,
         stage=LAB,
         ready=listens(plan.lab.host, plan.lab.port),
+        again=True,
     )

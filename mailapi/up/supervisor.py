@@ -25,7 +25,8 @@ from .words import Refusal, Stopped, complain
 
 GUARD = Path(__file__).with_name("guard.py")
 LOG_MAX_OCTETS = 10 * 1024 * 1024  # a log that is longer at the start is put aside as NAME.log.1
-LIVED_S = 10.0  # whoever ends sooner would end again
+LIVED_S = 10.0  # whoever ends sooner may end again at once
+AGAIN_S = (0.5, 1.0, 2.0, 5.0, 10.0)  # pauses before the next start after so many short lives in a row; then it is over
 POLL_S = 0.03
 POLL_MOST_S = 0.25  # a part that is starting has better things to do than to answer us
 
@@ -45,7 +46,7 @@ class Child:
     owner: tuple[int, int] | None = None  # uid, gid; None = as we are
     ready: Callable[[], bool] | None = None  # cheap, asked again until True
     lacks: Callable[[], str] | None = None  # what it says is missing, asked when it is not ready in time
-    again: bool = False  # started again where it ends by itself, if it had lived for LIVED_S
+    again: bool = False  # started again where it dies while it is watched; before that, its settings may be no good
 
 
 class ChildDied(Refusal):
@@ -75,12 +76,15 @@ class _Running:
     log_from: int  # octets that were in the log before this start
     since: float
     is_ready: bool = False
+    short_lives: int = 0  # in a row, before this one
+    again_at: float | None = None  # it has ended, and starts again then
 
 
 @dataclass
 class Supervisor:
     logs: Path
     running: dict[str, _Running] = field(default_factory=dict)
+    watching: bool = False
     asked: int = 0  # how many times a signal asked us to stop
     _wake: tuple[int, int] | None = None
 
@@ -154,18 +158,26 @@ class Supervisor:
             pause_s = min(pause_s * 1.2, POLL_MOST_S)
 
     def check(self) -> None:
-        """Raises Stopped when a signal came, ChildDied when a part is gone that is not started again."""
+        """Starts again who may. Raises Stopped when a signal came, ChildDied when a part is gone that may not."""
         if self.asked:
             raise Stopped
-        for name, r in list(self.running.items()):
-            code = r.guard.poll()
-            if code is None:
-                continue
-            death = ChildDied(name, code, last_lines(r.log, r.log_from))
-            if not r.child.again or time.monotonic() - r.since < LIVED_S:
-                raise death
-            complain(f"{death}; started again, see {r.log}")
-            self.start(r.child)
+        for r in list(self.running.values()):
+            if r.again_at is not None:
+                if time.monotonic() >= r.again_at:
+                    self.start(r.child)
+                    self.running[r.child.name].short_lives = r.short_lives
+            elif (code := r.guard.poll()) is not None:
+                self._after(r, code)
+
+    def _after(self, r: _Running, code: int) -> None:
+        """What follows a death: a new start, now or after a pause; ChildDied where that would help nobody."""
+        death = ChildDied(r.child.name, code, last_lines(r.log, r.log_from))
+        r.short_lives = 0 if time.monotonic() - r.since >= LIVED_S else r.short_lives + 1
+        if not (r.child.again and self.watching) or r.short_lives > len(AGAIN_S):
+            raise death
+        pause_s = AGAIN_S[r.short_lives - 1] if r.short_lives else 0.0
+        r.again_at = time.monotonic() + pause_s
+        complain(f"{death}; started again{f' in {pause_s:g} s' if pause_s else ''}, see {r.log}")
 
     def run_once(self, command: Child, timeout_s: float) -> str:
         """Runs a command to its end and returns its standard output; its standard error goes to NAME.log.
@@ -200,10 +212,13 @@ class Supervisor:
 
     # -- watching and stopping -------------------------------------------------------------------------------
     def watch(self) -> None:
-        """Sleeps until a signal (Stopped) or a death (ChildDied)."""
+        """Sleeps until a signal (Stopped) or a death that no new start mends (ChildDied)."""
+        self.watching = True
         while True:
             self.check()
-            self._sleep(None if self._wake else 0.2)
+            due = [r.again_at for r in self.running.values() if r.again_at is not None]
+            idle_s = None if self._wake else 0.2
+            self._sleep(max(0.0, min(due) - time.monotonic()) if due else idle_s)
 
     def stop(self) -> None:
         """Every part, stage by stage. Never raises; says whom it had to kill."""

@@ -1,6 +1,7 @@
 """The supervisor and its guards, with small stubs for parts. Everything is a real process."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -111,17 +112,36 @@ def test_a_part_that_another_signal_ended_is_told_with_its_last_words(tmp_path, 
         supervisor.watch()
 
 
-def test_a_part_that_may_start_again_does_unless_it_ends_at_once(tmp_path, supervisor, monkeypatch, capfd):
-    ended = tmp_path / "ended"
+def test_a_part_that_may_start_again_does_so_after_growing_pauses_and_is_given_up_in_the_end(
+    tmp_path, supervisor, monkeypatch, capfd
+):
+    lives = tmp_path / "lives"
+    monkeypatch.setattr("mailapi.up.supervisor.AGAIN_S", (0.01, 0.02, 0.03))
     code = "import sys; open(sys.argv[1], 'a').write('x'); sys.exit(70)"
-    supervisor.start(child(tmp_path, "frail", code, str(ended), ready=None, again=True))
+    supervisor.start(child(tmp_path, "frail", code, str(lives), ready=None, again=True))
     with pytest.raises(ChildDied, match="frail exited with 70"):
         supervisor.watch()
+    assert lives.read_text() == "xxxx"
+    assert re.findall(r"started again in ([0-9.]+) s", capfd.readouterr().err) == ["0.01", "0.02", "0.03"]
+
+
+def test_one_that_had_lived_for_a_while_starts_again_at_once_however_often(tmp_path, supervisor, monkeypatch, capfd):
+    lives = tmp_path / "lives"
+    monkeypatch.setattr("mailapi.up.supervisor.AGAIN_S", ())
     monkeypatch.setattr("mailapi.up.supervisor.LIVED_S", 0)
-    while len(ended.read_text()) < 3:
+    code = "import sys; open(sys.argv[1], 'a').write('x'); sys.exit(70)"
+    supervisor.start(child(tmp_path, "frail", code, str(lives), ready=None, again=True))
+    supervisor.watching = True
+    while not lives.exists() or len(lives.read_text()) < 3:
         supervisor.check()
         time.sleep(0.02)
-    assert "frail exited with 70; started again" in capfd.readouterr().err
+    assert "frail exited with 70; started again, see" in capfd.readouterr().err
+
+
+def test_a_part_that_dies_while_all_are_started_ends_the_start(tmp_path, supervisor):
+    supervisor.start(child(tmp_path, "frail", "raise SystemExit(70)", ready=lambda: False, again=True))
+    with pytest.raises(ChildDied, match="frail exited with 70"):
+        supervisor.wait_ready(["frail"], 60)
 
 
 def test_a_program_that_does_not_exist_is_one_line(tmp_path, supervisor):

@@ -141,6 +141,37 @@ def delivered(facts, posted):
         time.sleep(0.1)
 
 
+#: each with a word of its command line
+PARTS = {
+    "web": " granian ", "jobs": " -Q jobs ", "beat": " beat ", "deliver1": " -Q deliver ", "smtpd": " smtpd ",
+    "lab": " deliveries.sandbox ",
+}  # fmt: skip
+
+
+def parts(var, word):
+    """The processes with that word that stand right under a guard."""
+    found = belonging_to(var)
+    guards = {pid for pid, words in found.items() if "guard.py" in words}
+    return [pid for pid, words in found.items() if word in f"{words} " and pid not in guards and parent(pid) in guards]
+
+
+def parent(pid):
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def answers(facts):
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
+        try:
+            return call(facts, "/health/ready")
+        except OSError:  # refused, or 503
+            time.sleep(0.2)
+    pytest.fail("not every part answers again")
+
+
 def test_one_command_delivers_a_mail_and_stops_without_a_trace_and_starts_again(up, var):
     first = up()
     facts = first.facts()
@@ -170,15 +201,24 @@ def test_one_command_delivers_a_mail_and_stops_without_a_trace_and_starts_again(
     assert gone(var)
 
     third = up()
-    deliver_one(third.facts())
-    part = next(
-        pid
-        for pid, words in belonging_to(var).items()
-        if "celery" in words and " beat " in words and "guard.py" not in words
-    )
-    os.kill(part, signal.SIGKILL)
+    facts = third.facts()
+    for name, word in PARTS.items():
+        (part,) = parts(var, word)
+        os.kill(part, signal.SIGKILL)
+        until = time.monotonic() + PATIENCE_S
+        while parts(var, word) in ([], [part]):
+            assert third.process.poll() is None, third.ended()
+            assert time.monotonic() < until, f"{name} was not started again"
+            time.sleep(0.1)
+    answers(facts)
+    deliver_one(facts)
+    submit_one(facts)
+    # its own words and environment it has overwritten
+    (guard,) = (pid for pid, words in belonging_to(var).items() if "guard.py" in words and "valkey-server" in words)
+    os.kill(int(Path(f"/proc/{guard}/task/{guard}/children").read_text()), signal.SIGKILL)
     code, _, err = third.ended()
-    assert code == 1 and "beat was killed by signal 9 (SIGKILL)" in err.splitlines()[-1]
+    assert code == 1 and "valkey was killed by signal 9 (SIGKILL)" in err.splitlines()[-1]
+    assert sorted(PARTS) == sorted({line.split()[1] for line in err.splitlines() if "; started again" in line}), err
     assert belonging_to(var) == {}
 
 
