@@ -20,8 +20,11 @@ WEB_THREADS = 8
 #: threads of a web process that wait for bodies beside those that work, made when needed (mailapi/bodies.py)
 WEB_SPARE = 256
 JOBS = 2
-#: granian ends a worker that does not stop by itself
+#: granian ends a worker that does not stop by itself: `up` soon, `serve` once every request has had its time
 KILL_AFTER_S = 5
+FINISH_S = 25
+#: so long before it stops, web says to its proxy that it will
+NOTICE_S = 3
 #: docs/operations.md tells them; whoever sees the port reaches it, so that is said by whoever opens it
 WEB_LISTEN = "127.0.0.1:8000"
 BEAT_SCHEDULE = "/tmp/mailapi-beat-schedule"  # noqa: S108 – when it last rang; without it, it rings at once
@@ -30,15 +33,18 @@ _PYTHON = (sys.executable, "-m")
 _CELERY = (*_PYTHON, "celery", "-A", "mailapi")
 
 
-def web(listen: Address, workers: int = WEB_WORKERS, threads: int = WEB_THREADS) -> tuple[str, ...]:
+def web(
+    listen: Address, workers: int = WEB_WORKERS, threads: int = WEB_THREADS, kill_after_s: int = KILL_AFTER_S
+) -> tuple[str, ...]:
     """granian: processes with `threads` that work, each with one database connection at most, and spare ones.
 
-    It warns at each start that these are many, and of nothing else of ours: only its errors are told.
+    It warns at each start that these are many, and of nothing else of ours: only its errors are told. After SIGTERM it
+    takes no further connection, and ends the requests that it has.
     """
     return (
         *(*_PYTHON, "granian", "--interface", "wsgi", "--host", listen.host, "--port", str(listen.port)),
         *("--workers", str(workers), "--blocking-threads", str(threads + WEB_SPARE), "--respawn-failed-workers"),
-        *("--workers-kill-timeout", str(KILL_AFTER_S), "--no-ws", "--http", "1", "--log-level", "error"),
+        *("--workers-kill-timeout", str(kill_after_s), "--no-ws", "--http", "1", "--log-level", "error"),
         "mailapi.wsgi:application",
     )
 
@@ -87,7 +93,9 @@ def _words(role: str) -> tuple[str, ...]:
     name = os.environ.get("PART_NAME") or f"{role}{os.getpid()}"  # two of a role may run on one host
     match role:
         case "web":
-            return web(_listen(), number("WEB_WORKERS", WEB_WORKERS), number("WEB_THREADS", WEB_THREADS))
+            workers, threads = number("WEB_WORKERS", WEB_WORKERS), number("WEB_THREADS", WEB_THREADS)
+            notice = (*_PYTHON, "mailapi.up.leaving", str(number("WEB_NOTICE_S", NOTICE_S)))
+            return *notice, *web(_listen(), workers, threads, FINISH_S)
         case "deliver":
             return deliver(name)
         case "jobs":

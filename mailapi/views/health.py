@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -36,6 +37,8 @@ class Live(View):
     permission_classes = []
 
     def get(self, request: Request) -> HttpResponse:
+        if settings.WEB_LEAVING and os.path.exists(settings.WEB_LEAVING):
+            return JsonResponse({"status": "leaving"}, status=503)
         return JsonResponse({"status": "ok"})
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from mailapi.up import serve
 from tests.fakes.daemon import missing
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,6 +65,15 @@ def test_a_deliver_worker_may_drain_before_it_is_killed() -> None:
     assert int(variables["DELIVER_GRACE"]) >= int(variables["DRAIN_S"]) + 15
     unit = (DOCKER / "systemd" / "mailapi-deliver@.service").read_text()
     assert "TimeoutStopSec=75" in unit and "DRAIN_S=60" in (DOCKER / "systemd" / "mailapi.env.example").read_text()
+
+
+def test_web_is_given_the_time_to_tell_its_proxy_and_to_end_what_it_began() -> None:
+    needed = serve.NOTICE_S + serve.FINISH_S + 10
+    for name in ("web", "web2"):
+        assert int(compose()["services"][name]["stop_grace_period"].removesuffix("s")) >= needed
+    unit = (DOCKER / "systemd" / "mailapi-web@.service").read_text()
+    (stop,) = re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
+    assert int(stop) >= needed and "KillMode=mixed" in unit
 
 
 def test_the_secrets_are_made_once_and_closed_to_others(tmp_path: Path) -> None:

@@ -43,16 +43,16 @@ def filled_in(text: str, variables: dict[str, str]) -> str:
 class Deployment(Town):
     """A town of the production parts. `https` is its address; `authority` is the file of Caddy's own authority."""
 
-    def __init__(self, broker: str) -> None:
+    def __init__(self, broker: str, **settings: str) -> None:
         need(CADDY)
         super().__init__(pg=servers.DEBIANS, broker=broker)
-        self.http_port, self.https_port = free_port(), free_port()
+        self.http_port, self.https_port, self.web2_port = free_port(), free_port(), free_port()
         self.https = f"https://localhost:{self.https_port}"
         self.authority = self.folder / "caddy" / "caddy" / "pki" / "authorities" / "local" / "root.crt"
         self.services = compose()["services"]
-        self._settle_environment()
+        self._settle_environment(settings)
 
-    def _settle_environment(self) -> None:
+    def _settle_environment(self, settings: dict[str, str]) -> None:
         """What compose.yaml gives every part; secrets come from files, as there."""
         secrets = self.folder / "secrets"
         secrets.mkdir()
@@ -83,6 +83,7 @@ class Deployment(Town):
             "BASE_URL": self.https,
             "PYTHONUNBUFFERED": "1",
             "LEASE_S": "10",
+            **settings,
         }  # fmt: skip
         certificates = self.folder / "caddy" / "caddy" / "certificates" / "local"
         self.certificate = certificates / "localhost" / "localhost.crt"
@@ -96,6 +97,7 @@ class Deployment(Town):
         assert set(self.for_smtpd) < set(self.services["smtpd"]["environment"])
 
     def before_the_parts(self) -> None:
+        self.start("web2")
         self.start("caddy")
         self.until(self.certificate.exists, "Caddy made its certificates")
 
@@ -112,20 +114,21 @@ class Deployment(Town):
                 ), "command"
             case "lab" | "postgres" | "valkey" | "rabbitmq":
                 return super()._command(name)
-        service = name.rstrip("0123456789")
+        service = name if name in self.services else name.rstrip("0123456789")
         words = self.services[service]["command"]
         extra = {
             "web": [f"WEB_LISTEN=127.0.0.1:{self.web_port}"],
+            "web2": [f"WEB_LISTEN=127.0.0.1:{self.web2_port}"],
             "smtpd": [f"{name}={value}" for name, value in self.for_smtpd.items()],
         }.get(service, [])
         extra += [f"PART_NAME={name}", f"BEAT_SCHEDULE={self.folder / 'beat'}"]
-        return ("env", *extra, PYTHON, str(ROOT / "manage.py"), *words), service
+        return ("env", *extra, PYTHON, str(ROOT / "manage.py"), *words), words[1]
 
     def _caddy_words(self) -> list[str]:
         options = f"http_port {self.http_port}\nhttps_port {self.https_port}\nskip_install_trust\nadmin off"
         return [
             *(f"XDG_DATA_HOME={self.folder}/caddy", f"XDG_CONFIG_HOME={self.folder}/caddy", f"HOME={self.folder}"),
             *("ACME_EMAIL=nobody@example.net", "WEB_NAME=localhost", "HELO_NAME=mx.localhost"),
-            *(f"WEB_UPSTREAM=127.0.0.1:{self.web_port}", f"CADDY_OPTIONS={options}"),
+            *(f"WEB_UPSTREAM=127.0.0.1:{self.web_port} 127.0.0.1:{self.web2_port}", f"CADDY_OPTIONS={options}"),
             "WEB_BUFFERS=buffer_requests\nmax_buffer_size 1MB",  # Debian's Caddy is 2.6.2
         ]
