@@ -11,6 +11,7 @@ Postgres decides in one short transaction; the rates are asked before it begins.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,19 @@ class Claimed:
     destination: str
     size: int
     proven: bool = True
+    tenant_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Takes:
+    """Whose mail this host leaves to others: the rules of IP pools, and whether it sends by each (deliveries.sources).
+
+    A tenant of ALL is every tenant; kinds are 0 (transactional), 1 (bulk) or ANY_KIND. What no rule names is taken.
+    """
+
+    tenants: tuple[UUID, ...] = ()
+    kinds: tuple[int, ...] = ()
+    goes: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +116,11 @@ _turns: dict[tuple[int, str], UUID] = {}
 #: the limits last seen, so that full destinations are passed over by the query
 _limits: dict[str, int] = {}
 _REMEMBERED = 20_000
-_FIRST = UUID(int=0)
+_FIRST = ALL = UUID(int=0)
+ANY_KIND = -1
+#: destinations whose due mail is for addresses of other hosts, and until when they are passed over
+_elsewhere: dict[str, float] = {}
+_ELSEWHERE_S = 1.0
 
 
 def claim(
@@ -114,6 +132,7 @@ def claim(
     unproven: int | None = None,
     urgent: int = 0,
     shaper: Shaper = Alone(),  # noqa: B008 (has no state)
+    takes: Takes | None = None,
 ) -> Claim:
     """Lease up to `free` due rows of at most `octets` in all (at least one row where any is due).
 
@@ -121,7 +140,7 @@ def claim(
     places. Lanes go in order; within a lane destinations share evenly, and tenants within each. Sites that have not
     shown that they answer have `unproven` places beside the free ones (None: as many as `free`); those that were asked
     before and did not take half of them at most, so that nobody who was never asked waits for tar-pits. `urgent` are
-    further places that only Lane.HIGH may take.
+    further places that only Lane.HIGH may take. `takes` None: this host sends all there is.
     """
     unproven = free if unproven is None else unproven
     if max(free + urgent, unproven) <= 0 or octets <= 0:
@@ -132,11 +151,14 @@ def claim(
     if not granted:
         return Claim((), False, full or bool(candidates))
     with transaction.atomic():
-        rows = _take(lease_id, octets, granted)
+        rows = _take(lease_id, octets, granted, takes)
         taken = Counter((int(row.lane), row.destination) for row in rows)
         short = [c.id for c, count in granted if taken[c.lane, c.name] < count]
         if short:
             _settle(short)
+    if takes:
+        until = time.monotonic() + _ELSEWHERE_S
+        _elsewhere.update((c.name, until) for c, _ in granted if not taken[c.lane, c.name])
     _give_back(granted, taken, shaper)
     full = sum(row.proven for row in rows) >= free > 0 or sum(not row.proven for row in rows) >= unproven > 0
     return Claim(tuple(rows), full or len(candidates) >= _CANDIDATES)
@@ -147,10 +169,13 @@ def _candidates(in_flight: Mapping[str, int], unproven: int, shaper: Shaper) -> 
     full = [name for name, n in in_flight.items() if n >= _limits.get(name, n + 1)]
     if len(_limits) > _REMEMBERED:
         _limits.clear()
+    now = time.monotonic()
+    for name in [name for name, until in _elsewhere.items() if until < now]:
+        del _elsewhere[name]
     found, behind = [], []
     # a claim looks at few unproven ones, so that they never crowd out the others
     looks = _CANDIDATES // 2 if unproven > 0 else 0
-    for due in execute(_DUE_DESTINATIONS, {"full": full, "most": _CANDIDATES, "unproven": looks}):
+    for due in execute(_DUE_DESTINATIONS, {"full": [*full, *_elsewhere], "most": _CANDIDATES, "unproven": looks}):
         if due["rests"] or due["site_proven"] not in (None, due["proven"]):
             behind.append(due["id"])
         if not due["rests"]:
@@ -226,12 +251,14 @@ def _give_back(granted: Sequence[_Want], taken: Mapping[tuple[int, str], int], s
         shaper.give_back(unused)
 
 
-def _take(lease_id: UUID, octets: int, wants: Sequence[_Want]) -> list[Claimed]:
+def _take(lease_id: UUID, octets: int, wants: Sequence[_Want], takes: Takes | None) -> list[Claimed]:
     if len(_turns) > _REMEMBERED:
         _turns.clear()
+    rules = {"tenants_ruled": [*takes.tenants], "kinds_ruled": [*takes.kinds], "goes": [*takes.goes]} if takes else {}
     found = execute(
-        _CLAIM,
-        {
+        _CLAIM_SOME if takes else _CLAIM,
+        rules
+        | {
             "lanes": [c.lane for c, _ in wants],
             "names": [c.name for c, _ in wants],
             "counts": [count for _, count in wants],
@@ -248,7 +275,7 @@ def _take(lease_id: UUID, octets: int, wants: Sequence[_Want]) -> list[Claimed]:
         lane, name = row["lane"], row["name"]
         _turns[lane, name] = row["tenant_id"]
         if row["delivery_id"] is not None:
-            rows.append(Claimed(row["delivery_id"], Lane(lane), name, row["size"], proven[name]))
+            rows.append(Claimed(row["delivery_id"], Lane(lane), name, row["size"], proven[name], row["tenant_id"]))
     return rows
 
 
@@ -318,9 +345,19 @@ CROSS JOIN LATERAL (
     ({_OF_TENANT.format(at="{at}", after="")}) LIMIT 1) f
 """
 
+# the nearest rule of an IP pool; what none names is taken
+_GOES = f"""
+coalesce((SELECT r.goes
+            FROM unnest(%(tenants_ruled)s::uuid[], %(kinds_ruled)s::int[], %(goes)s::bool[]) AS r(tenant, kind, goes)
+           WHERE r.tenant IN (f.tenant_id, '{ALL}') AND r.kind IN ({ANY_KIND}, ({{at}}.lane = {Lane.BULK.value})::int)
+           ORDER BY r.tenant = '{ALL}', r.kind = {ANY_KIND} LIMIT 1), true)
+"""
+
+
 # tenants by a loose index scan (one probe each), going round from whose turn it was last; then due rows of each,
 # evenly: the first of everybody, the second of everybody … until the places are filled
-_CLAIM = f"""
+def _claim_statement(goes: str) -> str:
+    return f"""
 WITH RECURSIVE quick AS MATERIALIZED (
     -- what a crash takes back was not started: the ledger's commit, which waits for the disk, comes after this one
     SELECT set_config('synchronous_commit', 'off', true) AS set
@@ -330,17 +367,18 @@ WITH RECURSIVE quick AS MATERIALIZED (
      WHERE quick.set = 'off'
 ), visited AS (
     SELECT w.lane, w.name, w.places, 1 AS n, f.tenant_id, f.due_at, f.tenant_id AS origin,
-           (f.due_at <= now())::int AS due
+           (f.due_at <= now() AND {goes.format(at="w")})::int AS due, {goes.format(at="w")} AS goes
       FROM want w {_NEXT_TENANT.format(at="w", column="after")}
     UNION ALL
-    SELECT v.lane, v.name, v.places, v.n + 1, f.tenant_id, f.due_at, v.origin, v.due + (f.due_at <= now())::int
+    SELECT v.lane, v.name, v.places, v.n + 1, f.tenant_id, f.due_at, v.origin,
+           v.due + (f.due_at <= now() AND {goes.format(at="v")})::int, {goes.format(at="v")}
       FROM visited v {_NEXT_TENANT.format(at="v", column="tenant_id")}
      -- as many that are due as there are places: more would only be locked and left
      WHERE v.n < %(tenants)s AND v.due < v.places AND f.tenant_id <> v.origin
 ), share AS (
     SELECT v.lane, v.name, v.tenant_id, v.n, v.places,
            ceil(v.places::numeric / count(*) OVER (PARTITION BY v.lane, v.name)) AS rows
-      FROM visited v WHERE v.due_at <= now()
+      FROM visited v WHERE v.due_at <= now() AND v.goes
 ), locked AS (
     SELECT q.*, s.places, s.n FROM share s CROSS JOIN LATERAL (
         SELECT q.delivery_id, q.lane, q.destination, q.tenant_id, q.size, q.due_at FROM queued q
@@ -373,6 +411,9 @@ SELECT t.delivery_id, t.lane, t.name, t.size, t.tenant_id
        ) AS t(delivery_id, lane, name, size, tenant_id, place)
  ORDER BY t.place
 """
+
+
+_CLAIM, _CLAIM_SOME = _claim_statement("true"), _claim_statement(_GOES)
 
 FIRST_DUE = """
     WITH RECURSIVE first AS (

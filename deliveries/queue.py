@@ -31,6 +31,7 @@ from deliveries.bell import wake as wake
 from deliveries.claim import FIRST_DUE, RESTS_UNTIL
 from deliveries.claim import Claim as Claim
 from deliveries.claim import Claimed as Claimed
+from deliveries.claim import Takes as Takes
 from deliveries.claim import claim as claim
 from deliveries.models.sql import execute
 from deliveries.smtp.providers import trusted_sites

@@ -54,6 +54,9 @@ UNFOLD = {
                     },
                     _menu("Brakes", "front_hand", "brake", _OPERATOR),
                     _menu("Sites", "speed", "site", _OPERATOR),
+                    _menu("IP pools", "hub", "sourcepool", _OPERATOR),
+                    _menu("IP addresses", "lan", "sourceaddress", _OPERATOR),
+                    _menu("IP pool rules", "alt_route", "poolrule", _OPERATOR),
                     _menu("Destinations", "dns", "destination", _OPERATOR),
                     {
                         "title": "Received (sandbox)",

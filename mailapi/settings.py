@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 from django.core.exceptions import ImproperlyConfigured
 
 from deliveries import retry
+from deliveries.smtp import sources
 from mailapi.environment import (
     SOURCES,
     authorities,
@@ -122,6 +123,12 @@ MX_ALLOW_PRIVATE = flag("MX_ALLOW_PRIVATE")
 DNS_BLOCK_LISTS = () if SANDBOX else words("DNS_BLOCK_LISTS", "zen.spamhaus.org,bl.spamcop.net")
 HELO_NAME = host_name("HELO_NAME", "mail.localhost.localdomain")
 SOURCE_IPS = tuple(ip("SOURCE_IPS", w) for w in words("SOURCE_IPS"))
+try:
+    WARM_UP = tuple(int(w) for w in words("WARM_UP")) or sources.WARM_UP
+    if not all(0 < w <= 1_000_000_000 for w in WARM_UP):
+        raise ValueError
+except ValueError:
+    raise ImproperlyConfigured("WARM_UP is a list of mails a day, such as 50,100,250: whole numbers above 0") from None
 BOUNCE_DOMAIN = host_name("BOUNCE_DOMAIN", "bounce.localhost.localdomain")
 # where the MX of a return path points; smtpd may stand on another host than the one that sends
 MX_NAME = host_name("MX_NAME", HELO_NAME)

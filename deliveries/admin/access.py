@@ -47,6 +47,9 @@ RIGHTS: dict[type[Model], Rights] = {
     models.Tenant: Rights(),
     models.User: Rights(),
     models.Site: Rights(),
+    models.SourcePool: Rights(),
+    models.SourceAddress: Rights(),
+    models.PoolRule: Rights(),
     models.Destination: Rights(),
     models.Brake: Rights(),
 }

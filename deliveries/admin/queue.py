@@ -15,7 +15,7 @@ from deliveries.admin.access import access
 from deliveries.admin.home import span
 from deliveries.admin.operate import actor
 from deliveries.models import Site
-from deliveries.read import home, line
+from deliveries.read import home, line, pools
 from deliveries.record import operator, sites
 
 #: deliveries that one press of flush makes due
@@ -39,6 +39,11 @@ def page(request: HttpRequest) -> HttpResponse:
             {"row": stop, "tone": _TONE[stop.word], "waiting": _many(stop.waiting),
              "next": _next(stop, now), "until": _until(stop, now)}
             for stop in found
+        ],
+        "pools": [
+            {"row": one, "tone": "danger" if one.word == "waits" else "warning",
+             "until": f"looked at again in {span(one.until, now)}" if one.until else ""}
+            for one in pools.standing(now) if one.word != "sends"
         ],
         "more": len(found) == line.MAX_DESTINATIONS,
         "waiting": [

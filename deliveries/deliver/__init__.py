@@ -23,6 +23,7 @@ from django.db import DatabaseError, InterfaceError, OperationalError, connectio
 from deliveries import metrics, queue
 from deliveries.bell import listen
 from deliveries.deliver import jobs
+from deliveries.deliver.addressed import addressed
 from deliveries.deliver.engine import Engine
 from deliveries.deliver.recorder import AWAY_S, BATCH, Recorder
 
@@ -178,12 +179,14 @@ class Pump:
             unproven=max(0, min(NEW_AT_ONCE, most - crowd.waiting)),
             urgent=-(-places // 10),
             shaper=self.engine.shaping,
+            takes=self.engine.sources.takes(),
         )
 
     def _begin(self, rows: Sequence[queue.Claimed]) -> None:
         loaded, refused = jobs.load(rows, self.engine.lease_id)
-        self.recorder.put([*refused])
-        self.engine.submit(loaded)
+        bound, put_off = addressed(loaded, self.engine.sources)
+        self.recorder.put([*refused, *put_off])
+        self.engine.submit(bound)
 
     def _collect(self) -> None:
         """Wait for what ends; half of a crowd makes one claim, and few wait for nobody."""
@@ -198,6 +201,8 @@ class Pump:
         if ended := self.engine.collect(most, wait_s, company_s):
             self.recorder.put(ended)
             self._hungry |= self._full
+            if unused := self.engine.unused():
+                self.engine.sources.give_back(unused)
 
     def _renew(self) -> None:
         """Keep what is ours; after a long silence it may not be ours any more."""

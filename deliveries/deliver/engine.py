@@ -32,7 +32,7 @@ from deliveries.routers import router
 from deliveries.routing import static
 from deliveries.routing.rdns import fcrdns
 from deliveries.routing.resolver import Resolver
-from deliveries.routing.route import Unroutable, at_least
+from deliveries.routing.route import Unroutable, at_least, leaving_from
 from deliveries.shaping import Shaping
 from deliveries.smtp.classify import classify
 from deliveries.smtp.hop import Envelope
@@ -40,6 +40,7 @@ from deliveries.smtp.outcome import Attempted, Unable, Verdict
 from deliveries.smtp.pool import Pool
 from deliveries.smtp.providers import profile_of
 from deliveries.smtp.session import NEEDS_8BITMIME
+from deliveries.sources import Sources
 from deliveries.states import Category, Status
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,14 @@ _DAWDLES_S = 3.0
 _OTHER_FILES = 400
 #: deliveries that were moved to their site; where DNS says otherwise again, they are sent all the same
 _MOVES_REMEMBERED = 50_000
+
+
+NO_FAMILY = Verdict(
+    Status.DEFERRED,
+    "pool-family",
+    Category.NETWORK,
+    text="Its IP pool has no address of the kind (IPv4, IPv6) that this receiver has.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +97,13 @@ class Engine:
 
     def __init__(self) -> None:
         self.shaping = Shaping()
+        self.sources = Sources()
         self.rung = False  #: a bell rang that no claim has answered yet
         self.most_sockets = _raise_open_files() - _OTHER_FILES
         self.new_lease()
         self._running: dict[UUID, _Running] = {}
         self._destinations: Counter[str] = Counter()
+        self._unused: Counter[str] = Counter()  # by source address
         self._octets = 0
         self._moved: OrderedDict[UUID, None] = OrderedDict()
         self._ended: stdlib_queue.SimpleQueue[tuple[Job | None, Ended | None]] = stdlib_queue.SimpleQueue()
@@ -179,7 +190,14 @@ class Engine:
             ended.append(one)
             if job is not None:
                 self._forget(job)
+                if not isinstance(one, Result):
+                    self._unused.update(source.address for source in job.sources or ())
         return ended
+
+    def unused(self) -> Counter[str]:
+        """Source addresses of what ended without being begun, since this was asked last."""
+        unused, self._unused = self._unused, Counter()
+        return unused
 
     def ring(self) -> None:
         """Due mail was committed: from any thread."""
@@ -261,6 +279,8 @@ class Engine:
             # the site's limits hold for it, and its rest; nothing was begun
             return Moved(job.delivery_id, job.lease_id, job.domain, routed.site)
         hops = at_least(job.sender.tls, routed)
+        if job.sources is not None and not (hops := leaving_from(hops, job.sources)):
+            return self._result(job, NO_FAMILY, host=routed.site)
         fixed = routed.static is not None and routed.static.return_path == static.FIXED
         reverse_path = verp.reverse_path(job.token, job.sender.bounce_domain)
         if job.prepared.null_return:

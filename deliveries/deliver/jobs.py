@@ -24,7 +24,8 @@ from deliveries.read import contents
 from deliveries.record.settle import Result
 from deliveries.smtp.hop import Tls
 from deliveries.smtp.outcome import Verdict
-from deliveries.states import Category, Status
+from deliveries.smtp.sources import Source
+from deliveries.states import Category, Lane, Status
 
 #: composed messages kept for their other deliveries and retries
 _KEEP_MESSAGES = 64
@@ -62,6 +63,9 @@ class Job:
     fields: tuple[bytes, ...] = ()  #: header fields of this delivery alone
     lab: bool = False  #: a test key sent it: to the receiver lab and nowhere else
     proven: bool = True  #: its site is known to answer
+    tenant_id: UUID | None = None
+    lane: Lane = Lane.NORMAL
+    sources: tuple[Source, ...] | None = None  #: what it leaves from, one of a family; None: any address of the host
 
 
 def load(rows: Sequence[Claimed], lease_id: UUID) -> tuple[list[Job], list[Result]]:
@@ -103,6 +107,8 @@ def load(rows: Sequence[Claimed], lease_id: UUID) -> tuple[list[Job], list[Resul
                 fields=leaving(prepared, row["id"], sender.links_url) if row["unsubscribe"] else (),
                 lab=bool(row["test"]),
                 proven=claimed.proven,
+                tenant_id=claimed.tenant_id,
+                lane=claimed.lane,
             )
         )
     return loaded, refused

@@ -31,6 +31,7 @@ from deliveries.models.messages import (
 from deliveries.models.outbox import WebhookDelivery, WebhookEndpoint, WebhookTry
 from deliveries.models.policies import MtaStsPolicy
 from deliveries.models.queue import Destination, MxSite, Queued, Site
+from deliveries.models.sources import PoolRule, SourceAddress, SourcePool
 from deliveries.models.templates import Template, TemplateVersion
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "MessageContent",
     "MtaStsPolicy",
     "MxSite",
+    "PoolRule",
     "Queued",
     "QuotaUse",
     "RecoveryCode",
@@ -66,6 +68,8 @@ __all__ = [
     "SendingDomain",
     "Site",
     "SiteWeather",
+    "SourceAddress",
+    "SourcePool",
     "Suppression",
     "TallyMark",
     "Template",

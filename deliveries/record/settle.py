@@ -36,6 +36,8 @@ class Result:
     host: str = ""
     #: in words for a person; empty = made from the verdict
     reason: str = ""
+    #: of a deferral before anything was begun: when it is worth another look, whatever the schedule says
+    due: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +131,10 @@ def _ended(at: Standing, result: Result, status: Status, duplicate_possible: boo
 
 
 def _deferred(at: Standing, result: Result, now: datetime, schedule: Schedule) -> Change:
-    attempts = at.attempts + 1
+    attempts = at.attempts + (result.due is None)
+    due = result.due or now + timedelta(seconds=schedule.wait_after(attempts))
     # due at the end at the latest: the claim then finds it expired, so that the end is never late
-    due = min(now + timedelta(seconds=schedule.wait_after(attempts)), max(at.expires_at, now))
+    due = min(due, max(at.expires_at, now))
     reason = result.reason or words(result)
     return Change(Status.DEFERRED, Row.MOVE, reason, attempts, at.unknowns, due, event=_told(at, Status.DEFERRED))
 

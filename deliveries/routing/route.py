@@ -15,7 +15,7 @@ import asyncio
 import ipaddress
 import random
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import idna
@@ -27,6 +27,7 @@ from deliveries.routing.resolver import Answer, NoData, Resolver, Result, Troubl
 from deliveries.routing.static import SANDBOX_SITE, StaticRoute, find
 from deliveries.routing.unroutable import Unroutable
 from deliveries.smtp.hop import Hop, Tls
+from deliveries.smtp.sources import Source
 
 __all__ = ["Routed", "Router", "Unroutable"]
 
@@ -259,17 +260,29 @@ class Router:
         if not self._sources:
             return tuple(hops)
         chosen = {
-            version: str(self._rng.choice(of_family))
+            version: Source(str(self._rng.choice(of_family)))
             for version in (4, 6)
             if (of_family := [s for s in self._sources if s.version == version])
         }
-        bound = []
-        for hop in hops:
-            source = chosen.get(ipaddress.ip_address(hop.address).version)
-            # a neighbour is not reached from a public address: the system knows the way
-            inward = source and not_public(hop.address) and not not_public(source)
-            bound.append(hop if inward else replace(hop, source=source))
-        return tuple(bound)
+        return tuple(_from(hop, chosen.get(_version(hop.address))) for hop in hops)
+
+
+def leaving_from(hops: Iterable[Hop], sources: Iterable[Source]) -> tuple[Hop, ...]:
+    """The hops that these addresses of ours can reach, each from one of its family; empty where there is none."""
+    by_family = {_version(source.address): source for source in sources}
+    return tuple(_from(hop, by_family[v]) for hop in hops if (v := _version(hop.address)) in by_family)
+
+
+def _from(hop: Hop, source: Source | None) -> Hop:
+    if source is None:
+        return replace(hop, source=None)
+    # a neighbour is not reached from a public address: the system knows the way
+    inward = not_public(hop.address) and not not_public(source.address)
+    return replace(hop, source=None if inward else source.address, helo=source.helo)
+
+
+def _version(address: str) -> int:
+    return ipaddress.ip_address(address).version
 
 
 def _a_label(domain: str) -> str | None:

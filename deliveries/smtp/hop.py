@@ -41,6 +41,8 @@ class Hop:
     auth: Credentials | None = None
     #: source IP to bind to; None lets the system choose
     source: str | None = None
+    #: our name in EHLO, that of the source address; empty: the installation's
+    helo: str = ""
     #: hops of the same provider share it: a slow-down ends the round instead of moving on to the next MX
     site: str = ""
 

@@ -79,6 +79,7 @@ class _Opening:
         self.tls: TlsFacts | None = None
         self.handshake_failed = False
         self._manners = manners
+        self._name = hop.helo or manners.helo_name
         self._timers = manners.timers
         self._deadline = deadline
         self._log = log
@@ -151,7 +152,7 @@ class _Opening:
     async def _hello(self) -> Outcome | None:
         """EHLO, or HELO where it is not known; what an earlier EHLO said is forgotten (RFC 3207 §4.2)."""
         self.offer = Offer()
-        name = self._manners.helo_name
+        name = self._name
         reply = await self._ask(Stage.EHLO, f"{'LHLO' if self.hop.lmtp else 'EHLO'} {name}", self._timers.hello_s)
         if reply.code in _NO_EHLO and not self.hop.lmtp:
             reply = await self._ask(Stage.EHLO, f"HELO {name}", self._timers.hello_s)
@@ -260,7 +261,7 @@ class _Opening:
     def _loop(self, reply: Reply) -> Broken | None:
         """RFC 5321 §6.3: a server that bears our own name is us."""
         name = (reply.lines[0].split(" ")[0] if reply.lines else "").rstrip(".").lower()
-        if name != self._manners.helo_name.lower():
+        if name != self._name.lower():
             return None
         if _is_loopback(self.hop.address) and not self._manners.suspect_loopback:
             return None

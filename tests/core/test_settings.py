@@ -62,6 +62,8 @@ def test_settings_of_the_usual_kinds_are_read():
         ("SANDBOX_DOMAIN", "not a domain"),
         ("DNS_NAMESERVERS", "ns.example.com:53"),
         ("SOURCE_IPS", "1.2.3"),
+        ("WARM_UP", "50,many"),
+        ("WARM_UP", "50,0"),
         ("SMTP_PORT", "99999"),
         ("SMTP_PORT", "nan"),
         ("MTA_STS_PORT", "0"),

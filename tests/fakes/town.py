@@ -131,7 +131,8 @@ class Town:
         self.sender = json.loads(self._manage("seed", "--secrets", str(wanted), MAIL_ROUTE="sandbox"))["sender"]
         for name in self.parts:
             self.start(name)
-        self.until(lambda: self.answers(self.web_port) and self.answers(self.lab_port), "web and lab")
+        ports = [self.web_port, *([self.lab_port] if "lab" in self.parts else [])]
+        self.until(lambda: all(map(self.answers, ports)), "web and lab")
 
     def place_of_postgres(self) -> postgres.Place:
         return servers.postgres_place(self.pg, self.folder, self.folder)

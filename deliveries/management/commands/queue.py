@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandParser
 from django.utils import timezone
 
 from deliveries.management.terminal import console, dumps, plain, table
-from deliveries.read import home, line
+from deliveries.read import home, line, pools
 
 _STYLE = {"paused": "red", "rests": "yellow", "slowed": "yellow", "open": "green"}
 
@@ -24,9 +24,12 @@ class Command(BaseCommand):
     def handle(self, *args: Any, site: str, **options: Any) -> None:
         now = timezone.now()
         stops = line.stops(now, site)
+        troubled = [] if site else [one for one in pools.standing(now) if one.word != "sends"]
         if options["json"]:
             for stop in stops:
                 self.stdout.write(dumps(asdict(stop)))
+            for one in troubled:
+                self.stdout.write(dumps({"pool": one.name, "word": one.word, "why": one.why, "until": one.until}))
             return
         out = console(self.stdout)
         rows = [
@@ -39,6 +42,8 @@ class Command(BaseCommand):
             out.print(table(headings, rows, [_STYLE[s.word] for s in stops]))
         else:
             out.print(plain("Nothing waits, and no receiver rests."))
+        for one in troubled:
+            out.print(plain(f"The IP pool {one.name} {one.word}: {one.why}"))
         if not site:
             counts = ", ".join(f"{_many(w.count, home.WAITING_LIMIT)} {w.status.value}" for w in home.waiting(None))
             out.print(plain(counts))

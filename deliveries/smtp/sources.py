@@ -1,0 +1,181 @@
+"""From which address of ours a mail leaves. Pure: pools, addresses and a clock in; a way, or why it waits, out.
+
+    chosen(rules, tenant, bulk)     the pool of a mail: the nearest rule
+    way(pool, network, now)         the pool that sends for it now (its own, or an overflow), or Waits
+    spread(count, addresses, now)   which addresses take how many of them
+
+A new address has no reputation, and a receiver that sees much mail from one takes it for a hijacked machine: it sends a
+little more every day, and warm ones carry the rest (Twilio SendGrid, "Warming Up an IP Address").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, time, timedelta
+from uuid import UUID
+
+#: mails of each day of a warm-up, the first one first; afterwards there is no bound. Source: SiteVibes' support,
+#: "Understanding Our IP Warming Process" (its steps follow SendGrid's advice), up to its 16th day
+WARM_UP = (
+    50, 100, 250, 500, 1_000, 2_500, 5_000, 7_500, 10_000, 15_000, 20_000, 30_000, 40_000, 55_000, 70_000, 100_000,
+)  # fmt: skip
+#: a host that said nothing for so long is taken for dead
+ALIVE_S = 60
+#: how soon a mail that waits for an address looks again
+LOOK_S = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a session is bound to. `helo` empty: the installation's name."""
+
+    address: str
+    helo: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One of ours, as it stands. `pool` None: it serves what has no pool. `most`: today's allowance, None: no bound."""
+
+    address: str
+    pool: int | None = None
+    helo: str = ""
+    most: int | None = None
+    used: int = 0  #: of today's allowance
+    rests_until: datetime | None = None
+    rests_why: str = ""
+    seen_at: datetime | None = None
+    here: bool = False  #: this host has it
+
+    @property
+    def left(self) -> int | None:
+        return None if self.most is None else max(0, self.most - self.used)
+
+    def rests(self, now: datetime) -> bool:
+        return self.rests_until is not None and self.rests_until > now
+
+    def lives(self, now: datetime) -> bool:
+        return self.here or (self.seen_at is not None and now - self.seen_at < timedelta(seconds=ALIVE_S))
+
+    def sends(self, now: datetime) -> bool:
+        return self.lives(now) and not self.rests(now) and (self.left is None or self.left > 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    id: int
+    name: str
+    overflow: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`tenant` None: every tenant; `bulk` None: every kind of mail."""
+
+    pool: int
+    tenant: UUID | None = None
+    bulk: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """No address can send it now: why, in words, and when it is worth another look."""
+
+    reason: str
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """All pools and addresses of the installation."""
+
+    pools: Mapping[int, Pool] = field(default_factory=dict)
+    addresses: Sequence[Address] = ()
+
+    def of(self, pool: int | None) -> list[Address]:
+        return [a for a in self.addresses if a.pool == pool]
+
+
+def allowance(day: int, steps: Sequence[int] = WARM_UP) -> int | None:
+    """Mails of the `day`th day of a warm-up, counted from 0; None when it is over, 0 before it begins."""
+    if day < 0:
+        return 0
+    return steps[day] if day < len(steps) else None
+
+
+def chosen(rules: Iterable[Rule], tenant: UUID | None, bulk: bool) -> int | None:
+    """The pool of a mail; None where no rule speaks of it."""
+    fitting = [r for r in rules if r.tenant in (None, tenant) and r.bulk in (None, bulk)]
+    return min(fitting, key=lambda r: (r.tenant is None, r.bulk is None)).pool if fitting else None
+
+
+def way(pool: int, network: Network, now: datetime) -> int | Waits:
+    """The pool that sends for `pool` now: itself, or the first of its overflows that can."""
+    soon = now + timedelta(seconds=LOOK_S)
+    seen: list[int] = []
+    at: int | None = pool
+    while at is not None and at not in seen and at in network.pools:  # overflows may run in a circle
+        if any(a.sends(now) for a in network.of(at)):
+            return at
+        seen.append(at)
+        at = network.pools[at].overflow
+    found = [_why(network.pools[p].name, network.of(p), now) for p in seen]
+    if not found:
+        return Waits("Its IP pool is gone.", soon)
+    return Waits(" ".join(w.reason for w in found), min(w.until for w in found))
+
+
+def shared_way(network: Network, now: datetime) -> list[Address] | Waits:
+    """The addresses of this host for mail that no rule names: those in no pool, else all it has.
+
+    Empty where it has none: the system chooses. Such mail never waits for want of a pool, only for its addresses.
+    """
+    own = [a for a in network.addresses if a.here]
+    free = [a for a in own if a.pool is None] or own
+    if able := [a for a in free if a.sends(now)]:
+        return able
+    if not free:
+        return []
+    return _why("", free, now)
+
+
+def spread(count: int, addresses: Sequence[Address], now: datetime) -> list[tuple[Address, int]]:
+    """How many of `count` each takes: those that warm up as much as they may, the others the rest, evenly.
+
+    In all less than `count` where nobody may take more. Of those here alone.
+    """
+    able = [a for a in addresses if a.here and a.sends(now)]
+    shares: list[tuple[Address, int]] = []
+    # the tightest first, so that what it cannot take falls to the others
+    for left, a in zip(range(len(able), 0, -1), sorted(able, key=lambda a: (a.left is None, a.left or 0)), strict=True):
+        share = -(-count // left)
+        share = share if a.left is None else min(share, a.left)
+        if share > 0:
+            shares.append((a, share))
+            count -= share
+    return shares
+
+
+def tomorrow(now: datetime) -> datetime:
+    """The next midnight of UTC: a new day's allowance."""
+    return datetime.combine(now.date() + timedelta(days=1), time(), tzinfo=now.tzinfo)
+
+
+def _why(name: str, addresses: Sequence[Address], now: datetime) -> Waits:
+    """Why none of these sends; `name` empty: they are this host's, for mail that has no pool."""
+    soon = now + timedelta(seconds=LOOK_S)
+    whose = f"the IP pool {name}" if name else "this host"
+    if not addresses:
+        return Waits(f"The IP pool {name} has no address.", soon)
+    living = [a for a in addresses if a.lives(now)]
+    if not living:
+        named = ", ".join(a.address for a in addresses[:3])
+        return Waits(f"No worker host that lives has an address of {whose} ({named}).", soon)
+    awake = [a for a in living if not a.rests(now)]
+    if not awake:
+        first = min(living, key=lambda a: a.rests_until or now)
+        why = f": {first.rests_why.rstrip('.')}" if first.rests_why else ""
+        # looked at now and then, for a person may end the rest before
+        return Waits(f"The addresses of {whose} rest{why}.", min(first.rests_until or soon, now + timedelta(hours=1)))
+    return Waits(f"The addresses of {whose} have sent what their warm-up allows today.", tomorrow(now))

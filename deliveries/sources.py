@@ -1,0 +1,186 @@
+"""IP pools as this host sees them: what it may claim, from which address each mail leaves, and that it lives.
+
+    takes      for a claim: whose mail this host can send
+    choose     for what was claimed: addresses, or why it waits
+    pooled     whether there is anything to decide
+
+Pools, rules and addresses stand in Postgres, read every few seconds; smtp/sources.py decides. What warms up is counted
+there too, a batch at a time: a day's allowance must outlive a flush of the broker.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC
+from ipaddress import ip_address
+from uuid import UUID
+
+from django.conf import settings
+from django.utils import timezone
+
+from deliveries.claim import ALL, ANY_KIND, Takes
+from deliveries.models import PoolRule
+from deliveries.models.sql import execute
+from deliveries.read import pools
+from deliveries.smtp import sources
+from deliveries.smtp.sources import Address, Network, Rule, Source, Waits
+
+#: how soon a change in the panel counts
+READ_S = 5.0
+_SIGN_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Another host has the addresses by which it goes now."""
+
+
+Chosen = tuple[Source, ...] | Waits | Elsewhere
+
+
+class Sources:
+    """One per pump."""
+
+    def __init__(self) -> None:
+        self.now = timezone.now()  #: of the last look
+        self._network = Network()
+        self._rules: tuple[Rule, ...] = ()
+        self._takes: Takes | None = None
+        self._read_at = self._signed_at = -1e9
+
+    @property
+    def pooled(self) -> bool:
+        """Whether some address of this host, or some mail, is told apart from others."""
+        return bool(self._rules) or any(
+            a.here and (a.pool is not None or a.helo or a.most is not None or a.rests_until is not None)
+            for a in self._network.addresses
+        )
+
+    def takes(self) -> Takes | None:
+        """None where this host can send all there is. Reads what is old; raises what the database raises."""
+        now = time.monotonic()
+        if now - self._signed_at >= _SIGN_S:
+            self._sign()
+            self._signed_at = now
+        if now - self._read_at >= READ_S:
+            self._read()
+            self._read_at = now
+        return self._takes
+
+    def choose(self, wants: Sequence[tuple[UUID | None, bool]]) -> list[Chosen]:
+        """For each (tenant, bulk), in order. What warms up has been counted when it returns."""
+        self.now = timezone.now()
+        by_pool: dict[int | None, list[int]] = {}
+        for place, (tenant, bulk) in enumerate(wants):
+            by_pool.setdefault(sources.chosen(self._rules, tenant, bulk), []).append(place)
+        found: dict[int, Chosen] = {}
+        for pool, places in by_pool.items():
+            found |= zip(places, self._of_pool(pool, len(places)), strict=True)
+        return [found[place] for place in range(len(wants))]
+
+    def give_back(self, unused: Mapping[str, int]) -> None:
+        """Chosen and not begun, by address: a mail that only moved to its site shall cost no day's allowance."""
+        addresses = [a.address for a in self._network.addresses if a.most is not None and unused.get(a.address)]
+        if addresses:
+            execute(_GIVE_BACK, {"addresses": addresses, "unused": [unused[a] for a in addresses]})
+
+    # --- one pool ---------------------------------------------------------------------------------------------------
+
+    def _of_pool(self, pool: int | None, count: int) -> list[Chosen]:
+        chosen: list[Chosen] = []
+        while len(chosen) < count:
+            way = self._way(pool)
+            if isinstance(way, Waits | Elsewhere):
+                chosen += [way] * (count - len(chosen))
+            elif not way:
+                chosen += [()] * (count - len(chosen))
+            elif took := self._take(way, count - len(chosen)):
+                chosen += took
+            else:
+                self._read()  # others were faster: what is left is known now
+        return chosen
+
+    def _way(self, pool: int | None) -> list[Address] | Waits | Elsewhere:
+        """The addresses of this host by which mail of `pool` goes now; empty: the system chooses."""
+        if pool is None:
+            return sources.shared_way(self._network, self.now)
+        way = sources.way(pool, self._network, self.now)
+        if isinstance(way, Waits):
+            return way
+        return [a for a in self._network.of(way) if a.here and a.sends(self.now)] or Elsewhere()
+
+    def _take(self, here: Sequence[Address], count: int) -> list[Chosen]:
+        """So many of `count` as these addresses may begin; each mail has one address of a family."""
+        lines = []
+        for version in (4, 6):
+            of_family = [a for a in here if ip_address(a.address).version == version]
+            shares = self._reserved(sources.spread(count, of_family, self.now))
+            lines.append([Source(a.address, a.helo) for a, n in shares for _ in range(n)])
+        return [tuple(line[i] for line in lines if i < len(line)) for i in range(max(map(len, lines)))]
+
+    def _reserved(self, shares: list[tuple[Address, int]]) -> list[tuple[Address, int]]:
+        """What was granted of them: an address that warms up counts over all processes of its host."""
+        warming = [(a, n) for a, n in shares if a.most is not None]
+        if not warming:
+            return shares
+        rows = execute(_RESERVE, {
+            "addresses": [a.address for a, _ in warming],
+            "wanted": [n for _, n in warming],
+            "most": [a.most for a, _ in warming],
+            "today": self.now.astimezone(UTC).date(),
+        })  # fmt: skip
+        told = {row["address"]: row for row in rows}
+        counted = [
+            replace(a, used=told[a.address]["used"]) if a.address in told else a for a in self._network.addresses
+        ]
+        self._network = replace(self._network, addresses=tuple(counted))
+        return [(a, told[a.address]["granted"] if a.address in told else n) for a, n in shares]
+
+    # --- the database -----------------------------------------------------------------------------------------------
+
+    def _sign(self) -> None:
+        if settings.SOURCE_IPS:
+            execute(_SIGN, {"addresses": sorted(settings.SOURCE_IPS), "host": socket.gethostname()[:253]})
+
+    def _read(self) -> None:
+        self.now = timezone.now()
+        self._network = pools.network(self.now, settings.SOURCE_IPS)
+        bulk = {PoolRule.Kind.ALL: None, PoolRule.Kind.BULK: True, PoolRule.Kind.TRANSACTIONAL: False}
+        self._rules = tuple(
+            Rule(r["pool_id"], r["tenant_id"], bulk[PoolRule.Kind(r["kind"])])
+            for r in PoolRule.objects.values("pool_id", "tenant_id", "kind")
+        )
+        goes = [not isinstance(self._way(rule.pool), Elsewhere) for rule in self._rules]
+        self._takes = None if all(goes) else Takes(
+            tuple(rule.tenant or ALL for rule in self._rules),
+            tuple(ANY_KIND if rule.bulk is None else int(rule.bulk) for rule in self._rules),
+            tuple(goes),
+        )  # fmt: skip
+
+
+# a host lives that said so; its new addresses appear in the panel by themselves
+_SIGN = """
+INSERT INTO source_address (address, helo, rests_why, used, seen_at, seen_on)
+SELECT a, '', '', 0, now(), %(host)s FROM unnest(%(addresses)s::text[]) AS a
+ON CONFLICT (address) DO UPDATE SET seen_at = now(), seen_on = EXCLUDED.seen_on
+"""
+
+_GIVE_BACK = """
+UPDATE source_address s SET used = greatest(0, s.used - u.n)
+  FROM unnest(%(addresses)s::text[], %(unused)s::int[]) AS u(address, n) WHERE s.address = u.address
+"""
+
+_RESERVE = """
+WITH wanted AS (
+    SELECT * FROM unnest(%(addresses)s::text[], %(wanted)s::int[], %(most)s::int[]) AS w(address, n, most)
+), before AS (
+    SELECT s.address, w.n, w.most, CASE WHEN s.used_on = %(today)s THEN s.used ELSE 0 END AS used
+      FROM source_address s JOIN wanted w ON w.address = s.address ORDER BY s.address FOR UPDATE OF s
+)
+UPDATE source_address s SET used = greatest(b.used, least(b.used + b.n, b.most)), used_on = %(today)s
+  FROM before b WHERE b.address = s.address
+RETURNING s.address, s.used, s.used - b.used AS granted
+"""

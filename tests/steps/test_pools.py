@@ -1,0 +1,242 @@
+"""IP pools with real sockets: the receiver sees from which of our addresses, on loopback, a mail came."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+import pytest
+from django.core.management import call_command
+from django.db import IntegrityError, transaction
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from deliveries import deliver, queue
+from deliveries.deliver import jobs
+from deliveries.deliver.addressed import RULE
+from deliveries.models import (
+    AuditEntry,
+    Delivery,
+    Membership,
+    PoolRule,
+    Queued,
+    SourceAddress,
+    SourcePool,
+    User,
+)
+from deliveries.retry import Schedule
+from deliveries.sandbox.lab import Lab
+from deliveries.smtp import sources as deciding
+from deliveries.states import Lane
+from tests.fakes.house import House, build, known_sites
+from tests.fakes.labs import fresh_pump, running_lab
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+ONE, TWO, THREE, ELSEWHERE = "127.0.0.21", "127.0.0.22", "127.0.0.23", "127.0.0.99"
+
+
+@pytest.fixture
+def lab(settings) -> Iterator[Lab]:
+    settings.SOURCE_IPS = (ONE, TWO, THREE)
+    with running_lab(keep=2000) as lab, fresh_pump():
+        settings.MAIL_ROUTE, settings.SANDBOX_SMTP = "sandbox", lab.address
+        settings.RETRY = Schedule(waits_s=(0.05,), max_age_s=3600, unknown_wait_s=0.3, jitter=0)
+        jobs._kept.clear()
+        known_sites("sandbox")
+        yield lab
+
+
+def pool(name: str, *addresses: str, overflow: SourcePool | None = None, **facts: object) -> SourcePool:
+    made = SourcePool.objects.create(name=name, overflow=overflow)
+    facts.setdefault("seen_at", timezone.now())
+    for address in addresses:
+        SourceAddress.objects.create(address=address, pool=made, **facts)
+    return made
+
+
+def look_again() -> None:
+    """What was changed counts within seconds; here at once."""
+    if deliver._engine is not None:
+        deliver._engine.sources._read_at = -1e9
+
+
+def pump_until(done: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    look_again()
+    while not done():
+        assert time.monotonic() < end, "it never came to that"
+        deliver.run()
+        time.sleep(0.02)
+
+
+def send(house: House, count: int, **fields: object) -> list[Delivery]:
+    return [d for n in range(count) for d in house.send(f"delivered+{n}@simulator.test", **fields)]
+
+
+def ended(deliveries: list[Delivery], status: str = "delivered") -> Callable[[], bool]:
+    ids = [d.id for d in deliveries]
+    return lambda: Delivery.objects.filter(id__in=ids, status=status).count() == len(ids)
+
+
+def peers(lab: Lab) -> Counter[str]:
+    return Counter(mail.peer for mail in lab.messages)
+
+
+def test_each_stream_leaves_from_its_own_pool_with_the_name_of_its_address(lab: Lab) -> None:
+    house, other = build(), build()
+    news, own = pool("news", ONE, helo="news.example.net"), pool("own", TWO)
+    PoolRule.objects.create(kind="bulk", pool=news)
+    PoolRule.objects.create(tenant=other.tenant, pool=own)
+    bulk = send(house, 5, lane=Lane.BULK)
+    pump_until(ended(bulk))
+    assert {(mail.peer, mail.helo) for mail in lab.messages} == {(ONE, "news.example.net")}
+    everything = [*send(other, 4), *send(other, 3, lane=Lane.BULK), *send(house, 2)]
+    pump_until(ended(everything))
+    assert peers(lab) == {ONE: 5, TWO: 7, THREE: 2}  # mail without a rule leaves the pools' addresses alone
+    assert {m.helo for m in lab.messages if m.peer != ONE} == {"mail.localhost.localdomain"}
+    seen = SourceAddress.objects.get(address=THREE)
+    assert seen.pool_id is None and seen.seen_on and seen.seen_at  # the host wrote down what it has
+
+
+def test_an_overflow_carries_what_the_warm_up_does_not_allow(lab: Lab, settings) -> None:
+    settings.WARM_UP = (5, 10)
+    house = build()
+    today = timezone.now().date()
+    warm = pool("warm", TWO)
+    PoolRule.objects.create(pool=pool("cold", ONE, overflow=warm, warm_from=today))
+    pump_until(ended(send(house, 12)))
+    assert peers(lab) == {ONE: 5, TWO: 7}
+    assert SourceAddress.objects.get(address=ONE).used == 5
+    SourceAddress.objects.filter(address=ONE).update(
+        warm_from=today - timedelta(days=1), used_on=today - timedelta(days=1)
+    )
+    lab._spool.messages.clear()
+    pump_until(ended(send(house, 12)))
+    assert peers(lab) == {ONE: 10, TWO: 2}  # the second day allows more, and yesterday's count is forgotten
+
+
+def test_without_an_overflow_the_rest_waits_for_tomorrow_and_says_why(lab: Lab, settings) -> None:
+    settings.WARM_UP = (3,)
+    house = build()
+    PoolRule.objects.create(pool=pool("cold", ONE, warm_from=timezone.now().date()))
+    deliveries = send(house, 8)
+    pump_until(lambda: Delivery.objects.filter(status__in=("delivered", "deferred")).count() == 8)
+    waiting = Delivery.objects.filter(id__in=[d.id for d in deliveries], status="deferred")
+    assert peers(lab) == {ONE: 3} and waiting.count() == 5
+    for delivery in waiting:
+        assert delivery.rule == RULE and "cold have sent what their warm-up allows today" in delivery.reason
+        assert delivery.attempts == 0 and delivery.next_attempt_at >= deciding.tomorrow(timezone.now()) - timedelta(1)
+        assert delivery.next_attempt_at <= delivery.expires_at
+    assert Queued.objects.filter(lease_id=None).count() == 5
+    # it ends as any mail does: by its age
+    Delivery.objects.filter(status="deferred").update(expires_at=timezone.now())
+    Queued.objects.update(due_at=timezone.now())
+    queue.heal()
+    pump_until(ended(list(waiting), "expired"))
+
+
+def test_a_mail_that_only_moves_to_its_site_costs_no_allowance(lab: Lab, settings) -> None:
+    settings.WARM_UP = (4,)
+    house = build()
+    PoolRule.objects.create(pool=pool("cold", ONE, warm_from=timezone.now().date()))
+    deliveries = [d for n in range(4) for d in house.send(f"delivered@d{n}.simulator.test")]
+    settings.MAIL_ROUTE = "sandbox"
+    pump_until(lambda: not Delivery.objects.filter(id__in=[d.id for d in deliveries], status="queued").exists())
+    assert not Delivery.objects.filter(rule=RULE).exists()
+
+
+def test_resting_addresses_hand_over_until_their_rest_ends(lab: Lab) -> None:
+    house = build()
+    spare = pool("spare", TWO)
+    rest = {"rests_until": timezone.now() + timedelta(hours=1), "rests_why": "A block list names it."}
+    PoolRule.objects.create(pool=pool("own", ONE, overflow=spare, **rest))
+    pump_until(ended(send(house, 3)))
+    SourceAddress.objects.filter(address=ONE).update(rests_until=timezone.now())
+    pump_until(ended(send(house, 3)))
+    assert peers(lab) == {TWO: 3, ONE: 3}
+
+
+def test_a_host_leaves_what_another_host_sends_and_its_own_mail_is_not_held_up(lab: Lab) -> None:
+    house, other = build(), build()
+    PoolRule.objects.create(tenant=other.tenant, pool=pool("theirs", ELSEWHERE))
+    foreign = send(other, 20)
+    own = send(house, 5)
+    pump_until(ended(own))
+    for _ in range(3):
+        deliver.run()
+    rows = Queued.objects.filter(delivery_id__in=[d.id for d in foreign])
+    assert rows.filter(lease_id=None).count() == 20 and ended(foreign, "queued")()
+    # the other host died: now somebody says why it waits
+    SourceAddress.objects.filter(address=ELSEWHERE).update(seen_at=timezone.now() - timedelta(hours=1))
+    pump_until(ended(foreign, "deferred"))
+    reason = Delivery.objects.get(id=foreign[0].id).reason
+    assert "No worker host that lives has an address of the IP pool theirs (127.0.0.99)" in reason
+    assert set(peers(lab)) <= {ONE, TWO, THREE}
+
+
+def test_there_is_one_rule_for_a_tenant_and_a_kind(lab: Lab) -> None:
+    made = pool("p", ONE)
+    PoolRule.objects.create(pool=made)
+    with pytest.raises(IntegrityError), transaction.atomic():
+        PoolRule.objects.create(pool=made)
+
+
+def test_the_queue_says_which_pool_waits_and_why(lab: Lab, capsys) -> None:
+    spare = pool("spare", THREE)
+    pool("tired", ONE, overflow=spare, rests_until=timezone.now() + timedelta(hours=1), rests_why="Listed.")
+    pool("lost", ELSEWHERE, seen_at=timezone.now() - timedelta(days=1))
+    call_command("queue")
+    said = capsys.readouterr().out
+    assert "The IP pool tired overflows: The addresses of the IP pool tired rest: Listed. spare sends for it." in said
+    assert "The IP pool lost waits: No worker host that lives has an address" in said and "spare waits" not in said
+    call_command("queue", "--json")
+    rows = [json.loads(row) for row in capsys.readouterr().out.splitlines()]
+    assert [(row["pool"], row["word"]) for row in rows] == [("lost", "waits"), ("tired", "overflows")]
+
+
+@pytest.fixture
+def operator(lab: Lab, client: Client) -> Client:
+    client.force_login(User.objects.create_superuser("root", password="x"))
+    return client
+
+
+def test_an_operator_makes_pools_and_rules_and_changes_an_address(operator: Client) -> None:
+    SourceAddress.objects.create(address=ONE, seen_at=timezone.now(), seen_on="h1")
+    add = reverse("admin:deliveries_sourcepool_add")
+    assert operator.post(add, {"name": " Own  pool "}).status_code == 302
+    own = SourcePool.objects.get(name="Own pool")
+    assert operator.post(add, {"name": "second", "overflow": own.pk}).status_code == 302
+    second = SourcePool.objects.get(name="second")
+    change = reverse("admin:deliveries_sourcepool_change", args=[own.pk])
+    assert b"in a circle" in operator.post(change, {"name": "Own pool", "overflow": second.pk}).content
+    rule = reverse("admin:deliveries_poolrule_add")
+    assert operator.post(rule, {"tenant": "", "kind": "bulk", "pool": own.pk}).status_code == 302
+    assert b"There is a rule" in operator.post(rule, {"tenant": "", "kind": "bulk", "pool": own.pk}).content
+    page = reverse("admin:deliveries_sourceaddress_change", args=[ONE])
+    fields = {"pool": own.pk, "helo": "Out1.example.net.", "warm_from": "2026-01-01", "rests_until_0": "",
+              "rests_until_1": "", "rests_why": ""}  # fmt: skip
+    assert operator.post(page, fields).status_code == 302
+    row = SourceAddress.objects.get(address=ONE)
+    assert (row.pool_id, row.helo, row.seen_on) == (own.pk, "out1.example.net", "h1")
+    for bad in ("out1", "a b.example", "x.example\r\nMAIL", "-.example"):
+        assert operator.post(page, {**fields, "helo": bad}).status_code == 200
+    assert SourceAddress.objects.get(address=ONE).helo == "out1.example.net"
+    for model in ("sourcepool", "sourceaddress", "poolrule"):
+        assert operator.get(reverse(f"admin:deliveries_{model}_changelist")).status_code == 200
+    queue_page = operator.get(reverse("admin:queue")).content.decode()
+    assert "IP pool second" in queue_page and "has no address" in queue_page
+    assert AuditEntry.objects.filter(action__in=("pool.added", "rule.added", "address.changed")).count() == 4
+
+
+def test_nobody_else_sees_the_pools(lab: Lab, client: Client) -> None:
+    member = User.objects.create_user("m", password="x", is_staff=True)
+    Membership.objects.create(user=member, tenant=build().tenant, role=Membership.Role.OWNER)
+    client.force_login(member)
+    for model in ("sourcepool", "sourceaddress", "poolrule"):
+        assert client.get(reverse(f"admin:deliveries_{model}_changelist")).status_code in (302, 403)
+        assert client.get(reverse("admin:deliveries_poolrule_add")).status_code in (302, 403)
