@@ -10,7 +10,8 @@ What keeps a user's URL from reaching the inside of our network (server-side req
 - the connection goes to the very address that was checked (a second look-up could answer otherwise), with Host and
   SNI of the name, so certificates are verified as usual;
 - redirects are answers, never followed; proxies and .netrc of the environment are ignored;
-- the whole exchange has one time limit and the body a size limit, so a slow or endless answer ends.
+- the whole exchange has one time limit and the body a size limit, so a slow or endless answer ends;
+- a connection that is used again (`keep`) was checked for the same name and port, half a minute ago at most.
 
 Plain http is allowed, as other senders of webhooks do: what must not be read by others belongs on https, and the
 signature guards the content either way. MTA-STS asks for https by itself.
@@ -24,15 +25,17 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import quote, urlsplit
 
-import httpcore2
+import h11
 import idna
 
 from deliveries.errors import AddressRefused, FetchFailed
+from deliveries.http11 import Kept as Kept
+from deliveries.http11 import Line
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 #: (host, port) → IP literals; OSError where there are none
@@ -68,10 +71,6 @@ _PORTS_REFUSED = frozenset({
 })  # fmt: skip
 #: quote() leaves printable ASCII as the user wrote it and encodes the rest
 _ASCII = "".join(map(chr, range(0x21, 0x7F)))
-#: what the HTTP client raises for trouble of the peer and the network; LocalProtocolError is a header that we gave
-_BREAKAGE = (
-    httpcore2.NetworkError, httpcore2.TimeoutException, httpcore2.ProtocolError, httpcore2.UnsupportedProtocol,
-)  # fmt: skip
 _PORTS = {"http": 80, "https": 443}
 #: WHATWG URL §3.5: a last label of digits or 0x… makes the host a number, however it is spelt
 _NUMBER = re.compile(r"(0[xX][0-9a-fA-F]*|[0-9]+)\Z")
@@ -102,7 +101,7 @@ class _Target:
     host: str  #: A-label or IP literal without brackets
     port: int
     authority: str  #: what stands in the Host header
-    url: httpcore2.URL  #: put together again from the parts that were checked
+    target: bytes  #: path and query, put together again from the parts that were checked
 
 
 #: where one cloud tells a machine its secrets by IPv6
@@ -147,40 +146,47 @@ async def fetch(
     allow_private: bool = False,
     ca_file: str | None = None,
     resolve: Resolve | None = None,
+    keep: Kept | None = None,
 ) -> Fetched:
     """One request. Any status is an answer, 3xx too; a body beyond `max_octets` is cut and `truncated`.
 
     `timeout_s` bounds everything from the look-up to the last octet. `allow_private` is for labs: it lifts the check
     of addresses, but for link-local ones, and nothing else. `ca_file` is trusted instead of the system's authorities.
+    With `keep` a connection may be used again; where a kept one turns out to have been closed, the request is sent
+    anew, so it must be one that may arrive twice.
     Raises AddressRefused (before any connection) and FetchFailed (DNS, connect, TLS, protocol, time).
     """
     started = time.monotonic()
     target = _target(url, allow_private)
-    tls = _tls(ca_file) if target.scheme == "https" else None
-    pin = _Pin(target, allow_private, resolve or _system_resolve, timeout_s / MAX_ADDRESSES)
-    body = bytearray()
     carried = None if not content and method in ("GET", "HEAD") else content
+    key = (target.scheme, target.host, target.port, allow_private, ca_file)
     try:
-        async with (
-            asyncio.timeout(timeout_s),
-            # no proxy, no keep-alive: one request, one connection, closed at the end
-            httpcore2.AsyncConnectionPool(ssl_context=tls, max_keepalive_connections=0, network_backend=pin) as pool,
-            pool.stream(method, target.url, headers=_sent(target, headers or {}), content=carried) as response,
-        ):
-            async for part in response.aiter_stream():
-                body += part
-                if len(body) > max_octets:
+        async with asyncio.timeout(timeout_s):
+            while True:
+                kept = keep.take(key) if keep else None
+                line = kept or await _connect(target, allow_private, resolve or _system_resolve, timeout_s, ca_file)
+                try:
+                    answer = await line.ask(method, target.target, _sent(target, headers or {}), carried, max_octets)
                     break
+                except (h11.RemoteProtocolError, OSError):
+                    if kept is None or line.heard:
+                        raise
+                    # RFC 9112 §9.5: it was closed while nobody asked
+                finally:
+                    if keep:
+                        keep.give(key, line)
+                    else:
+                        line.close()
     except TimeoutError:
         raise FetchFailed(f"{target.host}: no complete answer within {timeout_s:g} s") from None
-    except (*_BREAKAGE, OSError) as e:
+    except (h11.ProtocolError, OSError) as e:
         raise FetchFailed(f"{target.host}: {_said(e)}") from e
     return Fetched(
-        status=response.status,
-        headers=tuple((k.decode("latin-1").lower(), v.decode("latin-1")) for k, v in response.headers),
-        body=bytes(body[:max_octets]),
-        truncated=len(body) > max_octets,
-        address=pin.address,
+        status=answer.status,
+        headers=answer.headers,
+        body=answer.body,
+        truncated=answer.truncated,
+        address=line.address,
         elapsed_ms=round((time.monotonic() - started) * 1000),
     )
 
@@ -211,49 +217,42 @@ def fetch_sync(
     )
 
 
-class _Pin(httpcore2.AsyncNetworkBackend):
-    """Connects to checked addresses only: the single door of this module to the network."""
-
-    def __init__(self, target: _Target, allow_private: bool, resolve: Resolve, connect_s: float) -> None:
-        self._target = target
-        self._allow_private = allow_private
-        self._resolve = resolve
-        self._connect_s = connect_s  # per address, so that a dead first one leaves time for the next
-        self._backend = httpcore2.AnyIOBackend()
-        self.address = ""
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
-    ) -> httpcore2.AsyncNetworkStream:
-        assert (host, port) == (self._target.host, self._target.port), "no redirect, no proxy: one door"
-        refused: Exception | None = None
-        for address in (await self._addresses())[:MAX_ADDRESSES]:
-            self.address = address
-            try:
-                return await self._backend.connect_tcp(address, port, self._connect_s, None, socket_options)
-            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as e:
-                refused = e
-        raise httpcore2.ConnectError(f"cannot connect to {self.address} port {port}: {refused}")
-
-    async def _addresses(self) -> list[str]:
-        host, port = self._target.host, self._target.port
+async def _connect(
+    target: _Target, allow_private: bool, resolve: Resolve, timeout_s: float, ca_file: str | None
+) -> Line:
+    """To a checked address of the name: the single door of this module to the network."""
+    tls = _tls(ca_file) if target.scheme == "https" else None
+    refused: Exception | None = None
+    address = ""
+    for address in (await _addresses(target, allow_private, resolve))[:MAX_ADDRESSES]:
         try:
-            found = [host] if _literal(host) else list(await self._resolve(host, port))
+            # so that a dead first one leaves time for the next
+            async with asyncio.timeout(timeout_s / MAX_ADDRESSES):
+                reader, writer = await asyncio.open_connection(
+                    address, target.port, ssl=tls, server_hostname=target.host if tls else None
+                )
+            return Line(reader, writer, address)
+        except ssl.SSLError:
+            raise  # it is there, and not who it should be
         except OSError as e:
-            raise httpcore2.ConnectError(f"the name cannot be resolved: {e.strerror or e}") from e
-        addresses = list(dict.fromkeys(found))
-        if not addresses:
-            raise httpcore2.ConnectError("the name has no address")
-        # one inside address among public ones is refused too: nobody publishes that by accident
-        for address in addresses:
-            if why := _of_the_host(address) if self._allow_private else not_public(address):
-                raise AddressRefused(f"{host}: {why}")
-        return addresses
+            refused = e
+    raise ConnectionError(f"cannot connect to {address} port {target.port}: {refused}")
+
+
+async def _addresses(target: _Target, allow_private: bool, resolve: Resolve) -> list[str]:
+    host, port = target.host, target.port
+    try:
+        found = [host] if _literal(host) else list(await resolve(host, port))
+    except OSError as e:
+        raise ConnectionError(f"the name cannot be resolved: {e.strerror or e}") from e
+    addresses = list(dict.fromkeys(found))
+    if not addresses:
+        raise ConnectionError("the name has no address")
+    # one inside address among public ones is refused too: nobody publishes that by accident
+    for address in addresses:
+        if why := _of_the_host(address) if allow_private else not_public(address):
+            raise AddressRefused(f"{host}: {why}")
+    return addresses
 
 
 async def _system_resolve(host: str, port: int) -> list[str]:
@@ -291,8 +290,7 @@ def _target(url: str, allow_private: bool) -> _Target:
     authority = shown if port == _PORTS[scheme] else f"{shown}:{port}"
     path = quote(parts.path or "/", safe=_ASCII)
     target = path + (f"?{quote(parts.query, safe=_ASCII)}" if parts.query else "")
-    url_ = httpcore2.URL(scheme=scheme.encode(), host=host.encode(), port=port, target=target.encode())
-    return _Target(scheme, host, port, authority, url_)
+    return _Target(scheme, host, port, authority, target.encode())
 
 
 def _host(text: str, bracketed: bool) -> str:
@@ -330,7 +328,7 @@ def _literal(host: str) -> IpAddress | None:
         return None
 
 
-def _sent(target: _Target, headers: Mapping[str, str]) -> list[tuple[bytes | str, bytes | str]]:
+def _sent(target: _Target, headers: Mapping[str, str]) -> list[tuple[str, str]]:
     given = {key.lower(): value for key, value in headers.items()}
     ours = {"host": target.authority, "user-agent": "mailapi", "accept": "*/*", "accept-encoding": "identity"}
     return list((ours | given).items())
@@ -346,4 +344,6 @@ def _said(error: BaseException) -> str:
 @lru_cache(maxsize=8)
 def _tls(ca_file: str | None) -> ssl.SSLContext:
     # building one costs 25 ms: shared by all requests of the process
-    return ssl.create_default_context(cafile=ca_file)
+    context = ssl.create_default_context(cafile=ca_file)
+    context.set_alpn_protocols(["http/1.1"])
+    return context

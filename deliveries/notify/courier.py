@@ -24,6 +24,7 @@ from django.conf import settings
 from django.db import OperationalError, connection
 
 from deliveries import metrics
+from deliveries.fetch import Kept
 from deliveries.models.sql import execute
 from deliveries.notify import outbox
 from deliveries.notify.post import Posted, Telling, post
@@ -42,7 +43,11 @@ TURN_S = 10.0
 #: nothing new is begun after it; a turn, a POST of 15 s and its record then end within the run's 55 s
 CLAIM_S = 25.0
 #: answers that come within it are recorded together
-_GATHER_S = 0.005
+_GATHER_S = 0.02
+#: rows are looked for so often at most, unless the last look brought many and half of them is told: a look costs as
+#: much as twenty POSTs, and one at each answer had brought three rows
+_REST_S = 0.1
+_MANY = IN_HAND // 8
 #: while POSTs are under way, new rows are looked for so often
 _LOOK_S = 0.2
 #: Postgres away at the record: tried again so often, a second apart, before the lease ends
@@ -63,11 +68,17 @@ def drain(claim_s: float = CLAIM_S) -> int:
     end = time.monotonic() + claim_s
     in_hand: dict[Future[Posted | None], Telling] = {}
     told = 0
-    with _event_loop() as loop:
-        turns = _Turns()
+    with _event_loop() as loop, _Turns().on(loop) as turns:
+        look_at, few = 0.0, 0
         while True:
-            for telling in _claim(in_hand) if time.monotonic() < end else ():
-                in_hand[asyncio.run_coroutine_threadsafe(turns.post(telling), loop)] = telling
+            if not in_hand and not few:
+                time.sleep(max(look_at - time.monotonic(), 0.0))
+            now = time.monotonic()
+            if now < end and (now >= look_at or len(in_hand) < few):
+                claimed = _claim(in_hand)
+                for telling in claimed:
+                    in_hand[asyncio.run_coroutine_threadsafe(turns.post(telling), loop)] = telling
+                look_at, few = now + _REST_S, len(in_hand) // 2 if len(claimed) >= _MANY else 0
             if not in_hand:
                 return told
             if wait(in_hand, timeout=_LOOK_S, return_when=FIRST_COMPLETED).done:
@@ -86,8 +97,17 @@ class _Turns:
     """Who may POST now, first come first served: AT_ONCE in all, AT_ONCE_EACH to one endpoint. Of the loop's thread."""
 
     def __init__(self) -> None:
+        self._kept = Kept()
         self._all = asyncio.Semaphore(AT_ONCE)
         self._each: defaultdict[UUID, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(AT_ONCE_EACH))
+
+    @contextmanager
+    def on(self, loop: asyncio.AbstractEventLoop) -> Iterator[_Turns]:
+        """Connections to the receivers are kept as long as the block is not left."""
+        try:
+            yield self
+        finally:
+            loop.call_soon_threadsafe(self._kept.close)
 
     async def post(self, telling: Telling) -> Posted | None:
         """None when its turn did not come within TURN_S."""
@@ -103,7 +123,7 @@ class _Turns:
         except TimeoutError:
             return None
         try:
-            return await post(telling, settings.WEBHOOK_ALLOW_PRIVATE)
+            return await post(telling, settings.WEBHOOK_ALLOW_PRIVATE, keep=self._kept)
         finally:
             self._all.release()
             each.release()
@@ -112,7 +132,7 @@ class _Turns:
 def _claim(in_hand: dict[Future[Posted | None], Telling]) -> list[Telling]:
     free = IN_HAND - len(in_hand)
     # few at a time would cost a transaction each; what is in hand keeps the line busy meanwhile
-    if free < IN_HAND // 8:
+    if free < _MANY:
         return []
     busy = Counter(t.endpoint_id for t in in_hand.values())
     failing = sum(t.failing for t in in_hand.values())

@@ -55,7 +55,6 @@ def claim(free: int, failing: int, busy: Mapping[UUID, int]) -> list[Telling]:
         "failing": failing,
         "busy": list(busy),
         "counts": list(busy.values()),
-        "lease": LEASE_S,
         "in_hand": IN_HAND,
         "in_hand_failing": IN_HAND_FAILING,
         "drop": _DROP,
@@ -64,10 +63,10 @@ def claim(free: int, failing: int, busy: Mapping[UUID, int]) -> list[Telling]:
         rows = execute(_CLAIM, params).fetchall()
         unmade = [(row["event_id"], row["format"]) for row in rows if not row["body"]]
         made = bodies_as(unmade) if unmade else {}
-        fresh = [(row["id"], made.get((row["event_id"], row["format"]))) for row in rows if not row["body"]]
-        if fresh:
-            # an event that retention took before it was ever told: there is nothing to tell
-            execute(_FREEZE, {"id": [i for i, _ in fresh], "body": [body or "" for _, body in fresh]})
+        # an event that retention took before it was ever told: there is nothing to tell
+        fresh = [None if row["body"] else made.get((row["event_id"], row["format"]), "") for row in rows]
+        if rows:
+            execute(_HOLD, {"id": [row["id"] for row in rows], "body": fresh, "lease": LEASE_S})
     return [
         Telling(
             id=row["id"],
@@ -191,7 +190,7 @@ WITH RECURSIVE {_WAITING}, endpoint AS (
 ), picked AS MATERIALIZED (
     SELECT id FROM candidate WHERE NOT failing OR place <= %(failing)s ORDER BY next_try_at LIMIT %(free)s
 ), locked AS (
-    SELECT d.id FROM webhook_delivery d
+    SELECT d.id, d.tenant_id, d.endpoint_id, d.event_id, d.body, d.tries FROM webhook_delivery d
      WHERE d.id IN (SELECT id FROM picked) AND d.state = '{State.PENDING}' AND d.next_try_at <= now()
        FOR UPDATE SKIP LOCKED
 ), dropped AS (
@@ -202,17 +201,17 @@ WITH RECURSIVE {_WAITING}, endpoint AS (
              LIMIT %(drop)s) d
          WHERE e.off)
 )
-UPDATE webhook_delivery d SET next_try_at = now() + make_interval(secs => %(lease)s)
-  FROM locked l, webhook_endpoint e
- WHERE d.id = l.id AND e.id = d.endpoint_id
-RETURNING d.id, d.tenant_id, d.endpoint_id, d.event_id, d.body, d.tries, e.url, e.format, e.secret,
-          e.credentials,
-          CASE WHEN e.previous_until > now() THEN e.previous_secret END AS previous,
-          e.failing_since IS NOT NULL AS failing
+SELECT l.*, e.url, e.format, e.secret, e.credentials,
+       CASE WHEN e.previous_until > now() THEN e.previous_secret END AS previous,
+       e.failing_since IS NOT NULL AS failing
+  FROM locked l JOIN webhook_endpoint e ON e.id = l.endpoint_id
 """
 
-_FREEZE = f"""
-UPDATE webhook_delivery d SET body = f.body, state = CASE f.body WHEN '' THEN '{State.FAILED}' ELSE d.state END
+# the lease and the body in one version of the row; '' is a body that cannot be made any more
+_HOLD = f"""
+UPDATE webhook_delivery d
+   SET next_try_at = now() + make_interval(secs => %(lease)s), body = coalesce(f.body, d.body),
+       state = CASE f.body WHEN '' THEN '{State.FAILED}' ELSE d.state END
   FROM unnest(%(id)s::uuid[], %(body)s::text[]) AS f(id, body) WHERE d.id = f.id
 """
 

@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from uuid import UUID
 
 from deliveries.errors import AddressRefused, FetchFailed
-from deliveries.fetch import fetch
+from deliveries.fetch import Kept, fetch
 from deliveries.notify import seals
 
 #: an answer within this, or none (PROTOCOL 33)
@@ -69,8 +69,8 @@ class Posted:
         return self.status == GONE
 
 
-async def post(telling: Telling, allow_private: bool, timeout_s: float = TIMEOUT_S) -> Posted:
-    """Never raises for what the receiver or the network does."""
+async def post(telling: Telling, allow_private: bool, timeout_s: float = TIMEOUT_S, keep: Kept | None = None) -> Posted:
+    """Never raises for what the receiver or the network does. With `keep` on a connection that may be there already."""
     at = datetime.now(UTC)
     began = time.monotonic()
     try:
@@ -82,6 +82,7 @@ async def post(telling: Telling, allow_private: bool, timeout_s: float = TIMEOUT
             timeout_s=timeout_s,
             max_octets=MAX_ANSWER_OCTETS,
             allow_private=allow_private,
+            keep=keep,
         )
     except (AddressRefused, FetchFailed) as e:
         return Posted(telling, at, round((time.monotonic() - began) * 1000), error=str(e))

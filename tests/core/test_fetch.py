@@ -17,7 +17,7 @@ import pytest
 import trustme
 
 from deliveries.errors import AddressRefused, FetchFailed
-from deliveries.fetch import Fetched, check_url, fetch, fetch_sync, not_public
+from deliveries.fetch import Fetched, Kept, check_url, fetch, fetch_sync, not_public
 
 Serve = Callable[[socket.socket, bytes], None]
 
@@ -364,3 +364,116 @@ def test_a_lab_does_not_ask_where_clouds_keep_their_secrets(host: str) -> None:
         get(f"http://{host}/latest/meta-data/", allow_private=True)
     with pytest.raises(AddressRefused, match="link-local"):
         get("http://metadata.lab.test/", resolve=resolver([host.strip("[]")]), allow_private=True)
+
+
+class TestKept:
+    """Connections that are used again."""
+
+    ASKED = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+    @staticmethod
+    def post_many(url: str, times: int, **options: Any) -> list[Fetched]:
+        async def run() -> list[Fetched]:
+            keep = Kept()
+            try:
+                return [
+                    await fetch("POST", url, content=b"{}", allow_private=True, keep=keep, **options)
+                    for _ in range(times)
+                ]
+            finally:
+                keep.close()
+
+        return asyncio.run(run())
+
+    def serve_many(self, answer: bytes) -> Serve:
+        """Answers each request of a connection."""
+
+        def serve(conn: socket.socket, head: bytes) -> None:
+            got = head
+            while got:
+                while not got.endswith(b"{}"):
+                    got += conn.recv(65536)
+                conn.sendall(answer)
+                got = conn.recv(65536)
+
+        return serve
+
+    def test_a_connection_carries_one_request_after_another(self) -> None:
+        with server(self.serve_many(self.ASKED)) as (port, came):
+            got = self.post_many(f"http://127.0.0.1:{port}/", 20)
+        assert [(g.status, g.body, g.address) for g in got] == [(200, b"ok", "127.0.0.1")] * 20
+        assert len(came) == 1
+
+    def test_by_tls_the_certificate_is_asked_for_once(self, tmp_path: Path) -> None:
+        ca = trustme.CA()
+        ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        ca.issue_cert("hook.example.com").configure_cert(tls)
+        with server(self.serve_many(self.ASKED), tls) as (port, came):
+            options = {"resolve": resolver(["127.0.0.1"]), "ca_file": str(tmp_path / "ca.pem")}
+            got = self.post_many(f"https://hook.example.com:{port}/", 5, **options)
+        assert [g.status for g in got] == [200] * 5 and len(came) == 1
+
+    @pytest.mark.parametrize(
+        ("answer", "options"),
+        [
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok", {}),
+            (b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", {}),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok, so far", {"max_octets": 2}),
+            # what follows is nobody's answer, and least of all that to the next request
+            (ASKED + b"HTTP/1.1 500 Planted\r\nContent-Length: 0\r\n\r\n", {}),
+        ],
+    )
+    def test_a_connection_that_cannot_be_asked_again_is_not(self, answer: bytes, options: dict[str, Any]) -> None:
+        with server(self.serve_many(answer)) as (port, came):
+            got = self.post_many(f"http://127.0.0.1:{port}/", 3, **options)
+        assert [(g.status, g.body) for g in got] == [(200, b"ok")] * 3
+        assert len(came) == 3
+
+    def test_a_request_is_sent_anew_where_the_kept_connection_was_closed_meanwhile(self) -> None:
+        def serve(conn: socket.socket, head: bytes) -> None:
+            conn.sendall(self.ASKED)
+            if len(came) == 1:
+                conn.recv(65536)  # the first one hears a second request, and goes without a word
+
+        with server(serve) as (port, came):
+            got = self.post_many(f"http://127.0.0.1:{port}/", 3)
+        assert [g.status for g in got] == [200] * 3
+        assert len(came) == 3
+
+    def test_a_request_that_was_half_answered_is_not_sent_anew(self) -> None:
+        def serve(conn: socket.socket, head: bytes) -> None:
+            conn.sendall(self.ASKED)
+            conn.recv(65536)
+            conn.sendall(b"HTTP/1.1 200")
+
+        with server(serve) as (port, came), pytest.raises(FetchFailed):
+            self.post_many(f"http://127.0.0.1:{port}/", 2)
+        assert len(came) == 1
+
+    def test_a_connection_to_one_name_serves_no_other_and_each_new_one_is_checked(self) -> None:
+        async def run(port: int) -> None:
+            keep = Kept()
+            options: dict[str, Any] = {"content": b"{}", "keep": keep}
+            inside = resolver(["127.0.0.1"])
+            await fetch("POST", f"http://a.example.com:{port}/", resolve=inside, allow_private=True, **options)
+            for url, private in (
+                (f"http://a.example.com:{port}/", False),  # was checked by laxer rules
+                (f"http://b.example.com:{port}/", False),
+            ):
+                with pytest.raises(AddressRefused):
+                    await fetch("POST", url, resolve=inside, allow_private=private, **options)
+            keep.close()
+
+        with server(self.serve_many(self.ASKED)) as (port, came):
+            asyncio.run(run(port))
+        assert len(came) == 1
+
+    @pytest.mark.parametrize("bound", ["IDLE_S", "AGE_S", "MOST"])
+    def test_no_connection_is_kept_for_long_and_not_any_number(
+        self, bound: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Kept, bound, 0)
+        with server(self.serve_many(self.ASKED)) as (port, came):
+            self.post_many(f"http://127.0.0.1:{port}/", 3)
+        assert len(came) == 3

@@ -155,7 +155,9 @@ def test_a_receiver_that_hangs_holds_its_own_places_only() -> None:
 def test_no_answer_in_time_is_a_failure(monkeypatch) -> None:
     house = build()
     real = post.post
-    monkeypatch.setattr(courier, "post", lambda telling, private: real(telling, private, timeout_s=0.3))
+    monkeypatch.setattr(
+        courier, "post", lambda telling, private, keep: real(telling, private, timeout_s=0.3, keep=keep)
+    )
     with receiver() as web:
         web.answer = web.hang
         endpoint, _ = endpoint_of(house, web.url(), ["domain.updated"])
@@ -280,7 +282,9 @@ def test_five_days_of_only_failures_switch_an_endpoint_off_with_an_event_for_tho
 def test_dead_receivers_of_every_kind_delay_nobody_and_hear_all_of_it_once_they_are_back(monkeypatch, settings) -> None:
     monkeypatch.setattr(post, "WAITS_S", (0.01, 0.01))  # three tries
     real = post.post
-    monkeypatch.setattr(courier, "post", lambda telling, private: real(telling, private, timeout_s=0.5))
+    monkeypatch.setattr(
+        courier, "post", lambda telling, private, keep: real(telling, private, timeout_s=0.5, keep=keep)
+    )
     house = build()
     with receiver() as away:
         away_url = away.url()
@@ -402,6 +406,17 @@ def test_finding_nothing_costs_one_query(django_assert_num_queries) -> None:
     finally:
         outbox.execute = real
     assert len(calls) == 1
+
+
+def test_many_posts_go_over_few_connections_and_each_is_told_once() -> None:
+    house = build()
+    with receiver(keeps=True) as web:
+        endpoint, _ = endpoint_of(house, web.url(), ["domain.updated"])
+        tell_n(house, 120)
+        assert notify.run() == 120
+    assert len(web.came) == len({c.headers["webhook-id"] for c in web.came}) == 120
+    assert {(r.state, r.tries) for r in rows(endpoint)} == {("delivered", 1)}
+    assert web.connections <= courier.AT_ONCE_EACH
 
 
 def test_what_waits_too_long_behind_a_slow_endpoint_is_given_back_unsent(monkeypatch) -> None:
