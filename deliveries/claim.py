@@ -4,16 +4,17 @@
     _share          places: lanes in order, destinations evenly, few for those that may be tar-pits
     _within_rates   what a provider's messages per minute allow
     _take           rows: tenants in turn, leased with FOR UPDATE SKIP LOCKED
-    _settle         destinations that gave less than asked sleep until their next row is due
+    settle          destinations that gave less than asked sleep until their next row is due
 
-Postgres decides in one short transaction; the rates are asked before it begins.
+Postgres decides in one statement and one commit; the rates are asked before it begins. `settle` is a transaction of its
+own and holds up nobody: a destination that sleeps too late is only looked at once more.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
@@ -60,7 +61,7 @@ class Takes:
 class Claim:
     """`more` says that due mail was left behind for want of places or octets: ring once more.
 
-    `full`: some destination may have more than its places, so that a place that becomes free is worth a look.
+    `full`: some destination may have more than it gave, so that a place that becomes free is worth a look.
     """
 
     rows: tuple[Claimed, ...]
@@ -133,6 +134,7 @@ def claim(
     urgent: int = 0,
     shaper: Shaper = Alone(),  # noqa: B008 (has no state)
     takes: Takes | None = None,
+    emptied: set[int] | None = None,
 ) -> Claim:
     """Lease up to `free` due rows of at most `octets` in all (at least one row where any is due).
 
@@ -140,7 +142,8 @@ def claim(
     places. Lanes go in order; within a lane destinations share evenly, and tenants within each. Sites that have not
     shown that they answer have `unproven` places beside the free ones (None: as many as `free`); those that were asked
     before and did not take half of them at most, so that nobody who was never asked waits for tar-pits. `urgent` are
-    further places that only Lane.HIGH may take. `takes` None: this host sends all there is.
+    further places that only Lane.HIGH may take. `takes` None: this host sends all there is. Destinations that gave all
+    they had are added to `emptied`, for a `settle` when there is time; without it they are settled here.
     """
     unproven = free if unproven is None else unproven
     if max(free + urgent, unproven) <= 0 or octets <= 0:
@@ -150,18 +153,22 @@ def claim(
     granted = _within_rates(wants, shaper)
     if not granted:
         return Claim((), False, full or bool(candidates))
-    with transaction.atomic():
-        rows = _take(lease_id, octets, granted, takes)
-        taken = Counter((int(row.lane), row.destination) for row in rows)
-        short = [c.id for c, count in granted if taken[c.lane, c.name] < count]
-        if short:
-            _settle(short)
+    rows, passed = _take(lease_id, octets, granted, takes)
+    taken = Counter((int(row.lane), row.destination) for row in rows)
+    short = [c.id for c, count in granted if taken[c.lane, c.name] < count]
     if takes:
-        until = time.monotonic() + _ELSEWHERE_S
-        _elsewhere.update((c.name, until) for c, _ in granted if not taken[c.lane, c.name])
+        until, known = time.monotonic() + _ELSEWHERE_S, emptied or ()
+        _elsewhere.update((c.name, until) for c, _ in granted if not taken[c.lane, c.name] and c.id not in known)
+    if emptied is None:
+        settle(short)
+    else:
+        emptied.update(short)
     _give_back(granted, taken, shaper)
-    full = sum(row.proven for row in rows) >= free > 0 or sum(not row.proven for row in rows) >= unproven > 0
-    return Claim(tuple(rows), full or len(candidates) >= _CANDIDATES)
+    more = sum(row.proven for row in rows) >= free > 0 or sum(not row.proven for row in rows) >= unproven > 0
+    more = more or len(candidates) >= _CANDIDATES
+    # nothing is left where each that was due gave less than asked, and neither octets nor tenants set the bound
+    full = full or more or passed or len(short) < len(candidates) or sum(row.size for row in rows) >= octets
+    return Claim(tuple(rows), more, full)
 
 
 def _candidates(in_flight: Mapping[str, int], unproven: int, shaper: Shaper) -> tuple[list[_Candidate], bool]:
@@ -251,7 +258,8 @@ def _give_back(granted: Sequence[_Want], taken: Mapping[tuple[int, str], int], s
         shaper.give_back(unused)
 
 
-def _take(lease_id: UUID, octets: int, wants: Sequence[_Want], takes: Takes | None) -> list[Claimed]:
+def _take(lease_id: UUID, octets: int, wants: Sequence[_Want], takes: Takes | None) -> tuple[list[Claimed], bool]:
+    """What is ours now, and whether there were more tenants than one claim looks at."""
     if len(_turns) > _REMEMBERED:
         _turns.clear()
     rules = {"tenants_ruled": [*takes.tenants], "kinds_ruled": [*takes.kinds], "goes": [*takes.goes]} if takes else {}
@@ -270,19 +278,26 @@ def _take(lease_id: UUID, octets: int, wants: Sequence[_Want], takes: Takes | No
         },
     )
     proven = {c.name: c.proven for c, _ in wants}
-    rows = []
+    rows, passed = [], False
     for row in found:
         lane, name = row["lane"], row["name"]
         _turns[lane, name] = row["tenant_id"]
-        if row["delivery_id"] is not None:
+        if row["delivery_id"] is None:
+            passed = True
+        else:
             rows.append(Claimed(row["delivery_id"], Lane(lane), name, row["size"], proven[name], row["tenant_id"]))
-    return rows
+    return rows, passed
 
 
-def _settle(destination_ids: Sequence[int]) -> None:
-    """Push next_due of destinations that gave less than asked to their next row's, or to NEVER."""
-    if locked := [r["id"] for r in execute(_LOCK_DUE, {"ids": list(destination_ids)})]:
-        execute(_PUSH_BACK, {"ids": locked, "never": NEVER})
+def settle(destination_ids: Collection[int]) -> None:
+    """Push next_due of destinations that gave less than asked to their next row's, or to NEVER.
+
+    Two statements, so that the second one sees what was committed before the lock was had (queue.py tells why).
+    """
+    if destination_ids:
+        with transaction.atomic():
+            if locked := [r["id"] for r in execute(_LOCK_DUE, {"ids": sorted(destination_ids)})]:
+                execute(_PUSH_BACK, {"ids": locked, "never": NEVER})
 
 
 def _catch_up(destination_ids: Sequence[int]) -> None:
@@ -312,7 +327,7 @@ UPDATE destination d
 """
 
 _LOCK_DUE = """
-SELECT id FROM destination WHERE id = ANY (%(ids)s) AND next_due <= now() FOR UPDATE SKIP LOCKED
+SELECT id FROM destination WHERE id = ANY (%(ids)s::bigint[]) AND next_due <= now() FOR UPDATE SKIP LOCKED
 """
 
 _DUE = """

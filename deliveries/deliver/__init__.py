@@ -34,6 +34,10 @@ FEW = 8
 GATHER_S = 0.03
 #: how often due mail is looked for while nothing ends and no bell rings
 LOOK_S = 0.25
+#: emptied destinations are settled together, after so long or when so many would be looked at in vain: in a steady flow
+#: the next mail of one comes before it is asleep
+SETTLE_S = 0.25
+SETTLE_MOST = 32
 #: transactions that only wait, or may turn out to (tar-pits), in multiples of IN_FLIGHT: a socket each, and little else
 WAITING = 10
 #: sites not known to answer that are asked in one round: their look-ups and handshakes hold up whoever is busy
@@ -100,6 +104,8 @@ class Pump:
         self._hungry = True  # due mail may be found, and a place for it
         self._full = True  # what ends frees a place that somebody waits for
         self._look_at = 0.0
+        self._emptied: set[int] = set()  # destinations that are not known to sleep yet
+        self._settle_at = 0.0
         self._renewed = time.monotonic()
         self._away = False  # the database was: leases are renewed as soon as it is back
         self._drain_until: float | None = None
@@ -127,6 +133,9 @@ class Pump:
                     self._drain()
                 elif self._wants():
                     self._claim()
+                if self._emptied and (len(self._emptied) > SETTLE_MOST or time.monotonic() >= self._settle_at):
+                    queue.settle(self._emptied)
+                    self._emptied.clear()
             except (DatabaseError, InterfaceError) as e:
                 ours = not isinstance(e, (OperationalError, InterfaceError))  # our mistake: said in full
                 log.warning("the database did not do it, asking again: %r", e, exc_info=ours)
@@ -156,6 +165,8 @@ class Pump:
     def _claim(self) -> None:
         # before the question: what ends meanwhile may free a place, or a row
         idle = not self.engine.in_flight and not self.recorder.pending
+        if not self._emptied:
+            self._settle_at = time.monotonic() + SETTLE_S
         claim = self._ask()
         self._look_at = time.monotonic() + LOOK_S
         # without places left it is no use to ask again before something has ended
@@ -180,6 +191,7 @@ class Pump:
             urgent=-(-places // 10),
             shaper=self.engine.shaping,
             takes=self.engine.sources.takes(),
+            emptied=self._emptied,
         )
 
     def _begin(self, rows: Sequence[queue.Claimed]) -> None:
@@ -198,6 +210,8 @@ class Pump:
             wait_s = 0.0
         else:
             wait_s = max(self._idle_since + self._linger_s - time.monotonic(), 0.0)
+        if self._emptied:
+            wait_s = min(wait_s, max(self._settle_at - time.monotonic(), 0.0))
         if ended := self.engine.collect(most, wait_s, company_s):
             self.recorder.put(ended)
             self._hungry |= self._full
@@ -229,4 +243,7 @@ class Pump:
             return True
         if self._idle_since is None or self.engine.rung:
             return False
-        return time.monotonic() - self._idle_since >= self._linger_s
+        if time.monotonic() - self._idle_since < self._linger_s:
+            return False
+        self._settle_at = 0.0  # last of all
+        return not self._emptied

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -71,7 +71,7 @@ class Job:
 def load(rows: Sequence[Claimed], lease_id: UUID) -> tuple[list[Job], list[Result]]:
     """Jobs, and results for those that are not sent: too old, suppressed, held, or not to be rendered."""
     by_id = {row.delivery_id: row for row in rows}
-    found = execute(_DELIVERIES, {"ids": list(by_id)}).fetchall()
+    found = execute(_LOAD, {"ids": list(by_id), "kept": list(_kept)}).fetchall()
     now = time.monotonic()
     ready, refused = [], []
     for row in found:
@@ -80,14 +80,14 @@ def load(rows: Sequence[Claimed], lease_id: UUID) -> tuple[list[Job], list[Resul
             refused.append(Result(row["id"], lease_id, verdict, host=row["host"], reason=reason))
         else:
             ready.append(row)
-    messages = _messages({row["message_id"] for row in ready})
+    messages = _messages(found, {row["message"] for row in ready})
     senders = _senders({row["domain_id"] for row in ready if row["domain_id"]})
     nobody = Sender(None, settings.BOUNCE_DOMAIN)
     keys = verp.keys_of(settings.VERP_KEYS)
     loaded = []
     for row in ready:
         sender = senders.get(row["domain_id"], nobody)
-        prepared = personal(messages[row["message_id"]], row["id"], sender.links_url)
+        prepared = personal(messages[row["message"]], row["id"], sender.links_url)
         if isinstance(prepared, Verdict):
             refused.append(Result(row["id"], lease_id, prepared, reason=prepared.text))
             continue
@@ -140,19 +140,24 @@ def _refusal(row: dict[str, Any]) -> tuple[Verdict, str] | None:
 #: what may be suspended, as rules name it → in words; record.brakes releases by these rules
 _SUSPENDED = {"tenant": "account", "domain": "sender domain", "key": "API key"}
 
-_DELIVERIES = """
-SELECT d.id, d.recipient, d.message_id, d.expires_at, d.reply, d.enhanced, d.host, m.domain_id, m.unsubscribe,
+# a message's content comes with one of its deliveries, and not at all where it is kept
+_LOAD = f"""
+SELECT d.id, d.recipient, d.expires_at, d.reply, d.enhanced, d.host, m.domain_id, m.unsubscribe,
        d.expires_at <= now() AS expired, extract(epoch FROM d.expires_at - now())::float8 AS left_s,
        t.suspended_at IS NOT NULL AS tenant_suspended, o.suspended_at IS NOT NULL AS domain_suspended,
        k.suspended_at IS NOT NULL AS key_suspended, k.test,
        m.domain_id IS NOT NULL AND o.id IS NULL AS domain_removed,
        (SELECT s.reason FROM suppression s
          WHERE s.tenant_id = d.tenant_id AND s.address = lower(d.recipient) AND s.stream IN ('*', m.stream)
-           AND (s.expires_at IS NULL OR s.expires_at > now()) AND s.brake_id IS NULL LIMIT 1) AS suppressed
-  FROM delivery d JOIN message m ON m.id = d.message_id JOIN tenant t ON t.id = d.tenant_id
+           AND (s.expires_at IS NULL OR s.expires_at > now()) AND s.brake_id IS NULL LIMIT 1) AS suppressed,
+       d.first, c.id IS NOT NULL AS has_content, {contents.COLUMNS}
+  FROM (SELECT d.*, row_number() OVER (PARTITION BY d.message_id) = 1 AND d.message_id <> ALL (%(kept)s::uuid[])
+               AS first
+          FROM delivery d WHERE d.id = ANY (%(ids)s::uuid[])) d
+  JOIN message m ON m.id = d.message_id JOIN tenant t ON t.id = d.tenant_id
   LEFT JOIN sending_domain o ON o.id = m.domain_id
   LEFT JOIN api_key k ON k.id = m.api_key_id
- WHERE d.id = ANY (%(ids)s::uuid[])
+  LEFT JOIN message_content c ON c.id = m.id AND d.first
 """
 
 # --- contents ---------------------------------------------------------------------------------------------------
@@ -160,8 +165,8 @@ SELECT d.id, d.recipient, d.message_id, d.expires_at, d.reply, d.enhanced, d.hos
 _kept: OrderedDict[UUID, Prepared | Tracked] = OrderedDict()
 
 
-def _messages(ids: Iterable[UUID]) -> dict[UUID, Prepared | Tracked | Verdict]:
-    """Composed once per message: every retry is the same mail, so what was composed stays right."""
+def _messages(rows: Sequence[dict[str, Any]], ids: set[UUID]) -> dict[UUID, Prepared | Tracked | Verdict]:
+    """Of these ids, composed once per message: every retry is the same mail, so what was composed stays right."""
     found: dict[UUID, Prepared | Tracked | Verdict] = {}
     missing = []
     for ident in ids:
@@ -172,7 +177,8 @@ def _messages(ids: Iterable[UUID]) -> dict[UUID, Prepared | Tracked | Verdict]:
             missing.append(ident)
     if not missing:
         return found
-    for ident, content in contents.stored(missing).items():
+    came = [row for row in rows if row["has_content"] and row["message"] in ids]
+    for ident, content in contents.of_rows(came).items():
         try:
             found[ident] = prepared = _prepared(content)
         except ComposeError as e:

@@ -46,6 +46,7 @@ _TYPES: dict[str, tuple[int, int, Callable[[Any], bytes]]] = {
     "bool": (1000, 16, lambda value: _TRUE if value else _FALSE),
     "bytea": (1001, 17, _bytea),
     "smallint": (1005, 21, lambda value: _SHORT(2, value)),
+    "bigint": (1016, 20, lambda value: _LONG(8, value)),
     "int": (1007, 23, lambda value: _INT(4, value)),
     "text": (1009, 25, _text),
     "timestamptz": (1185, 1184, _time),

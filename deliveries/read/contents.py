@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -39,29 +39,33 @@ class Stored:
 
 def stored(ids: Sequence[UUID]) -> dict[UUID, Stored]:
     """Those whose content is gone are missing."""
-    rows = execute(_CONTENTS, {"ids": list(ids)}).fetchall()
-    files = _files([row["id"] for row in rows if row["attachment_count"]])
-    return {row["id"]: _stored(row, files.get(row["id"], ())) for row in rows}
+    return of_rows(execute(_CONTENTS, {"ids": list(ids)}).fetchall())
 
 
-def _stored(row: dict[str, Any], attachments: Sequence[Part]) -> Stored:
-    created: datetime = row["created_at"]
+def of_rows(rows: Sequence[Mapping[str, Any]]) -> dict[UUID, Stored]:
+    """The same from rows that hold COLUMNS, one for each message."""
+    files = _files([row["message"] for row in rows if row["attachment_count"]])
+    return {row["message"]: _stored(row, files.get(row["message"], ())) for row in rows}
+
+
+def _stored(row: Mapping[str, Any], attachments: Sequence[Part]) -> Stored:
+    created: datetime = row["accepted_at"]
     date = max(created, row["scheduled_at"] or created)
     facts = (row["tracking"], row["size"])
     if row["raw"] is not None:
         return Stored(row["message_id"], date, None, bytes(row["raw"]), *facts)
     mail = Mail(
-        id=row["id"],
+        id=row["message"],
         message_id=row["message_id"],
         date=date,
         from_header=row["from_header"],
         to=tuple(row["to"]),
-        cc=tuple(row["cc"]),
-        reply_to=tuple(row["reply_to"]),
+        cc=tuple(row["cc"] or ()),
+        reply_to=tuple(row["reply_to"] or ()),
         subject=row["subject"],
         html=row["html"],
         text=row["text"],
-        headers=tuple((name, value) for name, value in row["headers"]),
+        headers=tuple((name, value) for name, value in row["headers"] or ()),
         attachments=tuple(attachments),
     )
     return Stored(row["message_id"], date, mail, b"", *facts)
@@ -76,12 +80,14 @@ def _files(message_ids: Sequence[UUID]) -> dict[UUID, list[Part]]:
     return files
 
 
-_CONTENTS = """
-SELECT m.id, m.message_id, m.created_at, m.scheduled_at, m.from_header, m."to", m.cc, m.reply_to, m.subject,
-       m.attachment_count, m.tracking, m.size, c.html, c.text, c.headers, c.raw
-  FROM message m JOIN message_content c ON c.id = m.id
- WHERE m.id = ANY (%(ids)s::uuid[])
+#: of message m and message_content c; empty lists as NULL, which nobody has to read
+COLUMNS = """
+m.id AS message, m.message_id, m.created_at AS accepted_at, m.scheduled_at, m.from_header, m."to",
+nullif(m.cc, '[]') AS cc, nullif(m.reply_to, '[]') AS reply_to, m.subject, m.attachment_count, m.tracking, m.size,
+c.html, c.text, nullif(c.headers, '[]') AS headers, c.raw
 """
+
+_CONTENTS = f"SELECT {COLUMNS} FROM message m JOIN message_content c ON c.id = m.id WHERE m.id = ANY (%(ids)s::uuid[])"
 
 _FILES = """
 SELECT message_id, filename, content_type, content_id, content FROM attachment
