@@ -90,6 +90,7 @@ def claims() -> None:
 
     took_ms = []
     with connection.cursor() as cursor:
+        cursor.execute("SET plan_cache_mode = force_generic_plan")  # as a deliver process has it
         for n in range(_CLAIMS):
             site, delivery = f"probe{n}.bench.test", uuid4()
             with transaction.atomic():

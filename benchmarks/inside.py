@@ -54,6 +54,7 @@ ON CONFLICT DO NOTHING
 def claims(rows: int) -> float:
     """Every claim is followed by the end of its mails and the coming of as many new ones."""
     with connection.cursor() as cursor:
+        cursor.execute("SET plan_cache_mode = force_generic_plan")  # as a deliver process has it
         cursor.execute("TRUNCATE queued")
         cursor.execute("UPDATE destination SET next_due = '3000-01-01Z'")
         cursor.execute("DELETE FROM destination WHERE name LIKE 'claim-%'")
