@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from cryptography import x509
 from django.conf import settings
 from django.db import DatabaseError, connection
+from django.db.models import F
 
 from deliveries import metrics
 from deliveries.models import SendingDomain
 from deliveries.read import installation
 from deliveries.read.gauges import gauges
-from deliveries.routing.doctor import Check, Tone, of_address, of_bounces, of_domain, port_25
+from deliveries.routing.doctor import Check, Sent, Tone, of_address, of_bounces, of_domain, port_25
 from deliveries.routing.resolver import Resolver
 
 #: domains of one visit
@@ -37,21 +38,33 @@ _ROLES = ("deliver", "jobs", "beat")
 
 def examine(domains: Sequence[str], probe: str = "") -> list[Check]:
     """SOURCE_IPS, then `domains` (A-labels); with `probe` an MX of that domain is connected to from each address."""
-    return asyncio.run(_examine(domains[:MAX_DOMAINS], probe))
+    return asyncio.run(_examine(domains[:MAX_DOMAINS], _sent(domains[:MAX_DOMAINS]), probe))
 
 
-async def _examine(domains: Sequence[str], probe: str) -> list[Check]:
+async def _examine(domains: Sequence[str], sent: Mapping[str, Sent], probe: str) -> list[Check]:
     resolver = Resolver(settings.DNS_NAMESERVERS or None, timeout_s=_TIMEOUT_S)
     lists, helo = settings.DNS_BLOCK_LISTS, settings.HELO_NAME
     work = [of_address(resolver, ip, helo, lists) for ip in settings.SOURCE_IPS]
     work += [of_bounces(resolver, settings.BOUNCE_DOMAIN, settings.MX_NAME)]
-    work += [of_domain(resolver, name) for name in domains]
+    work += [of_domain(resolver, name, sent.get(name)) for name in domains]
     found = [check for checks in await asyncio.gather(*work) for check in checks]
     if probe:
         sources = settings.SOURCE_IPS or ("",)
         ways = (port_25(resolver, probe, settings.SMTP_PORT, ip, settings.MX_ALLOW_PRIVATE) for ip in sources)
         found += await asyncio.gather(*ways)
     return found
+
+
+def _sent(domains: Sequence[str]) -> dict[str, Sent]:
+    """How mail leaves that is from those of `domains` that are ours; of two tenants' the verified one counts."""
+    rows = SendingDomain.objects.filter(name__in=domains).order_by(F("verified_at").asc(nulls_last=True))
+    return {
+        row.name: Sent(
+            row.name if row.verified_at else "",
+            f"{row.return_path}.{row.name}" if row.return_path_verified_at else settings.BOUNCE_DOMAIN.lower(),
+        )
+        for row in reversed(rows)
+    }
 
 
 def own_domains() -> list[str]:

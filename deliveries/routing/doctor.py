@@ -3,7 +3,8 @@
     of_address     FCrDNS (RFC 1912 §2.1), the HELO name (RFC 5321 §4.1.4), block lists
     port_25        whether the way out is open: a connection to one MX, its greeting, QUIT
     of_bounces     whether what comes back finds us: the MX of the reverse-paths' domain
-    of_domain      SPF and its look-ups (RFC 7208 §4.6.4), DMARC (RFC 7489), MTA-STS (RFC 8461), TLS reports (RFC 8460)
+    of_domain      SPF and its look-ups (RFC 7208 §4.6.4), MTA-STS (RFC 8461), TLS reports (RFC 8460), DMARC (RFC 7489):
+                   what it asks of receivers, and whether our signature and return path align with it
 
 Each answers with a list of Check; none raises for what DNS or a host does. What nobody answered is a warning.
 """
@@ -17,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from deliveries.routing import dmarc
 from deliveries.routing.rdns import fcrdns
 from deliveries.routing.resolver import Answer, NoData, NxDomain, Resolver, Result, Trouble
 from deliveries.smtp.reply import clean
@@ -141,44 +143,103 @@ async def of_bounces(resolver: Resolver, domain: str, mx_name: str) -> list[Chec
     return [Check(domain, "MX", Tone.WARNING, ", ".join(names), f"{advice} Fine where its mailbox is polled instead.")]
 
 
-async def of_domain(resolver: Resolver, domain: str) -> list[Check]:
-    """What a domain of ours publishes for its mail."""
-    spf, dmarc, sts, tls = await asyncio.gather(
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """How mail of a domain leaves here. `d` is the domain of its signature, empty where no key of it was seen in DNS;
+    `return_path` the domain of its reverse-path."""
+
+    d: str
+    return_path: str
+
+
+async def of_domain(resolver: Resolver, domain: str, sent: Sent | None = None) -> list[Check]:
+    """What a domain publishes for its mail; of one of ours (`sent`) also what DMARC makes of that mail."""
+    spf, policy, sts, tls = await asyncio.gather(
         _spf(resolver, domain),
-        _published(resolver, domain, "DMARC", f"_dmarc.{domain}", "v=DMARC1", "v=DMARC1; p=none; rua=mailto:…"),
-        _published(resolver, domain, "MTA-STS", f"_mta-sts.{domain}", "v=STSv1", "v=STSv1; id=…", needed=False),
-        _published(resolver, domain, "TLS reports", f"_smtp._tls.{domain}", "v=TLSRPTv1",
-                   "v=TLSRPTv1; rua=mailto:…", needed=False),
-    )  # fmt: skip
-    return [spf, dmarc, sts, tls]
+        dmarc.find(resolver, domain),
+        _published(resolver, domain, "MTA-STS", f"_mta-sts.{domain}", "v=STSv1", "v=STSv1; id=…"),
+        _published(resolver, domain, "TLS reports", f"_smtp._tls.{domain}", "v=TLSRPTv1", "v=TLSRPTv1; rua=mailto:…"),
+    )
+    if sent is None:
+        return [spf, _policy(domain, policy), sts, tls]
+    # what receivers look up is the SPF of the reverse-path; the domain's own is for mail that others send
+    own = [await _spf(resolver, sent.return_path, "SPF of the return path")] if sent.return_path != domain else []
+    return [*own, spf, _policy(domain, policy), *_alignment(domain, policy, sent), sts, tls]
 
 
-async def _published(
-    resolver: Resolver, domain: str, name: str, at: str, begins: str, example: str, needed: bool = True
-) -> Check:
+_ASKS = {
+    "none": "receivers are asked to treat mail that fails as any other",
+    "quarantine": "receivers are asked to put mail that fails among the spam",
+    "reject": "receivers are asked to refuse mail that fails",
+}
+
+
+def _policy(domain: str, found: dmarc.Policy | Result | int) -> Check:
+    if isinstance(found, int):
+        return Check(
+            domain, "DMARC", Tone.MISSING, f"{found} records at _dmarc.{domain}", "Leave one: two count as none."
+        )
+    if not isinstance(found, dmarc.Policy):
+        return Check(domain, "DMARC", _lack(found), _words(found),
+                     f'Publish _dmarc.{domain} TXT "v=DMARC1; p=none; rua=mailto:…".')  # fmt: skip
+    where = "" if found.at == domain else f" (of {found.at})"
+    part = "" if found.percent == 100 else f", for {found.percent} % of it"
+    text = f"{clean(found.text)[:300]}{where}: {_ASKS[found.asks]}{part}"
+    if found.asks == "none" and not found.reports:
+        return Check(domain, "DMARC", Tone.WARNING, text, "It asks for nothing and tells nobody: add rua=mailto:….")
+    return Check(domain, "DMARC", Tone.GOOD, text)
+
+
+def _alignment(domain: str, found: dmarc.Policy | Result | int, sent: Sent) -> list[Check]:
+    """RFC 7489 §3.1 for a mail with `domain` in From; without a policy as with one that says nothing about it."""
+    policy = found if isinstance(found, dmarc.Policy) else dmarc.parse("", domain)
+    signed = dmarc.aligned(sent.d, domain, policy.dkim_strict)
+    returned = dmarc.aligned(sent.return_path, domain, policy.spf_strict)
+    ways = {True: "strict", False: "relaxed"}
+    dkim = Check(domain, "DKIM alignment", Tone.GOOD if signed else Tone.MISSING,
+                 f"d={sent.d or 'nobody'}, {ways[policy.dkim_strict]}: {'aligned' if signed else 'not aligned'}",
+                 "" if signed else "Publish the DKIM record of the domain and check it.")  # fmt: skip
+    if returned:
+        advice = ""
+    elif policy.spf_strict and dmarc.aligned(sent.return_path, domain, strict=False):
+        advice = "aspf=s wants the very domain of From: leave it out, or DMARC rests on the signature alone."
+    else:
+        advice = "Publish MX and SPF of the domain's return path: until then DMARC rests on the signature alone."
+    spf = Check(domain, "SPF alignment", Tone.GOOD if returned else Tone.WARNING,
+                f"return path {sent.return_path}, {ways[policy.spf_strict]}: "
+                f"{'aligned' if returned else 'not aligned'}", advice)  # fmt: skip
+    if signed or returned:
+        by = " and ".join(["DKIM"] * signed + ["SPF"] * returned)
+        return [dkim, spf, Check(domain, "DMARC verdict", Tone.GOOD, f"Mail from here passes, by {by}.")]
+    tone = Tone.WARNING if policy.asks == "none" else Tone.MISSING
+    return [dkim, spf, Check(domain, "DMARC verdict", tone, f"Mail from here fails: {_ASKS[policy.asks]}.",
+                             "Gmail and others want DMARC to pass in any case. Mend one of the two.")]  # fmt: skip
+
+
+async def _published(resolver: Resolver, domain: str, name: str, at: str, begins: str, example: str) -> Check:
+    """A record that mail goes without."""
     result = await resolver.txt(at)
     found = [t for t in result.records if str(t).startswith(begins)] if isinstance(result, Answer) else []
     if len(found) == 1:
         return Check(domain, name, Tone.GOOD, clean(str(found[0]))[:300])
     if len(found) > 1:
         return Check(domain, name, Tone.MISSING, f"{len(found)} records at {at}", "Leave one: two count as none.")
-    tone = _lack(result) if needed else Tone.WARNING
-    advice = f'Publish {at} TXT "{example}"' + ("." if needed else ", for the mail that you receive.")
-    return Check(domain, name, tone, _words(result), advice)
+    return Check(domain, name, Tone.WARNING, _words(result),
+                 f'Publish {at} TXT "{example}", for the mail that you receive.')  # fmt: skip
 
 
-async def _spf(resolver: Resolver, domain: str) -> Check:
+async def _spf(resolver: Resolver, domain: str, name: str = "SPF") -> Check:
     """The record, and how many look-ups a receiver needs for it; more than ten is a permanent error."""
     result = await resolver.txt(domain)
     found = [str(t) for t in result.records if _is_spf(str(t))] if isinstance(result, Answer) else []
     if len(found) != 1:
         said = f"{len(found)} records" if found else _words(result)
-        return Check(domain, "SPF", _lack(result), said, "Publish one TXT record that begins with v=spf1.")
+        return Check(domain, name, _lack(result), said, "Publish one TXT record that begins with v=spf1.")
     cost = await _cost(resolver, found[0])
-    text = f"{clean(found[0])[:300]} ({cost}{'+' if cost > SPF_LOOKUPS else ''} look-ups)"
+    text = f"{clean(found[0])[:300]} ({cost}{'+' if cost > SPF_LOOKUPS else ''} of {SPF_LOOKUPS} look-ups)"
     if cost > SPF_LOOKUPS:
-        return Check(domain, "SPF", Tone.MISSING, text, f"Receivers stop at {SPF_LOOKUPS}: leave out includes.")
-    return Check(domain, "SPF", Tone.GOOD if cost < SPF_LOOKUPS - 1 else Tone.WARNING, text)
+        return Check(domain, name, Tone.MISSING, text, f"Receivers stop at {SPF_LOOKUPS}: leave out includes.")
+    return Check(domain, name, Tone.GOOD if cost < SPF_LOOKUPS - 1 else Tone.WARNING, text)
 
 
 async def _cost(resolver: Resolver, record: str) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from deliveries.routing.doctor import Check, Tone, of_address, of_bounces, of_domain, port_25
+from deliveries.routing.doctor import Check, Sent, Tone, of_address, of_bounces, of_domain, port_25
 from deliveries.routing.resolver import Resolver
 from tests.fakes.dns import FakeDns
 
@@ -79,9 +79,67 @@ def test_a_domain_is_read_record_by_record() -> None:
     assert tones(ask(lambda r: of_domain(r, "sick.example")))["SPF"] == "warning", "silence is no lack"
 
 
+def dmarc(record: str, sent: Sent, domain: str = "shop.example") -> dict[str, Check]:
+    zone = f'_dmarc.shop.example TXT {record}\n{sent.return_path} TXT "v=spf1 include:x.example -all"'
+    with FakeDns(zone) as dns:
+        checks = asyncio.run(of_domain(Resolver((dns.address,)), domain, sent))
+    return {c.name: c for c in checks}
+
+
+OWN = Sent("shop.example", "send.shop.example")
+ELSEWHERE = Sent("shop.example", "bounce.mailer.example")
+UNSIGNED = Sent("", "bounce.mailer.example")
+
+
+@pytest.mark.parametrize(
+    ("record", "sent", "dkim", "spf", "verdict", "said"),
+    [
+        ('"v=DMARC1; p=reject"', OWN, "good", "good", "good", "passes, by DKIM and SPF"),
+        ('"v=DMARC1; p=reject; adkim=s; aspf=s"', OWN, "good", "warning", "good", "passes, by DKIM."),
+        ('"v=DMARC1; p=reject"', ELSEWHERE, "good", "warning", "good", "passes, by DKIM."),
+        ('"v=DMARC1; p=quarantine"', Sent("", "send.shop.example"), "missing", "good", "good", "passes, by SPF."),
+        ('"v=DMARC1; p=reject"', UNSIGNED, "missing", "warning", "missing", "refuse mail that fails"),
+        ('"v=DMARC1; p=quarantine"', UNSIGNED, "missing", "warning", "missing", "among the spam"),
+        ('"v=DMARC1; p=none"', UNSIGNED, "missing", "warning", "warning", "as any other"),
+        ("NODATA", UNSIGNED, "missing", "warning", "warning", "as any other"),
+    ],
+)
+def test_the_doctor_says_what_aligns_and_what_receivers_are_asked_to_do(record, sent, dkim, spf, verdict, said) -> None:
+    found = dmarc(record, sent)
+    seen = [found[name].tone.value for name in ("DKIM alignment", "SPF alignment", "DMARC verdict")]
+    assert seen == [dkim, spf, verdict] and said in found["DMARC verdict"].found
+    assert all(bool(check.advice) == (check.tone is not Tone.GOOD) for check in found.values())
+    assert "(1 of 10 look-ups)" in found["SPF of the return path"].found
+
+
+def test_a_domain_without_a_record_has_that_of_the_domain_above_and_its_word_for_those_below() -> None:
+    sent = Sent("news.shop.example", "send.news.shop.example")
+    found = dmarc('"v=DMARC1; p=reject; sp=quarantine; pct=20; rua=mailto:d@shop.example"', sent, "news.shop.example")
+    assert "of shop.example" in found["DMARC"].found and "among the spam, for 20 % of it" in found["DMARC"].found
+    # relaxed: the signature of the organizational domain speaks for what is below it, another's does not
+    assert (
+        dmarc('"v=DMARC1; p=reject"', Sent("shop.example", "x.other.example"), "news.shop.example")[
+            "DKIM alignment"
+        ].tone
+        is Tone.GOOD
+    )
+    assert (
+        dmarc('"v=DMARC1; p=reject; adkim=s"', Sent("shop.example", "x.other.example"), "news.shop.example")[
+            "DKIM alignment"
+        ].tone
+        is Tone.MISSING
+    )
+
+
+@pytest.mark.parametrize("record", ['"v=DMARC1; p=later; pct=many"', '"v=DMARC1"', '"v=DMARC1;;;=;p"'])
+def test_a_record_with_nonsense_in_it_asks_for_nothing(record: str) -> None:
+    found = dmarc(record, OWN)
+    assert "as any other" in found["DMARC"].found and found["DMARC"].tone is Tone.WARNING
+
+
 def test_look_ups_of_spf_are_counted_through_includes_that_lead_in_a_circle() -> None:
     good, bad = (ask(lambda r, n=name: of_domain(r, n))[0] for name in ("good.example", "loop.example"))
-    assert "(2 look-ups)" in good.found
+    assert "(2 of 10 look-ups)" in good.found
     assert bad.tone == "missing" and "look-ups)" in bad.found and "stop at 10" in bad.advice
 
 
