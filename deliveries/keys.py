@@ -80,14 +80,28 @@ def network(text: str) -> str:
 def address_of(meta: Mapping[str, Any]) -> str:
     """The client of a WSGI request: what the outermost of our own PROXIES saw; "" where nobody knows.
 
-    X-Forwarded-For is read from its end: what stands further left was written by the client.
+    X-Forwarded-For is read from its end: what stands further left was written by the client. Only our own proxies are
+    believed, by the address that they come from (PROXY_NETWORKS).
     """
     found: str = meta.get("REMOTE_ADDR") or ""
-    if settings.PROXIES:
+    if settings.PROXIES and _is_proxy(found):
         hops = [h.strip() for h in (meta.get("HTTP_X_FORWARDED_FOR") or "").split(",") if h.strip()]
         if hops:
             found = hops[-min(settings.PROXIES, len(hops))]
     return found.strip("[]")
+
+
+@lru_cache(maxsize=64)
+def _is_proxy(peer: str) -> bool:
+    """A peer without an address came by a Unix socket."""
+    if not peer:
+        return True
+    try:
+        address = ipaddress.ip_address(peer.strip("[]"))
+    except ValueError:
+        return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    return any(address in network for network in settings.PROXY_NETWORKS)
 
 
 def hash_of(secret: str) -> bytes:

@@ -87,6 +87,13 @@ def ip(name: str, raw: str) -> str:
         raise ImproperlyConfigured(f"{name}: {raw!r} is not an IP address") from None
 
 
+def network(name: str, raw: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    try:
+        return ipaddress.ip_network(raw)
+    except ValueError as e:
+        raise ImproperlyConfigured(f"{name}: {raw!r} is no network such as 10.0.0.0/8: {e}") from None
+
+
 def host_name(name: str, default: str) -> str:
     """A name that may stand in EHLO and after an @ (RFC 5321 §4.1.2): letters, digits, hyphens and dots."""
     raw = text(name, default)

@@ -23,6 +23,7 @@ from mailapi.environment import (
     ip,
     ip_port,
     log_level,
+    network,
     number,
     port,
     text,
@@ -270,11 +271,16 @@ CONTENT_SECURITY_POLICY = {
 # --- the panel's door ---------------------------------------------------------------------------------------
 #: proxies of our own in front of the web processes: so many places from its end X-Forwarded-For is believed
 PROXIES = int(number("PROXIES", 1 if _behind_https else 0, 0, 10))
+#: from these alone X-Forwarded-For is believed
+PROXY_NETWORKS = tuple(network("PROXY_NETWORKS", w) for w in words(
+    "PROXY_NETWORKS", "127.0.0.0/8,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,::1/128,fc00::/7"
+))  # fmt: skip
 SECOND_FACTOR = text("SECOND_FACTOR", "optional" if SANDBOX else "operators")
 if SECOND_FACTOR not in ("optional", "operators", "everyone"):
     raise ImproperlyConfigured(f"SECOND_FACTOR={SECOND_FACTOR!r} is none of optional, operators, everyone")
-# by address alone: counted by login, anybody could lock the operator out
-AXES_LOCKOUT_PARAMETERS = ["ip_address"]
+# what a right password forgives; what closes the door is counted by the handler
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_HANDLER = "deliveries.admin.tries.Tries"
 AXES_FAILURE_LIMIT = 10
 AXES_COOLOFF_TIME = timedelta(minutes=15)
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False

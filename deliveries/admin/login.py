@@ -1,6 +1,6 @@
 """The door of the panel: who asks (behind a proxy), how often, and the second factor.
 
-Passwords are Django's, tries are counted by django-axes per address, the second factor is deliveries.logins'. The
+Passwords are Django's, tries are counted by django-axes (admin.tries), the second factor is deliveries.logins'. The
 middleware is the one place that demands it, so that no view of the panel can forget to.
 """
 
@@ -24,6 +24,7 @@ from django.utils.http import url_has_allowed_host_and_scheme, urlencode
 from django.views.decorators.cache import never_cache
 
 from deliveries import keys, logins
+from deliveries.admin import tries
 from deliveries.models import User
 
 #: addresses of the panel that a person reaches without the second factor
@@ -44,7 +45,7 @@ def client_ip(request: HttpRequest) -> str:
 
 
 def locked(request: HttpRequest, response: Any = None, credentials: Any = None) -> HttpResponse:
-    """AXES_LOCKOUT_CALLABLE: too many wrong passwords from this address."""
+    """AXES_LOCKOUT_CALLABLE: too many wrong passwords."""
     minutes = int(settings.AXES_COOLOFF_TIME.total_seconds() // 60)
     context = {**admin.site.each_context(request), "title": "Log in later", "minutes": minutes}
     answer = render(request, "panel/locked.html", context, status=429)
@@ -59,7 +60,11 @@ class SecondFactor:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        return self.get_response(request)
+        response = self.get_response(request)
+        match = request.resolver_match
+        if match is not None and "admin" in match.app_names and request.user.is_authenticated:
+            tries.remember(request, response, request.user.get_username())
+        return response
 
     def process_view(self, request: HttpRequest, view: Any, args: Any, kwargs: Any) -> HttpResponse | None:
         match = request.resolver_match

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import time
+from datetime import timedelta
 
 import pytest
+from axes.models import AccessAttempt
 from django.contrib import admin
 from django.core.management import call_command
 from django.test import Client
 from django.urls import NoReverseMatch, reverse
+from django.utils import timezone
 from django_otp.oath import TOTP
 
 from deliveries import logins
@@ -64,6 +67,65 @@ def test_behind_a_proxy_the_client_is_counted_and_cannot_name_itself(anna, setti
     blocked = log_in(Client(), "anna", HTTP_X_FORWARDED_FOR="203.0.113.9, 192.0.2.66", **proxy)
     assert blocked.status_code == 429
     assert log_in(Client(), "anna", HTTP_X_FORWARDED_FOR="192.0.2.7", **proxy).status_code == 302
+
+
+def test_the_header_is_believed_from_our_own_proxies_alone(anna, settings):
+    settings.PROXIES = 1
+    for n in range(10):
+        log_in(Client(), "anna", "wrong", HTTP_X_FORWARDED_FOR=f"192.0.2.{n}", REMOTE_ADDR="203.0.113.66")
+    assert log_in(Client(), "anna", HTTP_X_FORWARDED_FOR="192.0.2.99", REMOTE_ADDR="203.0.113.66").status_code == 429
+    for proxy in ("127.0.0.1", "10.1.2.3", "::1", "fd00::1", "::ffff:10.1.2.3", ""):
+        answer = log_in(Client(), "anna", HTTP_X_FORWARDED_FOR="192.0.2.99", REMOTE_ADDR=proxy)
+        assert answer.status_code == 302, proxy
+
+
+def failed(login: str, address: str, count: int, minutes_ago: float = 0) -> None:
+    """As django-axes would have noted them; a hundred passwords take a test too long to hash."""
+    at = timezone.now() - timedelta(minutes=minutes_ago)
+    AccessAttempt.objects.create(
+        username=login, ip_address=address, user_agent="x", failures_since_start=count, attempt_time=at
+    )
+
+
+def test_who_mistypes_behind_a_shared_address_closes_no_other_login(anna):
+    mail.person("bea", mail.tenant("Other"))
+    failed("bea", "192.0.2.1", 10)
+    assert log_in(Client(REMOTE_ADDR="192.0.2.1"), "bea").status_code == 429
+    assert log_in(Client(REMOTE_ADDR="192.0.2.2"), "bea").status_code == 302
+    assert log_in(Client(REMOTE_ADDR="192.0.2.1"), "anna").status_code == 302
+    assert log_in(Client(REMOTE_ADDR="192.0.2.1"), "bea").status_code == 429, "another's login forgives nothing"
+
+
+def test_one_password_on_many_logins_closes_the_address(anna):
+    for n in range(33):
+        failed(f"login{n}", "192.0.2.66", 3)
+    assert log_in(Client(REMOTE_ADDR="192.0.2.66"), "anna", "wrong").status_code == 429, "the hundredth"
+    assert log_in(Client(REMOTE_ADDR="192.0.2.66"), "anna").status_code == 429
+    assert log_in(Client(REMOTE_ADDR="192.0.2.7"), "anna").status_code == 302
+    AccessAttempt.objects.update(attempt_time=timezone.now() - timedelta(minutes=16))
+    assert log_in(Client(REMOTE_ADDR="192.0.2.66"), "anna").status_code == 302, "fifteen minutes later"
+
+
+def test_a_thousand_addresses_on_one_login_guess_no_faster_and_its_person_still_gets_in(anna):
+    own = Client(REMOTE_ADDR="192.0.2.7")
+    assert log_in(own, "anna").status_code == 302
+    own.get("/admin/")
+    cookie = own.cookies["known_device"]
+    assert cookie["httponly"] and cookie["samesite"] == "Strict" and cookie["path"] == "/admin/"
+    own.post("/admin/logout/")
+    for n in range(100):
+        failed("anna", f"198.51.100.{n}", 1)
+    assert log_in(Client(REMOTE_ADDR="203.0.113.5"), "anna").status_code == 429, "even with the right password"
+    assert log_in(own, "anna").status_code == 302, "a browser that has logged in before"
+    mail.person("bea", mail.tenant("Other"))
+    forged = Client(REMOTE_ADDR="203.0.113.5")
+    for value in ("anna", cookie.value[:-1], f'"bea"{cookie.value[cookie.value.index(":") :]}'):
+        forged.cookies["known_device"] = value
+        assert log_in(forged, "anna").status_code == 429
+    stranger = Client(REMOTE_ADDR="203.0.113.6")
+    log_in(stranger, "bea")
+    stranger.get("/admin/")
+    assert log_in(stranger, "anna").status_code == 429, "the cookie of one login is worth nothing for another"
 
 
 def test_without_a_proxy_the_header_is_not_believed_and_an_ipv6_net_counts_as_one(anna, settings):
