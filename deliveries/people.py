@@ -18,7 +18,7 @@ from deliveries.models import AuditEntry, Membership, Tenant, User
 
 Role = Membership.Role
 
-_LAST = "This is the last owner; make another member an owner first."
+_LAST = "this is the last owner; make another member an owner first."
 
 
 def create_tenant(name: str, actor: str) -> Tenant:
@@ -88,6 +88,23 @@ def remove(member_id: int, actor: str) -> bool:
     return True
 
 
+def remove_login(user_id: int, actor: str) -> bool:
+    """The login with its memberships and second factor; False where there is none. BadInput for a last owner."""
+    with transaction.atomic():
+        members = Membership.objects.filter(user_id=user_id)
+        # all at once, in order: two who take each other's away take turns
+        list(Tenant.objects.select_for_update().filter(memberships__user_id=user_id).order_by("id"))
+        for member in members.select_related("user", "tenant"):
+            _keep_an_owner(member)
+            _audit(member, actor, "member.removed")
+        user = User.objects.filter(id=user_id).first()
+        if user is None:
+            return False
+        AuditEntry.objects.create(tenant_id=None, actor=actor[:200], action="login.removed", subject=str(user)[:300])
+        user.delete()
+    return True
+
+
 def member_of(tenant_id: UUID, login: str) -> Membership | None:
     return Membership.objects.filter(tenant_id=tenant_id, user=_user(login.strip())).first()
 
@@ -110,7 +127,7 @@ def _locked(member_id: int) -> Membership | None:
 def _keep_an_owner(member: Membership) -> None:
     owners = Membership.objects.filter(tenant_id=member.tenant_id, role=Role.OWNER)
     if member.role == Role.OWNER and not owners.exclude(id=member.id).exists():
-        raise BadInput([Fault("role", "last_owner", _LAST)])
+        raise BadInput([Fault("role", "last_owner", f"{member.user} at {member.tenant}: {_LAST}")])
 
 
 def _check_role(role: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
@@ -123,9 +124,16 @@ def _rate(number: int | None) -> int | None:
     return number
 
 
+def rate_words(key: ApiKey) -> str:
+    """`50 a second`; in brackets where RATE_LIMIT says so, since the key has no number of its own."""
+    if key.rate_limit is not None:
+        return f"{key.rate_limit} a second"
+    return f"({settings.RATE_LIMIT} a second)" if settings.RATE_LIMIT else "any number"
+
+
 @admin.register(ApiKey)
 class ApiKeyAdmin(Suspendable):
-    list_display = ("name", "prefix", "scope", "state", "created_at", "last_used_at")
+    list_display = ("name", "prefix", "scope", "state", "rate", "created_at", "last_used_at")
     list_filter = (_FilterByUse,)
     fields = ("tenant", "name", "scope", "domain", "allowed", "expires_at", "rate_limit", "test")
     actions = ("revoke", "suspend", "release")
@@ -147,6 +155,10 @@ class ApiKeyAdmin(Suspendable):
     def only_from(self, key: ApiKey) -> str:
         # as text: a link would be to a page that not every role may open
         return str(key.domain or "all that are verified")
+
+    @display(description="Requests")
+    def rate(self, key: ApiKey) -> str:
+        return rate_words(key)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return self.has_act_permission(request)

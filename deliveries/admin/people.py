@@ -13,6 +13,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.html import format_html_join
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
@@ -20,12 +21,12 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 
 from deliveries import logins, people, quotas
 from deliveries.admin.access import access
-from deliveries.admin.accounts import secret_page
+from deliveries.admin.accounts import rate_words, secret_page
 from deliveries.admin.keyset import Rows
 from deliveries.admin.operate import actor
-from deliveries.admin.tenant import OperatorAdmin, TenantAdmin
+from deliveries.admin.tenant import MAX_CHOICES, OperatorAdmin, TenantAdmin
 from deliveries.errors import BadInput
-from deliveries.models import Membership, Tenant, User
+from deliveries.models import ApiKey, Membership, Tenant, User
 from deliveries.record import brakes
 
 admin.site.unregister(Group)  # roles are memberships; Django's groups would be a second, idle system
@@ -139,15 +140,34 @@ class MembershipAdmin(TenantAdmin):
 
 @admin.register(Tenant)
 class TenantsAdmin(OperatorAdmin):
-    list_display = ("name", "created_at", "suspended_at", "suspended_reason")
+    list_display = ("name", "used", "created_at", "suspended_at", "suspended_reason")
     search_fields = ("name__istartswith",)
-    fields = ("name", "daily_quota", "monthly_quota", "used", "suspended_at", "suspended_reason")
-    readonly_fields = ("used",)
+    fields = ("name", "daily_quota", "monthly_quota", "used", "rates", "suspended_at", "suspended_reason")
+    readonly_fields = ("used", "rates")
     actions = ("suspend", "release")
 
+    def keyset_rows(self, request: HttpRequest, cl: Any, after: Any, before: Any) -> Rows:
+        rows = super().keyset_rows(request, cl, after, before)
+        told = quotas.told(rows.objects)
+        for tenant in rows.objects:
+            tenant.quota_words = told.get(tenant.pk, "")
+        return rows
+
     @display(description="Recipients of its quotas")
-    def used(self, tenant: Tenant) -> str:
-        return quotas.told([tenant]).get(tenant.pk, "") if tenant.pk else ""
+    def used(self, tenant: Any) -> str:
+        if not hasattr(tenant, "quota_words"):
+            tenant.quota_words = quotas.told([tenant]).get(tenant.pk, "") if tenant.pk else ""
+        return tenant.quota_words or "no quota"
+
+    @display(description="Requests a second of its keys")
+    def rates(self, tenant: Tenant) -> str:
+        """Each leads to the key's page, where it is set."""
+        keys = ApiKey.objects.filter(tenant_id=tenant.pk, revoked_at=None).order_by("name")[:MAX_CHOICES]
+        lines = [
+            (reverse("admin:deliveries_apikey_change", args=[key.pk]), key.name, key.prefix, rate_words(key))
+            for key in keys
+        ]
+        return format_html_join("", '<p><a class="panel-link" href="{}">{}</a> {}…: {}</p>', lines) or "no key"
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return access(request).operator
@@ -179,13 +199,23 @@ class TenantsAdmin(OperatorAdmin):
 
 
 class MembershipInline(TabularInline):
+    """Told here, and changed under Members, where the rules of a tenant's people hold."""
+
     model = Membership
     extra = 0
+    show_change_link = True
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return access(request).operator
 
-    has_add_permission = has_change_permission = has_delete_permission = has_view_permission
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
 
 
 @admin.register(User)
@@ -220,6 +250,20 @@ class PeopleAdmin(DjangoUserAdmin, ModelAdmin):
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         return False
+
+    def get_actions(self, request: HttpRequest) -> Any:
+        # one login at a time, with a page that asks again
+        return {name: action for name, action in super().get_actions(request).items() if name != "delete_selected"}
+
+    def delete_model(self, request: HttpRequest, obj: User) -> None:
+        people.remove_login(obj.pk, actor(request))
+
+    def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> Any:
+        try:
+            return super().delete_view(request, object_id, extra_context)
+        except BadInput as refused:  # the last owner of a tenant
+            messages.error(request, refused.faults[0].message)
+            return HttpResponseRedirect(reverse("admin:deliveries_user_changelist"))
 
     @admin.action(description="Remove the second factor", permissions=["change"])
     def forget_second_factor(self, request: HttpRequest, queryset: QuerySet[User]) -> None:

@@ -167,13 +167,17 @@ def test_the_operator_makes_tenants_and_logins_with_memberships(three):
     operator.post(url(User, "add"), {"username": "penny", **password})
     penny = User.objects.get(username="penny")
     page = operator.get(url(User, "change", penny.pk)).content.decode()
-    assert "memberships-TOTAL_FORMS" in page and penny.password not in page
+    assert penny.password not in page
+    # memberships are told on the page of a login, and made where the rules of a tenant's people hold
     form = {
         "username": "penny", "is_active": "on", "is_staff": "on", "memberships-TOTAL_FORMS": "1",
         "memberships-INITIAL_FORMS": "0", "memberships-0-tenant": str(purple.pk), "memberships-0-role": "owner",
     }  # fmt: skip
     operator.post(url(User, "change", penny.pk), form)
+    assert not penny.memberships.exists()
+    operator.post(url(Membership, "add"), {"tenant": str(purple.pk), "login": "penny", "role": "owner"})
     assert penny.memberships.get().role == "owner"
+    assert "purple" in operator.get(url(User, "change", penny.pk)).content.decode()
     browser = Client()
     answer = browser.post("/admin/login/?next=/admin/", {"username": "penny", "password": mail.PASSWORD})
     assert answer.status_code == 302 and answer["Location"] == "/admin/"
@@ -182,7 +186,16 @@ def test_the_operator_makes_tenants_and_logins_with_memberships(three):
     operator.post(url(Tenant, "change", purple.pk), changed)
     QuotaUse.objects.create(tenant_id=purple.pk, kind="day", starts=timezone.now().date(), used=3)
     assert "3 of 5 today" in operator.get(url(Tenant, "change", purple.pk)).content.decode()
-    assert AuditEntry.objects.filter(tenant=purple, actor="root").count() == 2
+    assert "3 of 5 today" in operator.get(url(Tenant, "changelist")).content.decode()
+    ApiKey.objects.create(tenant=purple, name="fast", prefix="re_f", secret_hash=b"f" * 32, rate_limit=70)
+    key = ApiKey.objects.create(tenant=purple, name="plain", prefix="re_p", secret_hash=b"p" * 32)
+    page = operator.get(url(Tenant, "change", purple.pk)).content.decode()
+    assert "70 a second" in page and "(5000 a second)" in page and url(ApiKey, "change", key.pk) in page
+    operator.post(url(ApiKey, "change", key.pk), {"rate_limit": "9"})
+    assert "9 a second" in operator.get(url(Tenant, "change", purple.pk)).content.decode()
+    assert set(AuditEntry.objects.filter(tenant=purple, actor="root").values_list("action", flat=True)) == {
+        "tenant.created", "tenant.changed", "member.added", "key.changed",
+    }  # fmt: skip
 
 
 def test_a_person_without_a_membership_sees_nothing(three):

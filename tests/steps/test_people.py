@@ -107,7 +107,7 @@ def test_the_last_owner_stays_whoever_asks() -> None:
     operator.post(url(Membership, "change", last.pk), {"role": "viewer"})
     page = operator.post(url(Membership, "delete", last.pk), {"post": "yes"}, follow=True).content.decode()
     last.refresh_from_db()
-    assert last.role == "owner" and "This is the last owner" in page
+    assert last.role == "owner" and "this is the last owner" in page
     with pytest.raises(BadInput, match="last owner"):
         people.remove(last.pk, "test")
     second = mail.person("otto", own, role="owner").memberships.get()
@@ -119,6 +119,32 @@ def test_the_last_owner_stays_whoever_asks() -> None:
     assert people.set_role(second.pk, "owner", "test") and people.remove(last.pk, "test")
     told = AuditEntry.objects.filter(tenant=own, actor="test").values_list("action", flat=True)
     assert sorted(told) == ["member.changed", "member.removed"]
+
+
+def test_a_login_whose_person_is_a_last_owner_stays_and_is_removed_one_at_a_time() -> None:
+    own, other = mail.tenant("own"), mail.tenant("other")
+    olga = mail.person("olga", own, role="owner")
+    Membership.objects.create(user=olga, tenant=other, role="viewer")
+    operator = login(mail.person("root", operator=True))
+    bulk = {"action": "delete_selected", "_selected_action": [str(olga.pk)], "post": "yes"}
+    operator.post(url(User, "changelist"), bulk)
+    page = operator.post(url(User, "delete", olga.pk), {"post": "yes"}, follow=True).content.decode()
+    assert "olga at own: this is the last owner" in page.replace("&quot;", '"')
+    inline = {
+        "username": "olga", "is_active": "on", "is_staff": "on", "memberships-TOTAL_FORMS": "2",
+        "memberships-INITIAL_FORMS": "2", "memberships-MIN_NUM_FORMS": "0", "memberships-MAX_NUM_FORMS": "1000",
+    }  # fmt: skip
+    for n, member in enumerate(olga.memberships.order_by("id")):
+        inline |= {f"memberships-{n}-id": str(member.pk), f"memberships-{n}-user": str(olga.pk),
+                   f"memberships-{n}-tenant": str(member.tenant_id), f"memberships-{n}-role": "viewer",
+                   f"memberships-{n}-DELETE": "on"}  # fmt: skip
+    operator.post(url(User, "change", olga.pk), inline)
+    assert sorted(olga.memberships.values_list("role", flat=True)) == ["owner", "viewer"]
+    mail.person("otto", own, role="owner")
+    operator.post(url(User, "delete", olga.pk), {"post": "yes"})
+    assert not User.objects.filter(pk=olga.pk).exists() and Membership.objects.filter(role="owner").count() == 1
+    told = AuditEntry.objects.filter(actor="root").values_list("action", "tenant__name")
+    assert sorted(told, key=str) == [("login.removed", None), ("member.removed", "other"), ("member.removed", "own")]
 
 
 @pytest.mark.django_db(transaction=True)
