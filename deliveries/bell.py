@@ -17,6 +17,7 @@ import redis
 from django.conf import settings
 
 from deliveries import gcra
+from deliveries.counters import BELLS_FAILED
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +104,7 @@ class Bell:
 
     def _count(self, e: Exception) -> None:
         self.failed += 1
+        BELLS_FAILED.inc()
         if self.failed & (self.failed - 1) == 0:  # 1, 2, 4, 8 …: said, without filling the log
             log.warning("the bell did not reach the broker (%d times now): %r", self.failed, e)
 

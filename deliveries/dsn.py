@@ -62,9 +62,9 @@ def _look(row: dict[str, Any]) -> bool:
             with transaction.atomic():  # what Postgres refuses must not take the row's lock along
                 _send(row, bit)
         except KeyRefused as error:
-            log.warning("delivery %s: no report, as no key of the account may send: %s", row["delivery_id"], error)
+            log.warning("no report, as no key of the account may send: %s", error, extra=_ids(row))
         except MailapiError as error:  # over its quota, suspended, or a domain that was given up
-            log.warning("delivery %s: no report yet: %s", row["delivery_id"], error)
+            log.warning("no report yet: %s", error, extra=_ids(row))
             execute(_LATER, {"id": row["delivery_id"], "told": told})
             return False
         told |= bit
@@ -73,6 +73,10 @@ def _look(row: dict[str, Any]) -> bool:
     else:
         execute(_LATER, {"id": row["delivery_id"], "told": told})
     return bit is not None
+
+
+def _ids(row: dict[str, Any]) -> dict[str, Any]:
+    return {"event": "report.not_sent", "delivery_id": row["delivery_id"]}
 
 
 def _wanted(row: dict[str, Any]) -> Notify | None:

@@ -77,7 +77,8 @@ def _read(row: dict[str, Any]) -> None:
     reading = Reading(row["id"], "", "")
     if row["tries"] > MAX_TRIES:
         note = f"{MAX_TRIES} readers ended without a result on this mail; it is kept for a person."
-        log.error("inbound mail %s is set aside: %s", row["id"], note)
+        ids = {"event": "inbound.set_aside", "inbound_id": row["id"]}
+        log.error("inbound mail %s is set aside: %s", row["id"], note, extra=ids)
         put_aside(Reading(row["id"], ReportKind.UNREADABLE, note), State.UNREADABLE)
         return
     try:

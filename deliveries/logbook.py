@@ -22,7 +22,7 @@ from django.conf import settings
 from django.db import Error, connection
 from django.utils import timezone
 
-from deliveries.metrics import LOGS_DROPPED
+from deliveries.counters import LOGS_DROPPED
 from deliveries.models.sql import execute
 
 log = logging.getLogger(__name__)
@@ -117,10 +117,14 @@ class Logbook:
     def note(
         self, *, ident: UUID, tenant_id: UUID, key_id: UUID, method: str, endpoint: str, status: int, took_ms: int,
         user_agent: str, request: Any, response: bytes | None, at: datetime | None = None,
+        request_id: str = "",
     ) -> None:  # fmt: skip
-        """`request` is a JSON value (its outline is taken now), `response` the octets of the answer, or None."""
+        """`request` is a JSON value (its outline is taken now), `response` the octets of the answer, or None.
+
+        `request_id` is the answer's X-Request-Id; empty: `ident`."""
         self._waiting.append({
-            "id": ident, "tenant_id": tenant_id, "key_id": key_id, "method": method, "endpoint": _text(endpoint, 500),
+            "id": ident, "request_id": None if request_id in ("", str(ident)) else request_id, "tenant_id": tenant_id,
+            "key_id": key_id, "method": method, "endpoint": _text(endpoint, 500),
             "status": status, "took_ms": took_ms, "user_agent": _text(user_agent, 300),
             "request": None if request is None else outline(request),
             "response": response if response is None or len(response) <= _MOST_ANSWER else len(response),
@@ -189,10 +193,10 @@ def _stored(value: Any) -> str | None:
 
 
 _WRITE = """
-INSERT INTO request_log (id, tenant_id, key_id, method, endpoint, status, took_ms, user_agent, request_body,
+INSERT INTO request_log (id, request_id, tenant_id, key_id, method, endpoint, status, took_ms, user_agent, request_body,
                          response_body, created_at)
-SELECT * FROM unnest(%(id)s::uuid[], %(tenant_id)s::uuid[], %(key_id)s::uuid[], %(method)s::text[],
-                     %(endpoint)s::text[], %(status)s::int[], %(took_ms)s::int[], %(user_agent)s::text[],
-                     %(request)s::text[], %(response)s::text[], %(at)s::timestamptz[])
+SELECT * FROM unnest(%(id)s::uuid[], %(request_id)s::text[], %(tenant_id)s::uuid[], %(key_id)s::uuid[],
+                     %(method)s::text[], %(endpoint)s::text[], %(status)s::int[], %(took_ms)s::int[],
+                     %(user_agent)s::text[], %(request)s::text[], %(response)s::text[], %(at)s::timestamptz[])
 ON CONFLICT DO NOTHING
 """

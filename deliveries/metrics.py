@@ -1,4 +1,4 @@
-"""Signs of life, in Valkey (expiring keys that readiness and the panel read), and counters of this process."""
+"""Signs of life, in Valkey: expiring keys that readiness, the panel and the alerts read."""
 
 from __future__ import annotations
 
@@ -8,14 +8,6 @@ from functools import lru_cache
 
 import redis
 from django.conf import settings
-from prometheus_client import Counter
-
-#: what one process counts
-RATES_UNSHARED = Counter("mailapi_rates_unshared", "Times that Valkey did not answer for the rate of an API key.")
-LOGS_DROPPED = Counter(
-    "mailapi_request_logs_dropped", "Requests that the log does not have: too many at once, or no database."
-)
-BODIES_LATE = Counter("mailapi_bodies_late", "Requests that were ended because their body did not come.")
 
 #: a role is alive that said so within
 TTL_S = 15
@@ -41,11 +33,32 @@ def alive(role: str) -> None:
 
 def living(roles: tuple[str, ...]) -> set[str]:
     """Those of `roles` that gave a sign within TTL_S; all of them where there is no Valkey to ask."""
+    return signs(roles) or set()
+
+
+def signs(roles: tuple[str, ...]) -> set[str] | None:
+    """The same; None where Valkey does not tell."""
     client = _client()
     if client is None:
         return set(roles)
     try:
         answers = client.mget([f"mailapi:alive:{role}" for role in roles])
     except redis.RedisError:
-        return set()
+        return None
     return {role for role, answer in zip(roles, answers, strict=True) if answer}
+
+
+def mark(name: str, ttl_s: int) -> bool:
+    """Whether this process is the first to say so, of all that share Valkey; False without it."""
+    try:
+        return (client := _client()) is not None and bool(client.set(f"mailapi:mark:{name}", "1", ex=ttl_s, nx=True))
+    except redis.RedisError:
+        return False
+
+
+def unmark(name: str) -> bool:
+    """Whether this process is the first to take it back."""
+    try:
+        return (client := _client()) is not None and bool(client.delete(f"mailapi:mark:{name}"))
+    except redis.RedisError:
+        return False

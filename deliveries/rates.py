@@ -19,7 +19,7 @@ import redis
 from django.conf import settings
 
 from deliveries import gcra
-from deliveries.metrics import RATES_UNSHARED
+from deliveries.counters import RATES_UNSHARED
 
 log = logging.getLogger(__name__)
 

@@ -20,6 +20,7 @@ import redis
 from django.conf import settings
 
 from deliveries import gcra
+from deliveries.counters import LIMITS_UNSHARED
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +113,7 @@ class Shaping:
     def _failed(self, e: redis.RedisError) -> None:
         self._away_until = time.monotonic() + _AWAY_S
         self.failures += 1
+        LIMITS_UNSHARED.inc()
         if self.failures & (self.failures - 1) == 0:  # 1, 2, 4, 8 …
             log.warning("limits are not shared, %d processes guess (%d times now): %r", len(self._pumping),
                         self.failures, e)  # fmt: skip

@@ -14,6 +14,7 @@ from collections import deque
 from django.conf import settings
 from django.db import Error, connection
 
+from deliveries.counters import VISITS_LATE
 from deliveries.record.visits import Visit, record
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class Book:
             try:
                 self.write()
             except Error as e:
+                VISITS_LATE.inc()
                 log.warning("%d opens and clicks wait for Postgres: %s", len(self._noted), e)
                 time.sleep(1)
                 self._came.set()

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
-from deliveries.metrics import BODIES_LATE
+from deliveries.counters import BODIES_LATE
 from mailapi.up.serve import WEB_SPARE
 
 log = logging.getLogger(__name__)

@@ -10,6 +10,7 @@ Any answer that is not 2xx means that nothing was stored.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ from rest_framework import exceptions
 from deliveries.errors import BadInput, Conflict, Fault, KeyRefused, OverQuota
 from deliveries.models.fields import uuid7
 from deliveries.models.sql import drop_broken
+from mailapi import logs
 from mailapi.bodies import REFUSED
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,8 @@ log = logging.getLogger(__name__)
 #: how many faults `message` tells in full; `errors` has them all
 _TOLD = 3
 _AWAY_S = 5
+#: an X-Request-Id that is taken over: it stands in headers, logs and the panel
+_GIVEN = re.compile(r"[A-Za-z0-9._:@/+=-]{1,64}\Z", re.ASCII)
 
 
 def answer(
@@ -108,19 +112,27 @@ def handle(exc: Exception, context: dict[str, Any]) -> HttpResponse | None:
 
 
 class RequestId:
-    """Middleware: every answer carries X-Request-Id, every error body and the log of requests the same value."""
+    """Middleware: every answer carries X-Request-Id, every error body, line of the log and logged request the same.
+
+    It is the client's own where that is one word of 64 characters at most, so that a request can be followed through
+    the systems of its sender; the id of the logged request is ours in any case.
+    """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        request.request_id = str(uuid7())  # type: ignore[attr-defined]
+        request.log_id = uuid7()  # type: ignore[attr-defined]
+        given = request.META.get("HTTP_X_REQUEST_ID", "")
+        request.request_id = given if _GIVEN.match(given) else str(request.log_id)  # type: ignore[attr-defined]
+        logs.request.set(request)
         request.begun_s = time.monotonic()  # type: ignore[attr-defined]
         if refused := request.META.get(REFUSED):
             response: HttpResponse = _unread(request, *refused)
         else:
             response = self.get_response(request)
         response["X-Request-Id"] = request.request_id  # type: ignore[attr-defined]
+        logs.request.set(None)
         return response
 
 

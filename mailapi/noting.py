@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from functools import lru_cache
 from typing import Any
-from uuid import UUID
 
 from django.http import HttpResponse
 from rest_framework.request import Request
@@ -26,7 +25,8 @@ def note(request: Request, response: HttpResponse) -> None:
     plain: Any = request._request
     shown = response.content if response.get("Content-Type", "").startswith("application/json") else None
     logbook().note(
-        ident=UUID(plain.request_id),
+        ident=plain.log_id,
+        request_id=plain.request_id,
         tenant_id=caller.tenant_id,
         key_id=caller.key_id,
         method=plain.method,

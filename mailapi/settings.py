@@ -14,6 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from deliveries import retry
 from deliveries.smtp import sources
+from mailapi import logs
 from mailapi.environment import (
     SOURCES,
     authorities,
@@ -330,7 +331,7 @@ SPECTACULAR_SETTINGS = {
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "formatters": {"line": {"()": "mailapi.logs.formatter"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": log_level("LOG_LEVEL", "INFO")},
     "loggers": {
@@ -341,3 +342,8 @@ LOGGING = {
         "celery": {"level": "WARNING"},
     },
 }
+LOG_FORMAT = text("LOG_FORMAT", "text")
+if LOG_FORMAT not in ("text", "json"):
+    raise ImproperlyConfigured(f"LOG_FORMAT={LOG_FORMAT!r} is neither text nor json")
+if LOG_FORMAT == "json":
+    logs.tell_all()

@@ -263,7 +263,8 @@ class Engine:
             )
         except Exception:
             # our bug is never a soft bounce: parked for a person, or unknown where the dot may be out
-            log.exception("delivery %s broke the engine", job.delivery_id)
+            ids = {"event": "engine.broke", "delivery_id": job.delivery_id}
+            log.exception("delivery %s broke the engine", job.delivery_id, extra=ids)
             if running.started:
                 return self._lost(job, "An internal error came up")
             text = "An internal error came up; held for the operator, see the worker's log."

@@ -12,6 +12,7 @@ from uuid import UUID
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
 
 from deliveries import queue
+from deliveries.counters import OUTCOMES_WAITED
 from deliveries.deliver.engine import Ended, Released
 from deliveries.deliver.watchdog import Watchdog
 from deliveries.record import figures
@@ -125,6 +126,7 @@ class Recorder:
                 self._releases, self.given_back = [], True
         except (DatabaseError, InterfaceError) as e:
             ours = not isinstance(e, (OperationalError, InterfaceError))  # our mistake: said in full
+            OUTCOMES_WAITED.inc()
             log.warning("outcomes cannot be written yet, asking again: %r", e, exc_info=ours)
             connection.close()
             self.troubled = True

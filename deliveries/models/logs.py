@@ -8,9 +8,10 @@ from deliveries.models.fields import uuid7
 
 
 class RequestLog(models.Model):
-    """One request; its id is the X-Request-Id of the answer. Partitioned by month."""
+    """One request; its id is the X-Request-Id of the answer, unless the client gave one. Partitioned by month."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    request_id = models.TextField(null=True, help_text="The client's own X-Request-Id.")
     tenant_id = models.UUIDField()
     key_id = models.UUIDField()
     method = models.CharField(max_length=7)

@@ -125,7 +125,8 @@ def _record(posted: Sequence[Posted]) -> None:
             data = [{"endpoint_id": str(e["id"]), "url": e["url"], "reason": e["disabled_reason"]} for e in off]
             tell([Notice(e["tenant_id"], EventType.WEBHOOK_DISABLED, d) for e, d in zip(off, data, strict=True)])
             for e in off:
-                log.warning("webhook endpoint %s is switched off: %s", e["id"], e["disabled_reason"])
+                ids = {"event": "endpoint.off", "endpoint_id": e["id"], "tenant": e["tenant_id"]}
+                log.warning("webhook endpoint %s is switched off: %s", e["id"], e["disabled_reason"], extra=ids)
 
 
 def _columns(posted: Sequence[Posted]) -> dict[str, list[object]]:

@@ -27,6 +27,7 @@ def one(tenant_id: UUID, ident: UUID) -> dict[str, Any] | None:
 def _line(row: RequestLog) -> dict[str, Any]:
     return {
         "id": str(row.id),
+        "request_id": row.request_id or str(row.id),
         "created_at": iso(row.created_at),
         "endpoint": row.endpoint,
         "method": row.method,

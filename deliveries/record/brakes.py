@@ -50,7 +50,8 @@ def pull(site: str, category: Category, refused: int, reason: str, since: dateti
             audit(ACTOR, "brake.pulled", f"{site}: {reason}")
     except IntegrityError:
         return None
-    log.error("brake: mail to %s is held until %s: %s", site, brake.until, reason)
+    ids = {"event": "brake.site"}
+    log.error("brake: mail to %s is held until %s: %s", site, brake.until, reason, extra=ids)
     doubt(brake)
     return brake
 
@@ -141,7 +142,8 @@ def hold_tenant(tenant_id: UUID, reason: str, actor: str, now: datetime, refused
         Brake.objects.create(tenant_id=tenant_id, reason=reason, refused=refused, since=now, at=now)
         audit(actor, "tenant.held", reason, tenant_id)
         tell([Notice(tenant_id, EventType.TENANT_HELD, {"reason": reason})])
-    log.error("brake: tenant %s is held by %s: %s", tenant_id, actor, reason)
+    ids = {"event": "brake.tenant", "tenant": tenant_id}
+    log.error("brake: tenant %s is held by %s: %s", tenant_id, actor, reason, extra=ids)
     return True
 
 

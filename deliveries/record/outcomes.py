@@ -52,7 +52,10 @@ def record(results: Sequence[Result], again: bool = False) -> dict[Status, int]:
             for status, n in record(results[half:]).items():
                 counts[status] = counts.get(status, 0) + n
             return counts
-        log.error("delivery %s: its transcript cannot be stored (%s); parked without it", results[0].delivery_id, e)
+        ids = {"event": "transcript.parked", "delivery_id": results[0].delivery_id}
+        log.error(
+            "delivery %s: its transcript cannot be stored (%s); parked without it", results[0].delivery_id, e, extra=ids
+        )
         return _record(results, parked=True)
 
 

@@ -333,7 +333,8 @@ class TemplatePreview(Answer):
 
 
 class LogLine(Answer):
-    id: str = Field(description="The `X-Request-Id` of the answer.")
+    id: str
+    request_id: str = Field(description="The `X-Request-Id` of the answer: the request's own where it had one.")
     created_at: str
     endpoint: str
     method: str

@@ -30,7 +30,8 @@ WEB_LISTEN = "127.0.0.1:8000"
 BEAT_SCHEDULE = "/tmp/mailapi-beat-schedule"  # noqa: S108 – when it last rang; without it, it rings at once
 
 _PYTHON = (sys.executable, "-m")
-_CELERY = (*_PYTHON, "celery", "-A", "mailapi")
+#: quiet: its banner is no line of the log
+_CELERY = (*_PYTHON, "celery", "-q", "-A", "mailapi")
 
 
 def web(
@@ -45,6 +46,7 @@ def web(
         *(*_PYTHON, "granian", "--interface", "wsgi", "--host", listen.host, "--port", str(listen.port)),
         *("--workers", str(workers), "--blocking-threads", str(threads + WEB_SPARE), "--respawn-failed-workers"),
         *("--workers-kill-timeout", str(kill_after_s), "--no-ws", "--http", "1", "--log-level", "error"),
+        *("--log-config", str(bootstrap.ROOT / "mailapi" / "granian.json")),
         "mailapi.wsgi:application",
     )
 

@@ -1,7 +1,8 @@
 """`GET /metrics`: what Prometheus reads. Whoever may read it says `Authorization: Bearer <METRICS_TOKEN>`.
 
-Figures come from Postgres and the signs of life, not from the process that answers: they are the installation's, the
-same from every web process, and no restart sets a counter back.
+Figures come from Postgres, from the signs of life and from what all processes count (deliveries.counters), not from
+the process that answers: they are the installation's, the same from every web process, and no restart of ours sets a
+counter back.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from django.http import HttpRequest, HttpResponse
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from deliveries import metrics
+from deliveries import counters, metrics
 from deliveries.models.figures import TOOK_S, WHAT
 from deliveries.read.gauges import Gauges, gauges
 
@@ -33,16 +34,17 @@ def scrape(request: HttpRequest) -> HttpResponse:
         refused["WWW-Authenticate"] = "Bearer"
         return refused
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(gauges(), metrics.living(_ROLES)))
+    registry.register(_Collector(gauges(), metrics.living(_ROLES), counters.read()))
     return HttpResponse(generate_latest(registry), content_type=_TYPE)
 
 
 class _Collector:
     """One look, as metric families."""
 
-    def __init__(self, look: Gauges, living: set[str]) -> None:
+    def __init__(self, look: Gauges, living: set[str], counted: dict[str, int] | None) -> None:
         self._look = look
         self._living = living
+        self._counted = counted
 
     def collect(self) -> Iterator[Metric]:
         look = self._look
@@ -80,6 +82,14 @@ class _Collector:
             ("mailapi_counted_age_seconds", "How old mailapi_mail is.", look.counted_age_s),
         ):
             yield GaugeMetricFamily(name, help_text, value=value)
+        yield GaugeMetricFamily(
+            "mailapi_valkey_answers", "1 while Valkey does; without it, what processes count is not here.",
+            value=self._counted is not None,
+        )  # fmt: skip
+        counted = self._counted or {}
+        for counter in counters.ALL:
+            if counter.name in counted:
+                yield CounterMetricFamily(counter.name, counter.help, value=counted[counter.name], created=None)
 
 
 def _took(buckets: list[int]) -> HistogramMetricFamily:

@@ -181,3 +181,20 @@ def test_no_password_of_a_url_is_kept_where_a_long_text_is_cut():
     # many that are taken out bring the end of what is looked at into what is shown
     assert "hunter" not in outline(link.replace("hunter2", "hunter2" * 20) * 100)
     assert outline("y" * 600) == "y" * 500 + "… [600 characters]"
+
+
+def test_the_clients_own_request_id_is_given_back_and_stands_in_the_log(client):
+    answer = client.send({"HTTP_X_REQUEST_ID": "order-17:try.2"})
+    refused = client.send({"HTTP_X_REQUEST_ID": "order-18"}, to="nobody")
+    assert answer["x-request-id"] == "order-17:try.2"
+    assert refused["x-request-id"] == refused.json()["request_id"] == "order-18"
+    lines = {line["request_id"]: line["id"] for line in noted(client)}
+    assert set(lines) == {"order-17:try.2", "order-18"}
+    assert client.get(f"/logs/{lines['order-18']}").json()["request_id"] == "order-18"
+
+
+def test_a_request_id_that_could_forge_a_line_is_not_taken_over(client):
+    for given in ("a b", "x" * 65, "a\tb", "<script>", "ü", ""):
+        answer = client.send({"HTTP_X_REQUEST_ID": given})
+        assert answer["x-request-id"] != given and len(answer["x-request-id"]) == 36
+    assert all(line["id"] == line["request_id"] for line in noted(client))

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import yaml
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 from prometheus_client.parser import text_string_to_metric_families
 
+from deliveries import counters
 from deliveries.models import Destination, Queued
 from deliveries.record import figures, operator
 from tests.fakes.house import build
@@ -59,6 +64,39 @@ def test_the_age_of_what_is_due_grows_and_what_is_not_due_has_none(settings) -> 
     assert 90 <= look(settings)["mailapi_queue_oldest_due_seconds", "normal"] < 600
 
 
+def test_what_every_process_counts_is_added_up(settings) -> None:
+    name = ("mailapi_bells_failed_total",)
+    before = look(settings)
+    counters.BELLS_FAILED.inc(3)
+    assert counters.flush()
+    script = "import django; django.setup(); from deliveries import counters as c; c.BELLS_FAILED.inc(); c.flush()"
+    env = {**os.environ, "DATABASE_URL": database_url(), "DJANGO_SETTINGS_MODULE": "mailapi.settings"}
+    subprocess.run([sys.executable, "-c", script], env=env, cwd=DOCKER.parent, check=True, timeout=120)
+    after = look(settings)
+    assert after[name] - before[name] == 4
+    assert after["mailapi_valkey_answers",] == 1
+
+
+def test_what_valkey_does_not_take_waits_and_is_not_told_as_zero(settings, monkeypatch) -> None:
+    counters.flush()
+    settings.REDIS_URL = "redis://127.0.0.1:1/0"
+    counters._client.cache_clear()
+    try:
+        counters.LOGS_DROPPED.inc(2)
+        assert not counters.flush()
+        away = look(settings)
+        assert away["mailapi_valkey_answers",] == 0
+        assert ("mailapi_request_logs_dropped_total",) not in away
+        assert counters.LOGS_DROPPED.take() == 2
+    finally:
+        counters._client.cache_clear()
+
+
+def database_url() -> str:
+    db = connection.settings_dict
+    return f"postgres://{db['USER']}:{db['PASSWORD']}@{db['HOST']}:{db['PORT']}/{db['NAME']}"
+
+
 def test_alerts_and_dashboard_ask_for_metrics_that_exist(settings) -> None:
     known = {name for name, *_ in look(settings)}
     rules = yaml.safe_load((DOCKER / "monitoring" / "alerts.yml").read_text())
@@ -69,3 +107,15 @@ def test_alerts_and_dashboard_ask_for_metrics_that_exist(settings) -> None:
         names = set(re.findall(r"mailapi_\w+", expression))
         assert names <= known, expression
     assert all(rule["annotations"]["what_to_do"] for group in rules["groups"] for rule in group["rules"])
+
+
+def test_every_alert_stands_in_the_table_of_operations() -> None:
+    rules = yaml.safe_load((DOCKER / "monitoring" / "alerts.yml").read_text())
+    names = {rule["alert"] for group in rules["groups"] for rule in group["rules"]}
+    table = re.findall(r"(?m)^\| `(\w+)` \| [^|]{10,} \| [^|]{10,} \|$", operations())
+    assert names <= set(table), names - set(table)
+    assert set(table) == names
+
+
+def operations() -> str:
+    return (DOCKER.parent / "docs" / "operations.md").read_text().partition("## Alerts")[2].partition("\n## ")[0]
