@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -28,6 +29,13 @@ from benchmarks.run import Bench
 
 PROCESSES = ("postgres", "web", "deliver1", "deliver2", "jobs", "valkey", "beat")
 
+_LAG = """
+SELECT count(*), percentile_cont(0.5) WITHIN GROUP (ORDER BY behind), max(behind)
+  FROM (SELECT extract(epoch FROM t.at - e.created_at)::float8 AS behind
+          FROM webhook_try t JOIN webhook_delivery d ON d.id = t.delivery_id JOIN event e ON e.id = d.event_id
+         WHERE t.at > %s) tries
+"""
+
 
 class Shares(Bench):
     """The benchmark's own parts, each with the processor time of every process."""
@@ -36,6 +44,7 @@ class Shares(Bench):
         procs = self.service.town.procs
         before = {p: cpu_us([procs[p].pid]) for p in PROCESSES}
         commits = self._commits()
+        began = self.service.town.sql("SELECT clock_timestamp()")[0][0]
         self.figures.clear()
         with self._spied(name, spy):
             run()
@@ -45,7 +54,12 @@ class Shares(Bench):
         rates = "  ".join(f"{n} {statistics.median(v):.1f}" for n, v in self.figures.items())
         load = os.getloadavg()[0]
         print(f"{name:7} sum {sum(used.values()):6.0f} µs  {told}  commits/mail {commits / self.mails_of(name):.2f}  "
-              f"{rates}  load {load:.1f}", flush=True)  # fmt: skip
+              f"{rates}  load {load:.1f}\n{'':7} {self._webhooks(began)}", flush=True)  # fmt: skip
+
+    def _webhooks(self, began: datetime) -> str:
+        """How far they kept up: what is not told by the end of a part is taken from the outbox."""
+        told, middle, most = self.service.town.sql(_LAG, began)[0]
+        return f"webhooks told {told}, behind their events p50 {middle or 0:.2f} s, at most {most or 0:.2f} s"
 
     def mails_of(self, name: str) -> int:
         return self.paced_mails if name == "wire" else self.mails

@@ -63,9 +63,11 @@ def refuse_to_start(**kwargs: object) -> None:
     import django
 
     django.setup()
-    from mailapi import checks
+    from mailapi import checks, giving_way
 
     checks.refuse_to_start()
+    if settings.ROLE == "jobs":
+        giving_way.give_way(settings.JOBS_NICE)
     # what was loaded stays: the collector need not look at it for every few hundred objects of a mail
     gc.collect()
     gc.freeze()

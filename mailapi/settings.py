@@ -167,6 +167,7 @@ KEEP_MAIL_DAYS = number("KEEP_MAIL_DAYS", 180)
 KEEP_WEBHOOKS_DAYS = number("KEEP_WEBHOOKS_DAYS", 45)
 KEEP_INBOUND_DAYS = number("KEEP_INBOUND_DAYS", 45)
 IN_FLIGHT = int(number("IN_FLIGHT", 200, 1))
+JOBS_NICE = int(number("JOBS_NICE", 5, 0, 19))
 WEBHOOK_ALLOW_PRIVATE = flag("WEBHOOK_ALLOW_PRIVATE", SANDBOX) and SANDBOX
 
 # --- Django -------------------------------------------------------------------------------------------------

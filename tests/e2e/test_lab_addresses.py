@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -147,3 +149,16 @@ def test_webhooks_tell_the_bounces_and_the_verifier_accepts_them(town: Town, sto
     assert "delivered@simulator.test" in told()["email.delivered"]
     svix = {k.replace("svix-", "webhook-"): v for k, v in Receiver.heard[0][0].items() if k.startswith("svix-")}
     Webhook(secret).verify(Receiver.heard[0][1], svix)
+
+
+def test_what_tells_applications_gives_way_to_what_serves_mail(town: Town, story: tuple[dict[str, str], str]) -> None:
+    def weights(part: str) -> set[int]:
+        """Of all processes of a part, without its guard."""
+        pids, found = [town.procs[part].pid], set()
+        while pids:
+            pids = [int(p) for pid in pids for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+            found |= {os.getpriority(os.PRIO_PROCESS, pid) for pid in pids}
+        return found
+
+    (mail,) = weights("deliver1") | weights("web")
+    assert weights("jobs") == {max(5, mail)}
