@@ -20,7 +20,7 @@ from django.db.models import F
 
 from deliveries import metrics
 from deliveries.models import SendingDomain
-from deliveries.read import installation
+from deliveries.read import installation, pools
 from deliveries.read.gauges import gauges
 from deliveries.routing.doctor import Check, Sent, Tone, of_address, of_bounces, of_domain, port_25
 from deliveries.routing.resolver import Resolver
@@ -37,14 +37,27 @@ _ROLES = ("deliver", "jobs", "beat")
 
 
 def examine(domains: Sequence[str], probe: str = "") -> list[Check]:
-    """SOURCE_IPS, then `domains` (A-labels); with `probe` an MX of that domain is connected to from each address."""
-    return asyncio.run(_examine(domains[:MAX_DOMAINS], _sent(domains[:MAX_DOMAINS]), probe))
+    """Our addresses, then `domains` (A-labels); with `probe` an MX of that domain is connected to from SOURCE_IPS."""
+    some = domains[:MAX_DOMAINS]
+    return asyncio.run(_examine(addresses(), some, _sent(some), probe))
 
 
-async def _examine(domains: Sequence[str], sent: Mapping[str, Sent], probe: str) -> list[Check]:
+def addresses() -> dict[str, str]:
+    """SOURCE_IPS of this process and of every host that lives; each with its name in EHLO."""
+    names = dict.fromkeys(settings.SOURCE_IPS, settings.HELO_NAME)
+    now = datetime.now(UTC)
+    try:
+        rows = pools.network(now, names).addresses
+    except DatabaseError:  # what else is wrong is told elsewhere
+        return names
+    return names | {a.address: a.helo or settings.HELO_NAME for a in rows if a.lives(now)}
+
+
+async def _examine(
+    helos: Mapping[str, str], domains: Sequence[str], sent: Mapping[str, Sent], probe: str
+) -> list[Check]:
     resolver = Resolver(settings.DNS_NAMESERVERS or None, timeout_s=_TIMEOUT_S)
-    lists, helo = settings.DNS_BLOCK_LISTS, settings.HELO_NAME
-    work = [of_address(resolver, ip, helo, lists) for ip in settings.SOURCE_IPS]
+    work = [of_address(resolver, ip, helo, settings.DNS_BLOCK_LISTS) for ip, helo in helos.items()]
     work += [of_bounces(resolver, settings.BOUNCE_DOMAIN, settings.MX_NAME)]
     work += [of_domain(resolver, name, sent.get(name)) for name in domains]
     found = [check for checks in await asyncio.gather(*work) for check in checks]

@@ -31,6 +31,8 @@ from deliveries.smtp.sources import Address, Network, Rule, Source, Waits
 #: how soon a change in the panel counts
 READ_S = 5.0
 _SIGN_S = 20.0
+#: before any time.monotonic()
+NEVER = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Sources:
         self._network = Network()
         self._rules: tuple[Rule, ...] = ()
         self._takes: Takes | None = None
-        self._read_at = self._signed_at = -1e9
+        self._read_at = self._signed_at = NEVER
 
     @property
     def pooled(self) -> bool:
@@ -79,6 +81,8 @@ class Sources:
         found: dict[int, Chosen] = {}
         for pool, places in by_pool.items():
             found |= zip(places, self._of_pool(pool, len(places)), strict=True)
+        if any(isinstance(one, Elsewhere) for one in found.values()):
+            self._read_at = NEVER  # the next claim shall not bring it back here
         return [found[place] for place in range(len(wants))]
 
     def give_back(self, unused: Mapping[str, int]) -> None:

@@ -23,7 +23,7 @@ def page(request: HttpRequest) -> HttpResponse:
         raise PermissionDenied
     asked = {name: request.POST.get(name, "").strip()[:300] for name in ("domain", "probe")}
     context: dict[str, Any] = {
-        **admin.site.each_context(request), "title": "Doctor", "addresses": settings.SOURCE_IPS,
+        **admin.site.each_context(request), "title": "Doctor", "addresses": list(doctor.addresses()),
         "helo": settings.HELO_NAME, "lists": settings.DNS_BLOCK_LISTS, "asked": asked, "checks": None, "fault": "",
     }  # fmt: skip
     if request.method == "POST":

@@ -24,7 +24,7 @@ from deliveries import metrics, queue
 from deliveries.bell import listen
 from deliveries.deliver import jobs
 from deliveries.deliver.addressed import addressed
-from deliveries.deliver.engine import Engine
+from deliveries.deliver.engine import Engine, Released
 from deliveries.deliver.recorder import AWAY_S, BATCH, Recorder
 
 log = logging.getLogger(__name__)
@@ -195,8 +195,13 @@ class Pump:
         )
 
     def _begin(self, rows: Sequence[queue.Claimed]) -> None:
-        loaded, refused = jobs.load(rows, self.engine.lease_id)
-        bound, put_off = addressed(loaded, self.engine.sources)
+        try:
+            loaded, refused = jobs.load(rows, self.engine.lease_id)
+            bound, put_off = addressed(loaded, self.engine.sources)
+        except Exception:
+            # else they would be ours for as long as we renew our lease, and nobody would send them
+            self.recorder.put([Released(row.delivery_id, self.engine.lease_id) for row in rows])
+            raise
         self.recorder.put([*refused, *put_off])
         self.engine.submit(bound)
 

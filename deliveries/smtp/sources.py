@@ -23,7 +23,7 @@ WARM_UP = (
 #: a host that said nothing for so long is taken for dead
 ALIVE_S = 60
 #: how soon a mail that waits for an address looks again
-LOOK_S = 300
+LOOK_S = 120
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,8 +40,19 @@ def test_a_host_is_cut_off_and_killed_and_nothing_is_lost(town: Hosts) -> None:
         " changed_at) VALUES (%s, %s, %s, true, 0, 0, '', '', '', now())",
         *(TIGHT, TIGHT_PLACES, TIGHT_PLACES),
     )
-    expected: dict[str, str] = {}
+    # newsletters leave from the second host alone, under a name of its own, and everything else from the others
+    news, expected = town.host(2).address, {}
+    town.execute("INSERT INTO source_pool (id, name) VALUES (1, 'news'), (2, 'others')")
+    for number, pool, helo in ((1, 2, ""), (2, 1, "news.example.net"), (3, 2, "")):
+        town.execute(
+            "INSERT INTO source_address (address, pool_id, helo, rests_why, used, seen_on, seen_at)"
+            # until it says so itself, it is believed to live
+            " VALUES (%s, %s, %s, '', 0, '', now() + interval '1 hour')",
+            *(town.host(number).address, pool, helo),
+        )
+    town.execute("INSERT INTO pool_rule (kind, pool_id) VALUES ('bulk', 1), ('', 2)")
     for number in (1, 2, 3):
+        town.of_host[number] = {"SOURCE_IPS": town.host(number).address}
         town.start_host(number)
 
     def feed() -> None:
@@ -50,7 +61,7 @@ def test_a_host_is_cut_off_and_killed_and_nothing_is_lost(town: Hosts) -> None:
             # every tenth goes where little may be under way at a time, on all hosts together
             mails = [
                 {"from": town.sender, "to": f"{word}+{n}@{TIGHT if n % 10 == 1 else DOMAINS[n % len(DOMAINS)]}",
-                 "subject": f"mail {n}", "text": "x" * 500}
+                 "subject": f"mail {n}", "text": "x" * 500, "priority": "bulk" if n % 5 == 4 else "normal"}
                 for n, word in who
             ]  # fmt: skip
             ids = town.post_batch(mails, key=f"hosts-{start}")
@@ -98,5 +109,9 @@ def test_a_host_is_cut_off_and_killed_and_nothing_is_lost(town: Hosts) -> None:
             doubled += 1
             assert taken[message_id] == 2 and (unknowns or possible), f"{ident} came {taken[message_id]} times"
     assert max(crowd) <= 2 * TIGHT_PLACES, "each host took all places of a site for itself"
+    for one in town.taken():
+        bulk = int(one.recipient.partition("@")[0].partition("+")[2]) % 5 == 4
+        assert (one.peer == news) == bulk, one
+        assert one.helo == ("news.example.net" if bulk else "out.example.net")
     print(f"{MAILS} mails: {stranded} held by the host that was cut off, {unknown} unknown at some time, "
           f"{doubled} came twice, by host {dict(Counter(one.peer for one in town.taken()))}")  # fmt: skip

@@ -6,11 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import dkim
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test import override_settings
 from django.utils import timezone
 
@@ -46,6 +47,20 @@ def pump_until(done: Callable[[], bool], seconds: float = 30) -> None:
 
 def status(delivery: Delivery) -> str:
     return Delivery.objects.get(id=delivery.id).status
+
+
+def test_what_was_claimed_when_the_database_went_away_is_given_back_and_sent(lab: Lab, monkeypatch) -> None:
+    load, failures = jobs.load, [OperationalError("the connection was lost")]
+
+    def once(*args: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return load(*args)
+
+    monkeypatch.setattr(jobs, "load", once)
+    (delivery,) = build().send("delivered@simulator.test")
+    pump_until(lambda: status(delivery) == "delivered")
+    assert not failures and lab.accepted == 1
 
 
 def test_a_mail_arrives_signed_with_our_reverse_path_and_the_conversation_is_kept(lab: Lab, settings) -> None:

@@ -31,6 +31,7 @@ from deliveries.models import (
 from deliveries.retry import Schedule
 from deliveries.sandbox.lab import Lab
 from deliveries.smtp import sources as deciding
+from deliveries.sources import NEVER
 from deliveries.states import Lane
 from tests.fakes.house import House, build, known_sites
 from tests.fakes.labs import fresh_pump, running_lab
@@ -62,7 +63,7 @@ def pool(name: str, *addresses: str, overflow: SourcePool | None = None, **facts
 def look_again() -> None:
     """What was changed counts within seconds; here at once."""
     if deliver._engine is not None:
-        deliver._engine.sources._read_at = -1e9
+        deliver._engine.sources._read_at = NEVER
 
 
 def pump_until(done: Callable[[], bool]) -> None:
