@@ -119,8 +119,8 @@ _limits: dict[str, int] = {}
 _REMEMBERED = 20_000
 _FIRST = ALL = UUID(int=0)
 ANY_KIND = -1
-#: destinations whose due mail is for addresses of other hosts, and until when they are passed over
-_elsewhere: dict[str, float] = {}
+#: destinations whose due mail is for addresses of other hosts, by id, and until when they are passed over
+_elsewhere: dict[int, float] = {}
 _ELSEWHERE_S = 1.0
 
 
@@ -158,7 +158,7 @@ def claim(
     short = [c.id for c, count in granted if taken[c.lane, c.name] < count]
     if takes:
         until, known = time.monotonic() + _ELSEWHERE_S, emptied or ()
-        _elsewhere.update((c.name, until) for c, _ in granted if not taken[c.lane, c.name] and c.id not in known)
+        _elsewhere.update((c.id, until) for c, _ in granted if not taken[c.lane, c.name] and c.id not in known)
     if emptied is None:
         settle(short)
     else:
@@ -171,18 +171,29 @@ def claim(
     return Claim(tuple(rows), more, full)
 
 
+def look_again() -> None:
+    """A bell rang: what was passed over as mail of other hosts may have some of ours by now.
+
+    Not where it is much: what is due and not ours must not stand before what is.
+    """
+    if len(_elsewhere) < _CANDIDATES // 2:
+        _elsewhere.clear()
+
+
 def _candidates(in_flight: Mapping[str, int], unproven: int, shaper: Shaper) -> tuple[list[_Candidate], bool]:
     """What is due, and whether others were passed over because their places are taken."""
     full = [name for name, n in in_flight.items() if n >= _limits.get(name, n + 1)]
     if len(_limits) > _REMEMBERED:
         _limits.clear()
     now = time.monotonic()
-    for name in [name for name, until in _elsewhere.items() if until < now]:
-        del _elsewhere[name]
+    for ident in [ident for ident, until in _elsewhere.items() if until < now]:
+        del _elsewhere[ident]
     found, behind = [], []
     # a claim looks at few unproven ones, so that they never crowd out the others
     looks = _CANDIDATES // 2 if unproven > 0 else 0
-    for due in execute(_DUE_DESTINATIONS, {"full": [*full, *_elsewhere], "most": _CANDIDATES, "unproven": looks}):
+    for due in execute(
+        _DUE_DESTINATIONS, {"full": full, "elsewhere": [*_elsewhere], "most": _CANDIDATES, "unproven": looks}
+    ):
         if due["rests"] or due["site_proven"] not in (None, due["proven"]):
             behind.append(due["id"])
         if not due["rests"]:
@@ -333,6 +344,7 @@ SELECT id FROM destination WHERE id = ANY (%(ids)s::bigint[]) AND next_due <= no
 _DUE = """
     (SELECT d.id, d.name, d.next_due, d.proven FROM destination d
       WHERE d.lane = l.lane AND {which} AND d.next_due <= now() AND d.name <> ALL (%(full)s::text[])
+        AND d.id <> ALL (%(elsewhere)s::int[])
       ORDER BY d.next_due LIMIT %({most})s)
 """
 

@@ -33,6 +33,7 @@ from deliveries.claim import Claim as Claim
 from deliveries.claim import Claimed as Claimed
 from deliveries.claim import Takes as Takes
 from deliveries.claim import claim as claim
+from deliveries.claim import look_again as look_again
 from deliveries.claim import settle as settle
 from deliveries.models.sql import execute
 from deliveries.smtp.providers import trusted_sites

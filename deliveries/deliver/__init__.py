@@ -157,6 +157,8 @@ class Pump:
             self._idle_since = time.monotonic()  # the last claim took all there was, and what comes rings
         elif idle and self._idle_since is None:
             self._hungry = True
+        if self.engine.rung:
+            queue.look_again()
         if self.engine.rung or self.recorder.given_back or (not idle and time.monotonic() >= self._look_at):
             self.engine.rung = self.recorder.given_back = False
             self._hungry = True
