@@ -20,8 +20,8 @@ from uuid import UUID
 WARM_UP = (
     50, 100, 250, 500, 1_000, 2_500, 5_000, 7_500, 10_000, 15_000, 20_000, 30_000, 40_000, 55_000, 70_000, 100_000,
 )  # fmt: skip
-#: a host that said nothing for so long is taken for dead
-ALIVE_S = 60
+#: a host that said nothing for so long is taken for dead; one that has nothing to do says it now and then
+ALIVE_S = 120
 #: how soon a mail that waits for an address looks again
 LOOK_S = 120
 

@@ -15,7 +15,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from deliveries import deliver, queue
+from deliveries import claim, deliver, queue
 from deliveries.deliver import jobs
 from deliveries.deliver.addressed import RULE
 from deliveries.models import (
@@ -178,6 +178,24 @@ def test_a_host_leaves_what_another_host_sends_and_its_own_mail_is_not_held_up(l
     reason = Delivery.objects.get(id=foreign[0].id).reason
     assert "No worker host that lives has an address of the IP pool theirs (127.0.0.99)" in reason
     assert set(peers(lab)) <= {ONE, TWO, THREE}
+
+
+def test_what_waits_for_another_host_does_not_hold_up_other_mail_of_its_receiver(lab: Lab, monkeypatch) -> None:
+    monkeypatch.setattr(claim, "_ELSEWHERE_S", 3600)
+    monkeypatch.setattr(claim, "_elsewhere", {})
+    house, other = build(), build()
+    theirs = pool("theirs", ELSEWHERE)
+    PoolRule.objects.create(kind="bulk", pool=theirs)
+    PoolRule.objects.create(tenant=other.tenant, pool=theirs)
+    foreign = [*send(house, 3, lane=Lane.BULK), *send(other, 3)]
+    deliver.run()
+    assert len(claim._elsewhere) == 2
+    urgent = send(house, 1, lane=Lane.HIGH)
+    pump_until(ended(urgent))  # another lane is another destination
+    ordinary = send(house, 1)
+    deliver._engine.ring()  # as the bell does
+    pump_until(ended(ordinary))
+    assert ended(foreign, "queued")()
 
 
 def test_there_is_one_rule_for_a_tenant_and_a_kind(lab: Lab) -> None:
