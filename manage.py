@@ -26,8 +26,8 @@ def main():
     from mailapi.up.bootstrap import enter_if_made
 
     enter_if_made()
-    # these two read files and text, so they run before there is a database
-    bare = sys.argv[1:2] in (["read_report"], ["classify_reply"])
+    # these need no database: two read files and text, one stands outside of the installation
+    bare = sys.argv[1:2] in (["read_report"], ["classify_reply"], ["canary"])
     settings = "deliveries.management.bare" if bare else "mailapi.settings"
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", settings)
     try:

@@ -8,6 +8,7 @@ from celery import shared_task
 from celery.signals import task_received, worker_shutting_down
 from django.db import close_old_connections
 
+from deliveries import alerts as alerting
 from deliveries import brakes as braking
 from deliveries import deliver as delivering
 from deliveries import domains as checking
@@ -66,6 +67,18 @@ def brakes() -> None:
 def watch() -> None:
     """Tenants whose mail nobody wants."""
     _fresh(braking.watch)
+
+
+@shared_task(name="deliveries.alerts", soft_time_limit=50, time_limit=60)
+def alerts() -> None:
+    """What is wrong with the installation."""
+    _fresh(alerting.run)
+
+
+@shared_task(name="deliveries.listings", soft_time_limit=110, time_limit=120)
+def listings() -> None:
+    """Our addresses on block lists."""
+    _fresh(alerting.run_listings)
 
 
 @shared_task(name="deliveries.domains", soft_time_limit=170, time_limit=180)

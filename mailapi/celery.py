@@ -13,6 +13,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mailapi.settings")
 
 from django.conf import settings
 
+from mailapi import logs
+
 app = Celery("mailapi", broker=settings.BROKER_URL)
 app.conf.update(
     accept_content=["json"],
@@ -43,6 +45,8 @@ app.conf.update(
         "dsn": {"task": "deliveries.dsn", "schedule": 5.0, "options": {"expires": 5}},
         "tally": {"task": "deliveries.tally", "schedule": 10.0, "options": {"expires": 10}},
         "forward": {"task": "deliveries.forward", "schedule": 2.0, "options": {"expires": 2}},
+        "alerts": {"task": "deliveries.alerts", "schedule": 15.0, "options": {"expires": 15}},
+        "listings": {"task": "deliveries.listings", "schedule": 3600.0, "options": {"expires": 600}},
         "housekeeping": {"task": "deliveries.housekeeping", "schedule": 3600.0, "options": {"expires": 600}},
     },
 )
@@ -61,7 +65,9 @@ def log_as_everywhere(**kwargs: object) -> None:
 def refuse_to_start(**kwargs: object) -> None:
     """A worker with bad settings, or on a database that forgets, ends with one line before it takes a bell."""
     import django
+    from celery.apps import worker
 
+    worker.safe_say = logs.say
     django.setup()
     from mailapi import checks, giving_way
 

@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
+from deliveries.mime.address import parse_address
+
 #: where each variable that was read had its value from, for the panel's page of settings
 SOURCES: dict[str, str] = {}
 
@@ -52,6 +54,14 @@ def number(name: str, default: float, least: float = 0, most: float = 1e9) -> fl
     if not least <= value <= most:
         raise ImproperlyConfigured(f"{name}={raw} is not between {least:.10g} and {most:.10g}")
     return value
+
+
+def addr_spec(name: str, raw: str) -> str:
+    """An address without a display name; also in files that hold several."""
+    try:
+        return parse_address(raw).addr_spec
+    except ValueError as e:
+        raise ImproperlyConfigured(f"{name}={raw!r} is no address: {e}") from None
 
 
 def port(name: str, default: int) -> int:

@@ -96,6 +96,12 @@ def formatter() -> logging.Formatter:
     return Json() if os.environ.get("LOG_FORMAT") == "json" else Line()
 
 
+def say(message: str, f: Any = None) -> None:
+    """What Celery says in a signal handler (celery.apps.worker.safe_say); a stream may not be entered twice."""
+    record = logging.getLogger("celery").makeRecord("celery", logging.INFO, "", 0, message.strip(), (), None, "worker")
+    os.write(2, f"{formatter().format(record)}\n".encode())
+
+
 def tell_all() -> None:
     """What Python itself would print, as lines of the log: warnings, and exceptions that nobody took."""
     logging.captureWarnings(True)

@@ -17,6 +17,7 @@ from deliveries.smtp import sources
 from mailapi import logs
 from mailapi.environment import (
     SOURCES,
+    addr_spec,
     authorities,
     flag,
     host_name,
@@ -169,6 +170,13 @@ KEEP_INBOUND_DAYS = number("KEEP_INBOUND_DAYS", 45)
 IN_FLIGHT = int(number("IN_FLIGHT", 200, 1))
 JOBS_NICE = int(number("JOBS_NICE", 5, 0, 19))
 WEBHOOK_ALLOW_PRIVATE = flag("WEBHOOK_ALLOW_PRIVATE", SANDBOX) and SANDBOX
+
+# --- who is told of troubles --------------------------------------------------------------------------------
+ALERT_EMAIL = tuple(addr_spec("ALERT_EMAIL", w) for w in words("ALERT_EMAIL"))
+ALERT_FROM = addr_spec("ALERT_FROM", text("ALERT_FROM", "")) if ALERT_EMAIL else ""
+ALERT_SMARTHOST = url("ALERT_SMARTHOST", ("smtp", "smtps"), "")
+ALERT_WEBHOOK_URL = url("ALERT_WEBHOOK_URL", ("http", "https"), "")
+ALERT_QUIET_S = number("ALERT_QUIET_S", 120, 1, 86400)
 
 # --- Django -------------------------------------------------------------------------------------------------
 DEBUG = False

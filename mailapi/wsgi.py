@@ -20,3 +20,8 @@ application = Gate(django, settings.WEB_THREADS, settings.BODY_S, settings.MAX_B
 gc.collect()
 gc.freeze()
 gc.set_threshold(20_000, 20, 50)
+
+from deliveries import alerts  # noqa: E402
+
+# when beat, jobs or deliver is what is gone, this process says so
+alerts.stand_watch("web")

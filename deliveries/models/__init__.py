@@ -11,6 +11,7 @@ from deliveries.models.accounts import (
     Tenant,
     User,
 )
+from deliveries.models.alerts import OperatorAlert
 from deliveries.models.asked import ReportRequest
 from deliveries.models.brakes import Brake, Refusals
 from deliveries.models.factors import Authenticator, RecoveryCode
@@ -58,6 +59,7 @@ __all__ = [
     "MessageContent",
     "MtaStsPolicy",
     "MxSite",
+    "OperatorAlert",
     "PoolRule",
     "Queued",
     "QuotaUse",
