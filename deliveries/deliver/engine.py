@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import queue as stdlib_queue
 import resource
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,7 +31,7 @@ from deliveries.routers import router
 from deliveries.routing import static
 from deliveries.routing.rdns import fcrdns
 from deliveries.routing.resolver import Resolver
-from deliveries.routing.route import Unroutable, at_least, leaving_from
+from deliveries.routing.route import Routed, Unroutable, at_least, leaving_from
 from deliveries.shaping import Shaping
 from deliveries.smtp.classify import classify
 from deliveries.smtp.hop import Envelope
@@ -54,6 +53,9 @@ _DAWDLES_S = 3.0
 _OTHER_FILES = 400
 #: deliveries that were moved to their site; where DNS says otherwise again, they are sent all the same
 _MOVES_REMEMBERED = 50_000
+#: a way that was found serves the domain's next mails for so long: in a drain they come by the hundred
+_WAY_S = 1.0
+_WAYS_REMEMBERED = 10_000
 
 
 NO_FAMILY = Verdict(
@@ -106,7 +108,11 @@ class Engine:
         self._unused: Counter[str] = Counter()  # by source address
         self._octets = 0
         self._moved: OrderedDict[UUID, None] = OrderedDict()
-        self._ended: stdlib_queue.SimpleQueue[tuple[Job | None, Ended | None]] = stdlib_queue.SimpleQueue()
+        self._ways: dict[tuple[str, bool], tuple[float, Routed]] = {}
+        self._ended: deque[tuple[Job | None, Ended]] = deque()
+        self._enough = 1  #: so many that ended are worth waking the pump for
+        self._news = threading.Event()
+        self._woken = False
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="event-loop", daemon=True)
         self._thread.start()
@@ -163,7 +169,7 @@ class Engine:
         begun = []
         for job in jobs:
             if job.delivery_id in self._running:  # claimed anew while its old lease still talks: one at a time
-                self._ended.put((None, Released(job.delivery_id, job.lease_id)))
+                self._end(None, Released(job.delivery_id, job.lease_id))
                 continue
             running = _Running(job, time.monotonic())
             self._running[job.delivery_id] = running
@@ -175,18 +181,17 @@ class Engine:
 
     def collect(self, most: int, wait_s: float, company_s: float) -> list[Ended]:
         """What ended: waits up to `wait_s` for the first one, then up to `company_s` for more; `wake` ends both."""
+        for enough, seconds in ((1, wait_s), (most, company_s)):
+            self._enough = enough
+            self._news.clear()  # before the look: what comes after it sets it again
+            if seconds > 0 and not self._woken and len(self._ended) < enough:
+                self._news.wait(seconds)
+            if self._woken or not self._ended:
+                break
+        self._woken = False
         ended: list[Ended] = []
-        until = time.monotonic() + wait_s
-        while len(ended) < most:
-            left = until - time.monotonic()
-            try:
-                job, one = self._ended.get(timeout=left) if left > 0 else self._ended.get_nowait()
-            except stdlib_queue.Empty:
-                break
-            if one is None:  # woken
-                break
-            if not ended:
-                until = min(until, time.monotonic() + company_s)
+        while self._ended and len(ended) < most:
+            job, one = self._ended.popleft()
             ended.append(one)
             if job is not None:
                 self._forget(job)
@@ -206,7 +211,8 @@ class Engine:
 
     def wake(self) -> None:
         """End the wait in `collect`, from any thread."""
-        self._ended.put((None, None))
+        self._woken = True
+        self._news.set()
 
     def _forget(self, job: Job) -> None:
         del self._running[job.delivery_id]
@@ -242,7 +248,13 @@ class Engine:
 
     def _done(self, job: Job, task: asyncio.Task[Ended]) -> None:
         # a task that is canceled before its first step never enters `_run`, so its end is taken from here
-        self._ended.put((job, Released(job.delivery_id, job.lease_id) if task.cancelled() else task.result()))
+        self._end(job, Released(job.delivery_id, job.lease_id) if task.cancelled() else task.result())
+
+    def _end(self, job: Job | None, ended: Ended) -> None:
+        """For the pump, which is woken where enough have ended: once for a crowd, not once for each."""
+        self._ended.append((job, ended))
+        if len(self._ended) >= self._enough:
+            self._news.set()
 
     def _cancel(self, started_too: bool) -> None:
         for running in list(self._running.values()):
@@ -273,7 +285,7 @@ class Engine:
     async def _deliver(self, running: _Running) -> Result | Moved:
         """The road of one delivery: route, finish, converse, classify."""
         job = running.job
-        routed = await self._router.route(job.domain, lab=job.lab)
+        routed = await self._route(job.domain, job.lab)
         if isinstance(routed, Unroutable):
             return self._result(job, _unroutable_verdict(routed), host=job.domain)
         if routed.site != job.destination and self._moves(job.delivery_id):
@@ -320,6 +332,17 @@ class Engine:
         own = routed.static is not None and bool(routed.static.hosts)
         tries = tuple(Tried(uuid7(), a, classify(a.outcome, own_smarthost=own)) for a in attempts)
         return self._result(job, tries[-1].verdict, tries, attempts[-1].hop.host)
+
+    async def _route(self, domain: str, lab: bool) -> Routed | Unroutable:
+        until, kept = self._ways.get((domain, lab), (0.0, None))
+        if kept is not None and self._loop.time() < until:
+            return kept
+        routed = await self._router.route(domain, lab=lab)
+        if isinstance(routed, Routed):
+            if len(self._ways) >= _WAYS_REMEMBERED:
+                self._ways.clear()
+            self._ways[domain, lab] = (self._loop.time() + min(routed.ttl_s, _WAY_S), routed)
+        return routed
 
     def _moves(self, delivery_id: UUID) -> bool:
         """Once per delivery: an answer of DNS that changes every time must not keep a mail from being sent."""

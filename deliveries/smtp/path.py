@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 import idna
 
@@ -27,6 +28,7 @@ _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\Z")
 _PARAMETER = re.compile(rf"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~{_ABOVE}]+))?\Z")
 
 
+@lru_cache(maxsize=4096)  # each mail asks for two of them, twice
 def domain_on_wire(domain: str) -> str:
     """The domain in A-labels, or an address literal as it is. Raises ComposeError when it is neither."""
     if domain.startswith("[") and domain.endswith("]"):
