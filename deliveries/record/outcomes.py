@@ -66,8 +66,7 @@ def _record(results: Sequence[Result], parked: bool = False) -> dict[Status, int
         for result in results:
             if (at := standings.get(result.delivery_id)) is not None:
                 changes.append((at, result, settle(at, result, now, settings.RETRY, settings.UNKNOWN_POLICY)))
-        _write_attempts(changes, parked)
-        _write_changes([c for c in changes if c[2].status is not None], parked)
+        _write(changes, parked)
         if not parked:
             tally.count(results, now)
             paces.learn(results, now)  # last: whoever waits for a site's row waits for nothing else of ours
@@ -112,10 +111,15 @@ def _lock(results: Sequence[Result]) -> tuple[datetime, dict[Any, Standing]]:
 _Changed = tuple[Standing, Result, Change]
 
 
-def _write_attempts(changes: Sequence[_Changed], parked: bool) -> None:
+def _write(changes: Sequence[_Changed], parked: bool) -> None:
+    """Attempts and changes in one statement: where a mail comes alone, a statement costs more than what it writes."""
+    if changes:
+        execute(_WRITE, _attempts(changes, parked) | _changes([c for c in changes if c[2].status is not None], parked))
+
+
+def _attempts(changes: Sequence[_Changed], parked: bool) -> dict[str, list[Any]]:
     rows = [_attempt(at, tried, at.attempts + 1, parked) for at, result, _ in changes for tried in result.tries]
-    if rows:
-        execute(_ATTEMPTS, {name: [row[name] for row in rows] for name in rows[0]})
+    return {f"tried_{name}": [row[name] for row in rows] for name in _OF_ATTEMPT}
 
 
 def _attempt(at: Standing, tried: Tried, number: int, parked: bool) -> dict[str, Any]:
@@ -154,9 +158,7 @@ def _tls_words(tls: TlsFacts | None) -> str:
     return f"{tls.version} {tls.cipher}, {'verified' if tls.verified else 'not verified'}"[:80]
 
 
-def _write_changes(changes: Sequence[_Changed], parked: bool) -> None:
-    if not changes:
-        return
+def _changes(changes: Sequence[_Changed], parked: bool) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
     for at, result, change in changes:
         assert change.status is not None
@@ -183,7 +185,7 @@ def _write_changes(changes: Sequence[_Changed], parked: bool) -> None:
         columns["suppress"].append(change.suppress)
         columns["kept"].append(change.kept)
         columns["site"].append(result.tries[-1].attempted.hop.site if result.tries else "")
-    execute(_CHANGES, columns)
+    return columns
 
 
 def event_data(verdict: Verdict, reply: str, host: str, attempt: int) -> dict[str, Any]:
@@ -211,14 +213,18 @@ SELECT d.id, d.tenant_id, d.message_id, d.recipient, d.status, d.attempts, d.unk
   FROM locked JOIN delivery d ON d.id = locked.id LEFT JOIN queue q ON q.delivery_id = d.id
 """
 
-_ATTEMPTS = """
-INSERT INTO attempt (id, delivery_id, tenant_id, number, host, address, port, tls, started_at, finished_at, stage,
-                     status, category, rule, code, enhanced, reply, transcript)
-SELECT * FROM unnest(
-    %(id)s::uuid[], %(delivery_id)s::uuid[], %(tenant_id)s::uuid[], %(number)s::int[], %(host)s::text[],
-    %(address)s::text[], %(port)s::int[], %(tls)s::text[], %(started_at)s::timestamptz[],
-    %(finished_at)s::timestamptz[], %(stage)s::text[], %(status)s::text[], %(category)s::text[], %(rule)s::text[],
-    %(code)s::int[], %(enhanced)s::text[], %(reply)s::text[], %(transcript)s::text[])
+#: in the order of the statement's columns
+_OF_ATTEMPT = {
+    "id": "uuid", "delivery_id": "uuid", "tenant_id": "uuid", "number": "int", "host": "text", "address": "text",
+    "port": "int", "tls": "text", "started_at": "timestamptz", "finished_at": "timestamptz", "stage": "text",
+    "status": "text", "category": "text", "rule": "text", "code": "int", "enhanced": "text", "reply": "text",
+    "transcript": "text",
+}  # fmt: skip
+
+_ATTEMPTS = f"""
+    INSERT INTO attempt (id, delivery_id, tenant_id, number, host, address, port, tls, started_at, finished_at, stage,
+                         status, category, rule, code, enhanced, reply, transcript)
+    SELECT * FROM unnest({", ".join(f"%(tried_{name})s::{kind}[]" for name, kind in _OF_ATTEMPT.items())})
 """
 
 _COLUMNS = (
@@ -226,8 +232,8 @@ _COLUMNS = (
     "event_type event_data suppress kept site"
 ).split()
 
-_CHANGES = f"""
-WITH o AS (
+_WRITE = f"""
+WITH tried AS ({_ATTEMPTS}), o AS (
     SELECT * FROM unnest(
         %(id)s::uuid[], %(status)s::text[], %(reason)s::text[], %(category)s::text[], %(rule)s::text[],
         %(enhanced)s::text[], %(reply)s::text[], %(host)s::text[], %(attempts)s::int[], %(unknowns)s::int[],
