@@ -4,7 +4,7 @@
     _share          places: lanes in order, destinations evenly, few for those that may be tar-pits
     _within_rates   what a provider's messages per minute allow
     _take           rows: tenants in turn, leased with FOR UPDATE SKIP LOCKED
-    settle          destinations that gave less than asked sleep until their next row is due
+    asleep.settle   destinations that gave less than asked sleep until their next row is due
 
 Postgres decides in one statement and one commit; the rates are asked before it begins. `settle` is a transaction of its
 own and holds up nobody: a destination that sleeps too late is only looked at once more.
@@ -14,15 +14,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
 from django.conf import settings
-from django.db import transaction
 
-from deliveries.models.queue import NEVER
+from deliveries.asleep import catch_up, settle
 from deliveries.models.sql import execute
 from deliveries.smtp.providers import profile_of
 from deliveries.states import Lane
@@ -205,7 +204,7 @@ def _candidates(in_flight: Mapping[str, int], unproven: int, shaper: Shaper) -> 
             _limits[name] = limit = shaper.share(name, places)
             found.append(_Candidate(due["id"], due["lane"], name, due["proven"], met, limit))
     if behind:
-        _catch_up(behind)
+        catch_up(behind)
     return found, bool(full)
 
 
@@ -299,51 +298,6 @@ def _take(lease_id: UUID, octets: int, wants: Sequence[_Want], takes: Takes | No
             rows.append(Claimed(row["delivery_id"], Lane(lane), name, row["size"], proven[name], row["tenant_id"]))
     return rows, passed
 
-
-def settle(destination_ids: Collection[int]) -> None:
-    """Push next_due of destinations that gave less than asked to their next row's, or to NEVER.
-
-    Two statements, so that the second one sees what was committed before the lock was had (queue.py tells why).
-    """
-    if destination_ids:
-        with transaction.atomic():
-            if locked := [r["id"] for r in execute(_LOCK_DUE, {"ids": sorted(destination_ids)})]:
-                execute(_PUSH_BACK, {"ids": locked, "never": NEVER})
-
-
-def _catch_up(destination_ids: Sequence[int]) -> None:
-    """Destinations that do not know yet that their site rests, or whether it is proven.
-
-    The site's row is held meanwhile, so that nobody resumes it between the look and the push.
-    """
-    with transaction.atomic():
-        execute(_HOLD_SITES, {"ids": list(destination_ids)})
-        execute(_CATCH_UP, {"ids": list(destination_ids)})
-
-
-_HOLD_SITES = """
-SELECT s.name FROM site s WHERE s.name IN (SELECT name FROM destination WHERE id = ANY (%(ids)s))
- ORDER BY s.name FOR SHARE
-"""
-
-_CATCH_UP = """
-WITH locked AS (
-    SELECT d.id FROM destination d WHERE d.id = ANY (%(ids)s) ORDER BY d.id FOR NO KEY UPDATE SKIP LOCKED
-)
-UPDATE destination d
-   SET proven = s.proven,
-       next_due = CASE WHEN s.suspended_until > now() THEN greatest(d.next_due, s.suspended_until) ELSE d.next_due END
-  FROM site s
- WHERE d.id IN (SELECT id FROM locked) AND s.name = d.name
-"""
-
-# a push that a crash takes back is done again by the next claim
-_LOCK_DUE = """
-WITH quick AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true) AS set)
-SELECT d.id FROM quick, destination d
- WHERE quick.set = 'off' AND d.id = ANY (%(ids)s::bigint[]) AND d.next_due <= now()
-   FOR UPDATE OF d SKIP LOCKED
-"""
 
 _DUE = """
     (SELECT d.id, d.name, d.next_due, d.proven FROM destination d
@@ -445,23 +399,3 @@ SELECT t.delivery_id, t.lane, t.name, t.size, t.tenant_id
 
 
 _CLAIM, _CLAIM_SOME = _claim_statement("true"), _claim_statement(_GOES)
-
-FIRST_DUE = """
-    WITH RECURSIVE first AS (
-        (SELECT q.tenant_id, q.due_at FROM queued q
-          WHERE q.lane = d.lane AND q.destination = d.name AND q.lease_id IS NULL
-          ORDER BY q.tenant_id, q.due_at LIMIT 1)
-        UNION ALL
-        SELECT n.tenant_id, n.due_at FROM first f CROSS JOIN LATERAL (
-            SELECT q.tenant_id, q.due_at FROM queued q
-             WHERE q.lane = d.lane AND q.destination = d.name AND q.lease_id IS NULL AND q.tenant_id > f.tenant_id
-             ORDER BY q.tenant_id, q.due_at LIMIT 1) n
-    ) SELECT min(due_at) FROM first
-"""
-
-RESTS_UNTIL = "(SELECT s.suspended_until FROM site s WHERE s.name = d.name)"
-
-_PUSH_BACK = f"""
-UPDATE destination d SET next_due = greatest(coalesce(({FIRST_DUE}), %(never)s), {RESTS_UNTIL})
- WHERE d.id = ANY (%(ids)s)
-"""

@@ -4,14 +4,14 @@ Postgres is the truth. A `queued` row is due, leased, or waits; a `destination` 
 when its next mail is due, so that a claim looks only at destinations that have something to do, however
 many millions of rows wait elsewhere. What a site bears, and until when it rests, stands once in `site`
 (record.paces writes it); a claim that meets a due destination of a resting site pushes it to the end of the
-rest (claim.py), and from then on passes it over by index.
+rest (asleep.py), and from then on passes it over by index.
 
 `destination.next_due` is kept right by one rule about row locks:
 
 - who adds or frees rows (accept, record, release) takes FOR KEY SHARE on the destination before looking
   at next_due, and pulls it forward where it is too late (ANNOUNCE). Key-share locks do not conflict with
   each other, nor with that update, so that a thousand accepts a second go on side by side;
-- who found a destination empty takes FOR UPDATE SKIP LOCKED before it pushes next_due back (claim.py),
+- who found a destination empty takes FOR UPDATE SKIP LOCKED before it pushes next_due back (asleep.py),
   and then reads the rows again in a new statement. It therefore never overlooks a row of a transaction
   that had not committed yet: such a transaction holds the key-share lock, and the push is skipped.
 """
@@ -26,15 +26,15 @@ from uuid import UUID
 from django.conf import settings
 from django.db import connection
 
+from deliveries.asleep import FIRST_DUE, RESTS_UNTIL
+from deliveries.asleep import settle as settle
 from deliveries.bell import bell as bell
 from deliveries.bell import wake as wake
-from deliveries.claim import FIRST_DUE, RESTS_UNTIL
 from deliveries.claim import Claim as Claim
 from deliveries.claim import Claimed as Claimed
 from deliveries.claim import Takes as Takes
 from deliveries.claim import claim as claim
 from deliveries.claim import look_again as look_again
-from deliveries.claim import settle as settle
 from deliveries.models.sql import execute
 from deliveries.smtp.providers import trusted_sites
 from deliveries.states import OPT_IN
