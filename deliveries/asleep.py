@@ -1,6 +1,7 @@
 """When destinations sleep: `next_due` pushed back, to the next row of an emptied one or to the end of a site's rest.
 
-It is done after a claim, in transactions of its own, under the rule about row locks that deliveries.queue tells.
+It is done after a claim, in transactions of its own, under the rule about row locks that deliveries.queue tells. Nobody
+waits for it: a destination that sleeps too late is only looked at once more.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ def catch_up(destination_ids: Sequence[int]) -> None:
 
 
 _HOLD_SITES = """
-SELECT s.name FROM site s WHERE s.name IN (SELECT name FROM destination WHERE id = ANY (%(ids)s::bigint[]))
+SELECT s.name FROM site s WHERE s.name IN (SELECT name FROM destination WHERE id = ANY (%(ids)s::int[]))
  ORDER BY s.name FOR SHARE
 """
 
 _CATCH_UP = """
 WITH locked AS (
-    SELECT d.id FROM destination d WHERE d.id = ANY (%(ids)s::bigint[]) ORDER BY d.id FOR NO KEY UPDATE SKIP LOCKED
+    SELECT d.id FROM destination d WHERE d.id = ANY (%(ids)s::int[]) ORDER BY d.id FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE destination d
    SET proven = s.proven,
@@ -54,7 +55,7 @@ UPDATE destination d
 _LOCK_DUE = """
 WITH quick AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true) AS set)
 SELECT d.id FROM quick, destination d
- WHERE quick.set = 'off' AND d.id = ANY (%(ids)s::bigint[]) AND d.next_due <= now()
+ WHERE quick.set = 'off' AND d.id = ANY (%(ids)s::int[]) AND d.next_due <= now()
    FOR UPDATE OF d SKIP LOCKED
 """
 
@@ -75,5 +76,5 @@ RESTS_UNTIL = "(SELECT s.suspended_until FROM site s WHERE s.name = d.name)"
 
 _PUSH_BACK = f"""
 UPDATE destination d SET next_due = greatest(coalesce(({FIRST_DUE}), %(never)s), {RESTS_UNTIL})
- WHERE d.id = ANY (%(ids)s::bigint[])
+ WHERE d.id = ANY (%(ids)s::int[])
 """

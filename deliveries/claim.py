@@ -6,8 +6,7 @@
     _take           rows: tenants in turn, leased with FOR UPDATE SKIP LOCKED
     asleep.settle   destinations that gave less than asked sleep until their next row is due
 
-Postgres decides in one statement and one commit; the rates are asked before it begins. `settle` is a transaction of its
-own and holds up nobody: a destination that sleeps too late is only looked at once more.
+Postgres decides in one statement and one commit; the rates are asked before it begins.
 """
 
 from __future__ import annotations
