@@ -126,8 +126,8 @@ class Logbook:
             "id": ident, "request_id": None if request_id in ("", str(ident)) else request_id, "tenant_id": tenant_id,
             "key_id": key_id, "method": method, "endpoint": _text(endpoint, 500),
             "status": status, "took_ms": took_ms, "user_agent": _text(user_agent, 300),
-            "request": None if request is None else outline(request),
-            "response": response if response is None or len(response) <= _MOST_ANSWER else len(response),
+            "request": None if request is None or settings.PRIVACY else outline(request),
+            "response": None if settings.PRIVACY else _short(response),
             "at": at or timezone.now(),
         })  # fmt: skip
         if self._thread is None and settings.ROLE == "web":
@@ -160,6 +160,10 @@ class Logbook:
                     log.exception("notes of requests are lost")
                 finally:
                     connection.close()
+
+
+def _short(response: bytes | None) -> bytes | int | None:
+    return response if response is None or len(response) <= _MOST_ANSWER else len(response)
 
 
 def _text(value: str, most: int) -> str:
@@ -195,8 +199,12 @@ def _stored(value: Any) -> str | None:
 _WRITE = """
 INSERT INTO request_log (id, request_id, tenant_id, key_id, method, endpoint, status, took_ms, user_agent, request_body,
                          response_body, created_at)
-SELECT * FROM unnest(%(id)s::uuid[], %(request_id)s::text[], %(tenant_id)s::uuid[], %(key_id)s::uuid[],
-                     %(method)s::text[], %(endpoint)s::text[], %(status)s::int[], %(took_ms)s::int[],
-                     %(user_agent)s::text[], %(request)s::text[], %(response)s::text[], %(at)s::timestamptz[])
+SELECT u.id, u.request_id, u.tenant_id, u.key_id, u.method, u.endpoint, u.status, u.took_ms, u.user_agent,
+       CASE WHEN t.privacy THEN NULL ELSE u.request END, CASE WHEN t.privacy THEN NULL ELSE u.response END, u.at
+  FROM unnest(%(id)s::uuid[], %(request_id)s::text[], %(tenant_id)s::uuid[], %(key_id)s::uuid[],
+              %(method)s::text[], %(endpoint)s::text[], %(status)s::int[], %(took_ms)s::int[],
+              %(user_agent)s::text[], %(request)s::text[], %(response)s::text[], %(at)s::timestamptz[])
+       AS u(id, request_id, tenant_id, key_id, method, endpoint, status, took_ms, user_agent, request, response, at)
+  LEFT JOIN tenant t ON t.id = u.tenant_id
 ON CONFLICT DO NOTHING
 """

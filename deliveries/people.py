@@ -35,6 +35,14 @@ def create_tenant(name: str, actor: str) -> Tenant:
     return tenant
 
 
+def set_privacy(tenant: Tenant, on: bool, actor: str) -> None:
+    """Privacy mode, for what is accepted from now on; nothing that was kept comes back or goes by it."""
+    with transaction.atomic():
+        Tenant.objects.filter(id=tenant.id).update(privacy=on)
+        action = f"tenant.privacy_{'on' if on else 'off'}"
+        AuditEntry.objects.create(tenant=tenant, actor=actor[:200], action=action, subject=tenant.name)
+
+
 def invite(tenant: Tenant, login: str, role: str, actor: str) -> tuple[Membership, str | None]:
     """A member by login or mail address; the second is the first password where the login is new, else None.
 

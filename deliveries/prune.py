@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 
 from django.conf import settings
 
+from deliveries.models import Tenant
 from deliveries.models.sql import execute
-from deliveries.record import retention
+from deliveries.record import redaction, retention
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +20,8 @@ _MONTHS_AHEAD = 2
 _ANSWERS = timedelta(hours=25)
 #: a pass of retention, well within the task's time limit; the next hour goes on
 _RETENTION_S = 300.0
+#: a pass of redaction
+_REDACTION_S = 20.0
 #: the same for idempotency keys and the log of requests
 _SMALL_S = 120.0
 
@@ -41,6 +44,13 @@ def run() -> None:
     retain()
 
 
+def redact() -> int:
+    """What finished mails were asked not to keep."""
+    if gone := redaction.redact(retention.Time(time.monotonic() + _REDACTION_S)):
+        log.info("%d mails redacted", gone)
+    return gone
+
+
 def retain(now: datetime | None = None) -> dict[str, int]:
     """What KEEP_…_DAYS says has served its time goes (0: is kept for ever); what went, by kind."""
     now = now or datetime.now(UTC)
@@ -50,6 +60,10 @@ def retain(now: datetime | None = None) -> dict[str, int]:
         went["contents"] = retention.forget_contents(now - timedelta(days=days), left)
     if days := settings.KEEP_MAIL_DAYS:
         went["mails"] = retention.forget_mail(now - timedelta(days=days), left)
+    rows = Tenant.objects.all() if settings.PRIVACY else Tenant.objects.filter(privacy=True)
+    for tenant in rows.values_list("id", flat=True):
+        before = now - timedelta(days=settings.KEEP_PRIVATE_DAYS)
+        went["private mails"] = went.get("private mails", 0) + retention.forget_private(tenant, before, left)
     if days := settings.KEEP_WEBHOOKS_DAYS:
         went["webhooks"] = retention.forget_posts(now - timedelta(days=days), left)
     if days := settings.KEEP_INBOUND_DAYS:

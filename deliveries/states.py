@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from enum import IntEnum, StrEnum
+from enum import IntEnum, IntFlag, StrEnum
 
 
 class Status(StrEnum):
@@ -101,6 +101,20 @@ class Lane(IntEnum):
     NORMAL = 1  #: transactional mail
     BULK = 2  #: newsletters, announcements
 
+
+class Redact(IntFlag):
+    """What of a mail is taken away once the last of its deliveries is final (record.redaction)."""
+
+    NOTHING = 0
+    CONTENT = 1  #: html, text, header fields, attachments, raw
+    SUBJECT = 2  #: and its subject and metadata
+    ADDRESSES = 4  #: and addresses in replies and conversations; privacy mode
+
+
+#: as people say it, in the API, of a stream and of a template
+REDACT_WORDS = {"content": Redact.CONTENT, "everything": Redact.CONTENT | Redact.SUBJECT}
+#: of every mail in privacy mode
+PRIVATE = Redact.CONTENT | Redact.SUBJECT | Redact.ADDRESSES
 
 #: the kind of mail, where none is said
 ORDINARY_STREAM = "transactional"

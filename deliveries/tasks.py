@@ -111,6 +111,12 @@ def housekeeping() -> None:
     _fresh(prune.run)
 
 
+@shared_task(name="deliveries.redact", soft_time_limit=50, time_limit=60)
+def redact() -> None:
+    """Mails that are finished and were asked not to be kept."""
+    _fresh(prune.redact)
+
+
 def _fresh(verb: Any) -> None:
     """A connection that broke since the last task is not used again."""
     close_old_connections()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +19,7 @@ from deliveries.mime.template import Compiled, Dialect, Rendered, compile_templa
 from deliveries.mime.template.publishing import Publication, publication, text_of
 from deliveries.mime.template.variables import RESERVED, Variable, filled
 from deliveries.models import AuditEntry, Template, TemplateVersion, Tenant
+from deliveries.states import REDACT_WORDS, Redact
 
 #: templates of one tenant
 MOST = 1_000
@@ -41,6 +42,7 @@ class Published:
     text_at_render: bool
     #: whether any values are taken: other languages than ours need no declarations
     free: bool
+    redact: Redact = Redact.NOTHING
 
     def render(self, given: Mapping[str, Any], field: str = "template.variables") -> Rendered:
         """BadInput names each value that does not fit as `field`.KEY."""
@@ -48,7 +50,8 @@ class Published:
         if faults:
             raise BadInput(faults)
         try:
-            return rendered(self.compiled, {LEAVE: LEAVE_PLACE} | data, self.text_at_render)
+            made = rendered(self.compiled, {LEAVE: LEAVE_PLACE} | data, self.text_at_render)
+            return replace(made, redact=self.redact)
         except BadTemplate as bad:
             message = f"The template's {bad.part or 'content'} cannot be rendered with these values: {bad.message}"
             raise BadInput([Fault(field, "template_failed", message)]) from None
@@ -151,8 +154,10 @@ def published(tenant_id: UUID, refs: Iterable[str]) -> dict[str, Published | Non
     """By id or alias: the version that is sent from; None where the template was never published. Unknown ones lack."""
     wanted = set(refs)
     found: dict[str, Published | None] = {}
-    for row in _matching(tenant_id, wanted).values("id", "alias", version=F("published_id")):
+    for row in _matching(tenant_id, wanted).values("id", "alias", "redact", version=F("published_id")):
         version = _version(row["version"]) if row["version"] else None
+        if version and row["redact"]:
+            version = replace(version, redact=REDACT_WORDS[row["redact"]])
         for ref in wanted:
             if ref == row["alias"] or _uuid(ref) == row["id"]:
                 found[ref] = version

@@ -164,12 +164,15 @@ if UNKNOWN_POLICY not in ("retry", "hold"):
 BRAKES = flag("BRAKES", not SANDBOX)
 LEASE_S = number("LEASE_S", 60, 2)
 DRAIN_S = number("DRAIN_S", 60)
+# of every tenant; each may have it alone (Tenant.privacy)
+PRIVACY = flag("PRIVACY", False)
 WATCHDOG_S = number("WATCHDOG_S", 180, 2)
 # days; 0 keeps for ever. What is unfinished is kept in any case
 KEEP_CONTENT_DAYS = number("KEEP_CONTENT_DAYS", 45)
 KEEP_MAIL_DAYS = number("KEEP_MAIL_DAYS", 180)
 KEEP_WEBHOOKS_DAYS = number("KEEP_WEBHOOKS_DAYS", 45)
 KEEP_INBOUND_DAYS = number("KEEP_INBOUND_DAYS", 45)
+KEEP_PRIVATE_DAYS = number("KEEP_PRIVATE_DAYS", 7, 1)
 IN_FLIGHT = int(number("IN_FLIGHT", 200, 1))
 JOBS_NICE = int(number("JOBS_NICE", 5, 0, 19))
 WEBHOOK_ALLOW_PRIVATE = flag("WEBHOOK_ALLOW_PRIVATE", SANDBOX) and SANDBOX

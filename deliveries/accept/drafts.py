@@ -12,7 +12,7 @@ from deliveries.mime import links
 from deliveries.mime.address import Address
 from deliveries.mime.compose import Attachment
 from deliveries.mime.raw import Raw
-from deliveries.states import ORDINARY_STREAM, Lane
+from deliveries.states import ORDINARY_STREAM, Lane, Redact
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,7 @@ class Draft:
     raw: bytes | None = None
     envelope: tuple[Address, ...] = ()
     reports: Reports | None = None
+    redact: Redact = Redact.NOTHING  #: what goes once it is finished; the stream's wish and the tenant's come to it
     unsubscribe: bool | None = None  #: one click ends the stream for the recipient (RFC 8058); None: as the domain says
 
     @property

@@ -15,7 +15,7 @@ from deliveries.mime import raw
 from deliveries.mime.address import Address, parse_address
 from deliveries.models import ApiKey, AuditEntry, Message, MessageContent
 from deliveries.read.contents import attachments
-from deliveries.states import Lane
+from deliveries.states import Lane, Redact
 
 #: addresses of one order: more is a campaign, not a repair
 MAX_COPIES = 50
@@ -61,6 +61,9 @@ def key_of(tenant_id: UUID, domain_id: UUID | None, first: UUID | None = None) -
 def _draft(message: Message, to: Address) -> Draft:
     """Its own Message-ID, so that no receiver takes it for a copy of what it has; no time that has passed."""
     content = MessageContent.objects.filter(id=message.id).first()
+    if message.redacted_at:
+        why = "The content of this mail was redacted once it was finished, as was asked for; send it anew."
+        raise BadInput([Fault("content", "content_redacted", why)])
     if content is None:
         raise BadInput([Fault("content", "content_gone", "The content of this mail is no longer kept.")])
     tags = tuple((tag["name"], tag["value"]) for tag in message.tags)
@@ -70,6 +73,7 @@ def _draft(message: Message, to: Address) -> Draft:
         "stream": message.stream,
         "lane": Lane(message.lane),
         "unsubscribe": message.unsubscribe,
+        "redact": Redact(message.redact),
     }
     if content.raw is not None:
         return of_raw(raw.read(bytes(content.raw)), envelope=(to,), **kept)

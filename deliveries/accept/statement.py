@@ -5,12 +5,14 @@ from __future__ import annotations
 from deliveries import queue, quotas
 from deliveries.models import ApiKey
 from deliveries.routing.static import SANDBOX_SITE
-from deliveries.states import EventType, Status
+from deliveries.states import PRIVATE, REDACT_WORDS, EventType, Status
+
+_WORDS = " ".join(f"WHEN '{word}' THEN {int(bits)}" for word, bits in REDACT_WORDS.items())
 
 STATEMENT = f"""
 WITH api AS (
     SELECT k.id, k.tenant_id, k.domain_id, k.test, t.suspended_at, t.daily_quota, t.monthly_quota,
-           k.test AND NOT %(lab)s::bool AS labless
+           k.test AND NOT %(lab)s::bool AS labless, t.privacy OR %(private)s::bool AS private
       FROM api_key k JOIN tenant t ON t.id = k.tenant_id
      WHERE k.secret_hash = %(secret_hash)s AND k.revoked_at IS NULL AND k.suspended_at IS NULL
        AND k.scope <> '{ApiKey.Scope.READING}' AND (k.expires_at IS NULL OR k.expires_at > now())
@@ -20,11 +22,12 @@ WITH api AS (
         %(m_cc)s::text[], %(m_bcc)s::text[], %(m_reply_to)s::text[], %(m_subject)s::text[], %(m_tags)s::text[],
         %(m_metadata)s::text[], %(m_stream)s::text[], %(m_lane)s::int[], %(m_size)s::int[], %(m_files)s::int[],
         %(m_scheduled)s::timestamptz[], %(m_before)s::timestamptz[], %(m_html)s::text[], %(m_text)s::text[],
-        %(m_headers)s::text[], %(m_raw)s::bytea[], %(m_leave)s::bool[]
+        %(m_headers)s::text[], %(m_raw)s::bytea[], %(m_leave)s::bool[], %(m_redact)s::int[]
     ) AS m(id, domain, message_id, from_header, "to", cc, bcc, reply_to, subject, tags, metadata, stream, lane, size,
-           files, scheduled_at, deliver_before, html, text, headers, raw, leave)
+           files, scheduled_at, deliver_before, html, text, headers, raw, leave, redact)
 ), owned AS (
-    SELECT d.id, d.name, d.open_tracking::int + 2 * d.click_tracking::int AS tracking, d.unsubscribe_streams
+    SELECT d.id, d.name, d.open_tracking::int + 2 * d.click_tracking::int AS tracking, d.unsubscribe_streams,
+           d.redact_streams
       FROM sending_domain d, api
      WHERE d.tenant_id = api.tenant_id AND d.suspended_at IS NULL AND (d.verified_at IS NOT NULL OR api.test)
        AND (api.domain_id IS NULL OR d.id = api.domain_id) AND d.name = ANY (%(m_domain)s::text[])
@@ -67,12 +70,14 @@ WITH api AS (
 ), {quotas.COUNTED}, message_rows AS (
     INSERT INTO message (id, tenant_id, api_key_id, domain_id, message_id, from_header, "to", cc, bcc, reply_to,
                          subject, tags, metadata, stream, lane, size, attachment_count, created_at, scheduled_at,
-                         deliver_before, tracking, unsubscribe)
+                         deliver_before, tracking, unsubscribe, redact)
     SELECT m.id, go.tenant_id, go.id, owned.id, m.message_id, m.from_header, m."to"::jsonb, m.cc::jsonb, m.bcc::jsonb,
            m.reply_to::jsonb, m.subject, m.tags::jsonb, m.metadata::jsonb, m.stream, m.lane, m.size, m.files, now(),
            m.scheduled_at, m.deliver_before,
-           CASE WHEN m.html IS NULL AND m.raw IS NULL THEN 0 ELSE owned.tracking END,
-           coalesce(m.leave, m.stream = ANY (owned.unsubscribe_streams))
+           CASE WHEN go.private OR (m.html IS NULL AND m.raw IS NULL) THEN 0 ELSE owned.tracking END,
+           coalesce(m.leave, m.stream = ANY (owned.unsubscribe_streams)),
+           CASE WHEN go.private THEN {int(PRIVATE)}
+                ELSE m.redact | CASE owned.redact_streams ->> m.stream {_WORDS} ELSE 0 END END
       FROM asked m JOIN owned ON owned.name = m.domain CROSS JOIN go
 ), content_rows AS (
     INSERT INTO message_content (id, html, text, headers, raw)

@@ -21,6 +21,7 @@ def fields_of(control: Control) -> dict[str, Any]:
         "scheduled_at": control.scheduled_at,
         "deliver_before": control.deliver_before,
         "unsubscribe": control.unsubscribe,
+        "redact": control.redact,
     }
     return {name: value for name, value in asked.items() if value or value is False}
 
@@ -32,7 +33,7 @@ def once(endpoint: str, control: Control, mail: Raw, envelope: Iterable[Address]
     recipients = "\0".join(sorted(a.addr_spec for a in envelope))
     asked = repr((
         control.tags, control.metadata, control.stream, control.scheduled_at, control.deliver_before,
-        control.unsubscribe,
+        control.unsubscribe, int(control.redact),
     ))  # fmt: skip
     digest = hashlib.sha256(mail.same + f"\0{recipients}\0{asked}".encode()).digest()
     return Idempotency(endpoint, control.idempotency_key, digest)

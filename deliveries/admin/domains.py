@@ -26,7 +26,7 @@ from deliveries.errors import BadInput
 from deliveries.models import DkimKey, SendingDomain
 from deliveries.read import domains as read
 from deliveries.routing.published import domain_name
-from deliveries.states import STREAM
+from deliveries.states import REDACT_WORDS, STREAM
 
 #: where a domain stands → its colour
 STATES = {
@@ -74,10 +74,18 @@ class MailForm(forms.Form):
         required=False, max_length=4000, label="Streams that one click ends", help_text="With commas: news, offers"
     )
 
+    redact_streams = forms.CharField(
+        required=False, max_length=4000, label="Streams that are redacted once a mail is finished",
+        help_text="With commas: otp: everything, reset: content",
+    )  # fmt: skip
+
     @staticmethod
     def of(domain: SendingDomain) -> dict[str, Any]:
         held = {name: getattr(domain, name) for name in ("open_tracking", "click_tracking", "tls")}
-        return {**held, "unsubscribe_streams": ", ".join(domain.unsubscribe_streams)}
+        redacted = ", ".join(f"{stream}: {what}" for stream, what in domain.redact_streams.items())
+        return {
+            **held, "unsubscribe_streams": ", ".join(domain.unsubscribe_streams), "redact_streams": redacted,
+        }  # fmt: skip
 
     def clean_unsubscribe_streams(self) -> list[str]:
         named = sorted(set(self.cleaned_data["unsubscribe_streams"].replace(",", " ").split()))
@@ -86,6 +94,17 @@ class MailForm(forms.Form):
         if len(named) > domains.MOST_STREAMS:
             raise ValidationError(f"At most {domains.MOST_STREAMS} streams.")
         return named
+
+    def clean_redact_streams(self) -> dict[str, str]:
+        asked = {}
+        for item in filter(None, (text.strip() for text in self.cleaned_data["redact_streams"].split(","))):
+            stream, _, word = (part.strip() for part in item.partition(":"))
+            if not STREAM.fullmatch(stream) or word not in REDACT_WORDS:
+                raise ValidationError(f"{item}: write a stream and {' or '.join(REDACT_WORDS)}, as in otp: everything.")
+            asked[stream] = word
+        if len(asked) > domains.MOST_STREAMS:
+            raise ValidationError(f"At most {domains.MOST_STREAMS} streams.")
+        return asked
 
 
 @admin.register(SendingDomain)

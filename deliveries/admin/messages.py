@@ -26,7 +26,7 @@ from deliveries.read import panel
 from deliveries.read.searching import HELP, found, parse
 from deliveries.read.story import Story, story
 from deliveries.record import corrections
-from deliveries.states import Category, Status
+from deliveries.states import Category, Redact, Status
 
 #: the colour of a status; its word is always beside it
 TONE: dict[Status, str] = {
@@ -159,7 +159,7 @@ class MessageAdmin(TenantAdmin):
 
     @display(description="Subject")
     def subject_line(self, message: Message) -> str:
-        return _short(message.subject, 80) or "(no subject)"
+        return _short(message.subject, 80) or _no_subject(message)
 
     @display(description="From")
     def sender(self, message: Message) -> str:
@@ -191,9 +191,10 @@ class MessageAdmin(TenantAdmin):
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
-            "title": message.subject or "(no subject)",
+            "title": message.subject or _no_subject(message),
             "message_row": message,
             "story": told,
+            "gone": preview.gone_words(message),
             "narrowed": narrowed,
             "may_act": access(request).may(self.rights.acts, message.tenant_id),
             "verbs": operate.LABELS,
@@ -312,6 +313,10 @@ def _note(summary: panel.Summary) -> str:
     if summary.complained:
         notes.append("spam report")
     return ", ".join(notes)
+
+
+def _no_subject(message: Message) -> str:
+    return "(redacted)" if message.redacted_at and message.redact & Redact.SUBJECT else "(no subject)"
 
 
 def _short(text: str, length: int) -> str:

@@ -42,7 +42,14 @@ def html(message: Message, with_images: bool) -> HttpResponse:
 
         text = _CID.sub(inline, found.html) if images else found.html
         return framed(text, html=True, with_images=with_images)
-    return framed("This mail has no HTML part.", html=False)
+    return framed(gone_words(message) if message.redacted_at else "This mail has no HTML part.", html=False)
+
+
+def gone_words(message: Message) -> str:
+    """Why there is nothing to show."""
+    if message.redacted_at:
+        return f"Redacted at {message.redacted_at:%Y-%m-%d %H:%M:%S} UTC, once the mail was finished, as was asked for."
+    return "The content of this mail is no longer kept."
 
 
 def framed(text: str, html: bool, with_images: bool = False) -> HttpResponse:
@@ -64,7 +71,7 @@ def source(message: Message) -> HttpResponse:
     """The mail as it leaves, but for what each delivery adds (its token, its signature); as text, whatever it holds."""
     content = stored([message.id]).get(message.id)
     try:
-        octets = content.composed().octets if content else b"The content of this mail is no longer kept."
+        octets = content.composed().octets if content else gone_words(message).encode()
     except ComposeError as e:
         octets = f"It cannot be rendered: {e}".encode()
     text = octets[:MAX_SOURCE].decode("utf-8", "replace")

@@ -68,8 +68,8 @@ def create(tenant_id: UUID, name: str, actor: str, **wishes: Any) -> UUID:
 
 
 def update(tenant_id: UUID, domain_id: UUID, actor: str, **wishes: Any) -> bool:
-    """Change `return_path`, `tracking_label`, `open_tracking`, `click_tracking`, `unsubscribe_streams`, `tls`; False
-    where there is none."""
+    """Change `return_path`, `tracking_label`, `open_tracking`, `click_tracking`, `unsubscribe_streams`,
+    `redact_streams`, `tls`; False where there is none."""
     with transaction.atomic():
         domain = locked(domain_id, tenant_id)
         if domain is None:

@@ -8,6 +8,7 @@
 | `X-Idempotency-Key` | the Idempotency-Key |
 | `X-Scheduled-At`, `X-Deliver-Before` | `scheduled_at`, `deliver_before` |
 | `X-Unsubscribe` | `unsubscribe` |
+| `X-Redact` | `redact` |
 
 Other fields pass through.
 """
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from deliveries.errors import BadInput, Fault
+from deliveries.states import REDACT_WORDS, Redact
 
 MAX_TAGS = 75
 MAX_METADATA = 50
@@ -29,9 +31,9 @@ MAX_SCHEDULE = timedelta(days=30)
 _TAG_FIELDS = frozenset({"x-tag", "x-tags", "x-pm-tag"})
 _STREAM_FIELDS = frozenset({"x-stream", "x-pm-message-stream"})
 _TIME_FIELDS = frozenset({"x-scheduled-at", "x-deliver-before"})
-_KEY, _UNSUBSCRIBE = "x-idempotency-key", "x-unsubscribe"
+_KEY, _UNSUBSCRIBE, _REDACT = "x-idempotency-key", "x-unsubscribe", "x-redact"
 _METADATA = ("x-metadata-", "x-pm-metadata-")
-_NAMES = frozenset(n.encode() for n in (*_TAG_FIELDS, *_STREAM_FIELDS, *_TIME_FIELDS, _KEY, _UNSUBSCRIBE))
+_NAMES = frozenset(n.encode() for n in (*_TAG_FIELDS, *_STREAM_FIELDS, *_TIME_FIELDS, _KEY, _UNSUBSCRIBE, _REDACT))
 _METADATA_NAMES = tuple(n.encode() for n in _METADATA)
 
 _TAG = re.compile(r"([A-Za-z0-9_-]{1,256})(?:=([A-Za-z0-9_-]{0,256}))?")
@@ -51,6 +53,7 @@ class Control:
     scheduled_at: datetime | None = None
     deliver_before: datetime | None = None
     unsubscribe: bool | None = None
+    redact: Redact = Redact.NOTHING
 
 
 def is_control(name: bytes) -> bool:
@@ -66,6 +69,7 @@ def read_control(fields: Sequence[tuple[str, str]], now: datetime) -> Control:
     streams: list[str] = []
     times: dict[str, datetime | None] = {}
     key = unsubscribe = None
+    redact = Redact.NOTHING
     for name, value in fields:
         if name in _TAG_FIELDS:
             tags += _tags(name, value, faults)
@@ -83,6 +87,8 @@ def read_control(fields: Sequence[tuple[str, str]], now: datetime) -> Control:
             key = value
         elif name == _UNSUBSCRIBE:
             unsubscribe = _flag(name, value, faults)
+        elif name == _REDACT:
+            redact = _redact(name, value, faults)
     if streams and not _STREAM.fullmatch(streams[-1]):
         faults.append(
             Fault("x-stream", "invalid_stream", "A stream has 1 to 64 lower-case ASCII letters, digits, _ and -.")
@@ -102,6 +108,7 @@ def read_control(fields: Sequence[tuple[str, str]], now: datetime) -> Control:
         scheduled_at=times.get("x-scheduled-at"),
         deliver_before=times.get("x-deliver-before"),
         unsubscribe=unsubscribe,
+        redact=redact,
     )
 
 
@@ -139,3 +146,9 @@ def _flag(name: str, value: str, faults: list[Fault]) -> bool | None:
         return value.lower() in _YES
     faults.append(Fault(name, "invalid_value", f"{name} is true or false."))
     return None
+
+
+def _redact(name: str, value: str, faults: list[Fault]) -> Redact:
+    if value.lower() not in REDACT_WORDS:
+        faults.append(Fault(name, "invalid_value", f"{name} is {' or '.join(REDACT_WORDS)}."))
+    return REDACT_WORDS.get(value.lower(), Redact.NOTHING)

@@ -24,6 +24,9 @@ class Tenant(models.Model):
     daily_quota = models.PositiveIntegerField(
         null=True, blank=True, help_text="Recipients a day (UTC); empty: any number."
     )
+    privacy = models.BooleanField(
+        default=False, db_default=False, help_text="Nothing is tracked, and finished mail keeps no content."
+    )
     monthly_quota = models.PositiveIntegerField(
         null=True, blank=True, help_text="Recipients a month; empty: any number."
     )
@@ -154,6 +157,12 @@ class SendingDomain(models.Model):
         db_default=Value([], ArrayField(models.CharField(max_length=64))),
         blank=True,
         help_text="Streams whose mails can be left with one click unless a mail says otherwise.",
+    )
+    redact_streams = models.JSONField(
+        default=dict,
+        db_default=Value({}, models.JSONField()),
+        blank=True,
+        help_text='By stream: "content" or "everything" of its mails goes once they are finished.',
     )
     tls = models.CharField(max_length=6, choices=Tls.choices, default=Tls.MAY)
     suspended_at = models.DateTimeField(null=True, blank=True, help_text="No mail of it is accepted or sent.")

@@ -65,6 +65,10 @@ class Message(models.Model):
     unsubscribe = models.BooleanField(
         default=False, db_default=False, help_text="It can be left with one click (RFC 8058)."
     )
+    redact = models.SmallIntegerField(
+        default=0, db_default=0, help_text="states.Redact: what goes once it is finished; as it was asked at accept."
+    )
+    redacted_at = models.DateTimeField(null=True, help_text="It went then.")
     lane = models.SmallIntegerField(default=Lane.NORMAL)
     size = models.IntegerField(help_text="Octets of content before encoding.")
     attachment_count = models.SmallIntegerField(default=0)
@@ -98,6 +102,8 @@ class Message(models.Model):
                 models.F("id").desc(),
                 name="message_sender",
             ),
+            # what is still to be redacted
+            models.Index(fields=("id",), condition=Q(redact__gt=0, redacted_at__isnull=True), name="message_to_redact"),
         ]
 
     def __str__(self) -> str:

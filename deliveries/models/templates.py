@@ -30,6 +30,9 @@ class Template(TemplateParts):
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="templates")
     name = models.CharField(max_length=200)
     alias = models.CharField(max_length=100, null=True, help_text="A name of the application's for it.")
+    redact = models.CharField(
+        max_length=10, blank=True, db_default="", help_text="content or everything: goes once a mail is finished."
+    )
     published = models.ForeignKey("TemplateVersion", null=True, on_delete=models.SET_NULL, related_name="+")
     published_at = models.DateTimeField(null=True)
     changed = models.BooleanField(default=True, help_text="Whether the draft differs from what is published.")

@@ -59,6 +59,7 @@ def shown(domain: SendingDomain) -> dict[str, Any]:
         "open_tracking": domain.open_tracking,
         "click_tracking": domain.click_tracking,
         "unsubscribe_streams": domain.unsubscribe_streams,
+        "redact_streams": domain.redact_streams,
         "tracking_subdomain": domain.tracking_label,
         "tls": TLS_WORDS[SendingDomain.Tls(domain.tls)],
         "custom_return_path": domain.return_path,

@@ -43,6 +43,7 @@ def email(tenant_id: UUID, message_id: UUID) -> dict[str, Any] | None:
         "stream": message.stream,
         "priority": Lane(message.lane).name.lower(),
         "deliver_before": iso(message.deliver_before),
+        "redacted_at": iso(message.redacted_at),
         "deliveries": [_delivery(d, d.id in sending) for d in deliveries],
     }
 

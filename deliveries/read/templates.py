@@ -40,6 +40,7 @@ def one(tenant_id: UUID, ref: str) -> dict[str, Any] | None:
         "text": row.text,
         "variables": row.variables,
         "language": row.language,
+        "redact": row.redact or None,
     }
 
 

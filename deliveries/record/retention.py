@@ -92,6 +92,24 @@ def forget_mail(before: datetime, left: Time) -> int:
     return gone
 
 
+def forget_private(tenant_id: UUID, before: datetime, left: Time) -> int:
+    """Finished mails of one tenant with all that was written about them: months would keep that for the others'."""
+    gone = 0
+    asked = {"tenant": tenant_id, "end": first_id(before), "after": UUID(int=0), "batch": BATCH}
+    while left.left() and (rows := execute(_OF_TENANT, asked).fetchall()):
+        asked["after"] = rows[-1]["id"]
+        with pause(), batch():
+            gone += remove_mail(_finished([row["id"] for row in rows]))
+    return gone
+
+
+def remove_mail(ids: list[UUID]) -> int:
+    """These finished mails, their events, attempts, webhooks and reports that were asked for; in one transaction."""
+    for statement in (*_ABOUT_MESSAGE, *_OF_MESSAGE):
+        execute(statement, {"ids": ids})
+    return execute("DELETE FROM message WHERE id = ANY (%(ids)s::uuid[])", {"ids": ids}).rowcount
+
+
 def forget_posts(before: datetime, left: Time) -> int:
     """Months of webhooks that ended before `before`, with their tries; none in which a post still waits."""
     gone = 0
@@ -128,13 +146,11 @@ def forget_answers(older_than: timedelta, left: Time) -> int:
     """Idempotency keys that may be used anew."""
     gone = 0
     while left.left():
-        began = time.monotonic()
-        with batch():
+        with pause(), batch():
             done = execute(_FORGET, {"age": older_than, "batch": BATCH}).rowcount
         gone += done
         if done < BATCH:
             break
-        time.sleep(max(PAUSE_S, time.monotonic() - began))
     return gone
 
 
@@ -163,9 +179,16 @@ def _windows(table: str, before: datetime, left: Time) -> Iterator[list[UUID]]:
             return
         ids = [row["id"] for row in rows]
         after = ids[-1]
-        began = time.monotonic()
-        yield ids
-        time.sleep(max(PAUSE_S, time.monotonic() - began))
+        with pause():
+            yield ids
+
+
+@contextmanager
+def pause() -> Iterator[None]:
+    """The work of one batch, and then a rest that is as long."""
+    began = time.monotonic()
+    yield
+    time.sleep(max(PAUSE_S, time.monotonic() - began))
 
 
 @contextmanager
@@ -244,6 +267,25 @@ _FINISHED = """
 SELECT m.id FROM unnest(%(ids)s::uuid[]) AS m(id)
  WHERE NOT EXISTS (SELECT FROM delivery d JOIN queued q ON q.delivery_id = d.id WHERE d.message_id = m.id)
 """
+
+_OF_TENANT = """
+SELECT id FROM message WHERE tenant_id = %(tenant)s AND id > %(after)s AND id < %(end)s ORDER BY id LIMIT %(batch)s
+"""
+
+_ABOUT_MESSAGE = (
+    """
+WITH posts AS (
+    DELETE FROM webhook_delivery w USING event e
+     WHERE e.message_id = ANY (%(ids)s::uuid[]) AND w.event_id = e.id RETURNING w.id
+)
+DELETE FROM webhook_try t USING posts WHERE t.delivery_id = posts.id
+""",
+    "DELETE FROM event WHERE message_id = ANY (%(ids)s::uuid[])",
+    """
+DELETE FROM attempt a USING delivery d WHERE d.message_id = ANY (%(ids)s::uuid[]) AND a.delivery_id = d.id
+""",
+    "DELETE FROM report_request WHERE message_id = ANY (%(ids)s::uuid[])",
+)
 
 _OF_MESSAGE = (
     "DELETE FROM delivery WHERE message_id = ANY (%(ids)s::uuid[])",

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from django.conf import settings
+
 from deliveries import queue
 from deliveries.models.fields import uuid7
 from deliveries.models.sql import execute
@@ -52,6 +54,7 @@ def record(visits: Sequence[Visit]) -> None:
         "at": [v.at for v in visits],
         "why": [v.why for v in visits],
         "data": [json.dumps(_data(v)) for v in visits],
+        "private": settings.PRIVACY,
     }
     again(lambda: execute(_VISITS, params))
 
@@ -78,7 +81,10 @@ WITH v AS (
     SELECT d.id, d.tenant_id, d.message_id, d.recipient, d.events, d.status, d.settled_at
       FROM delivery d WHERE d.id IN (SELECT delivery FROM v) AND d.events < {MOST_EVENTS} ORDER BY d.id FOR UPDATE
 ), seen AS (
-    SELECT v.id, v.type, v.at, v.data, l.id AS delivery, l.tenant_id, l.message_id, l.recipient,
+    SELECT v.id, v.type, v.at, l.id AS delivery,
+           CASE WHEN %(private)s::bool OR (SELECT t.privacy FROM tenant t WHERE t.id = l.tenant_id)
+                THEN v.data::jsonb - 'ip' - 'user_agent' ELSE v.data::jsonb END AS data,
+           l.tenant_id, l.message_id, l.recipient,
            l.events + row_number() OVER (PARTITION BY l.id ORDER BY v.at, v.id) AS place,
            CASE WHEN v.why <> '' THEN v.why
                 WHEN l.settled_at > v.at - make_interval(secs => {EARLY_S})
@@ -96,7 +102,7 @@ WITH v AS (
 ), told AS (
     INSERT INTO event (id, tenant_id, type, message_id, delivery_id, place, recipient, data, created_at)
     SELECT id, tenant_id, type, message_id, delivery, place, recipient,
-           data::jsonb || CASE WHEN why = '' THEN '{{}}'::jsonb
+           data || CASE WHEN why = '' THEN '{{}}'::jsonb
                                ELSE jsonb_build_object('bot', true, 'why', why) END, now()
       FROM seen
     RETURNING id, tenant_id, type

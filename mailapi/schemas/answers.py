@@ -96,6 +96,7 @@ class Email(EmailLine):
     stream: str
     priority: Literal["high", "normal", "bulk"]
     deliver_before: str | None
+    redacted_at: str | None = Field(description="Its content was taken away then, as was asked for.")
     deliveries: list[DeliveryOut]
 
 
@@ -312,6 +313,7 @@ class Template(TemplateLine):
     text: str | None
     variables: list[VariableOut]
     language: Literal["native", "handlebars", "mustachio"]
+    redact: Literal["content", "everything"] | None = Field(description="What its mails do not keep.")
 
 
 class TemplateChanged(Answer):

@@ -18,7 +18,7 @@ from mailapi.schemas.answers import Answer
 from mailapi.schemas.faults import Shape, fault
 from mailapi.schemas.openapi import _answers as answers
 from mailapi.schemas.openapi import _list as listing
-from mailapi.schemas.options import Stream
+from mailapi.schemas.options import REDACTED, Redact, Stream
 
 #: RFC 1035 §2.3.1, and Resend's rule: begins with a letter
 _LABEL = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -74,6 +74,9 @@ class UpdateDomain(Shape):
     unsubscribe_streams: Annotated[tuple[Stream, ...], Field(max_length=MOST_STREAMS)] | None = Field(
         default=None, description="Streams whose mails can be left with one click where a mail does not say it."
     )
+    redact_streams: Annotated[dict[Stream, Redact], Field(max_length=MOST_STREAMS)] | None = Field(
+        default=None, description="`{stream: content | everything}`, of its mails. " + REDACTED
+    )
     tls: _Tls | None = Field(
         default=None,
         description="opportunistic (may): STARTTLS where it is offered. enforced (must): encrypted or not at all. "
@@ -88,6 +91,7 @@ class UpdateDomain(Shape):
             "open_tracking": self.open_tracking,
             "click_tracking": self.click_tracking,
             "unsubscribe_streams": None if (named := self.unsubscribe_streams) is None else sorted(set(named)),
+            "redact_streams": self.redact_streams,
             "tls": self.tls,
             "return_path": self.custom_return_path,
             "tracking_label": self.tracking_subdomain,
@@ -143,6 +147,7 @@ class Domain(DomainLine):
     open_tracking: bool
     click_tracking: bool
     unsubscribe_streams: list[str]
+    redact_streams: dict[str, Redact]
     tracking_subdomain: str
     tls: Literal["opportunistic", "enforced", "verify"]
     custom_return_path: str

@@ -29,7 +29,7 @@ describe_mime = extend_schema_view(
         request={"application/json": SendMime, "message/rfc822": {"type": "string", "format": "binary"}},
         responses=answers_of(answers.EmailAccepted, 400, 409, 413, 415, 422),
         description="It goes out as it came, signed, without Bcc and without the fields that speak to this service "
-        "(X-Tags, X-Metadata-…, X-Stream, X-Idempotency-Key, X-Scheduled-At, X-Deliver-Before, X-Unsubscribe); a field "
-        "of the JSON comes before them.",
+        "(X-Tags, X-Metadata-…, X-Stream, X-Idempotency-Key, X-Scheduled-At, X-Deliver-Before, X-Unsubscribe, "
+        "X-Redact); a field of the JSON comes before them.",
     )
 )  # fmt: skip

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, StrictBool, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
 
-from deliveries.states import ORDINARY_STREAM, STREAM, Lane
+from deliveries import states
+from deliveries.states import ORDINARY_STREAM, REDACT_WORDS, STREAM, Lane
 from mailapi.schemas.faults import Shape, fault
 from mailapi.schemas.times import End, When
 
@@ -79,6 +80,11 @@ def _stream(value: str) -> str:
 Metadata = Annotated[dict[str, str], AfterValidator(_metadata)]
 Stream = Annotated[str, AfterValidator(_stream)]
 Priority = Literal["high", "normal", "bulk"]
+Redact = Literal["content", "everything"]
+REDACTED = (
+    "Once the last recipient's delivery is final, content takes html, text, header fields and attachments away, "
+    "everything subject and metadata too."
+)
 
 
 class Options(Shape):
@@ -104,6 +110,10 @@ class Options(Shape):
         "Without it the domain's `unsubscribe_streams` and a `{{{UNSUBSCRIBE_URL}}}` in the body decide.",
     )
 
+    redact: Redact | None = Field(
+        default=None, description=f"{REDACTED} The domain's `redact_streams` and the template may ask for it as well."
+    )
+
     @model_validator(mode="after")
     def _ends_after_it_begins(self) -> Options:
         if isinstance(self.deliver_before, datetime) and self.scheduled_at and self.deliver_before <= self.scheduled_at:
@@ -120,6 +130,7 @@ class Options(Shape):
             "scheduled_at": self.scheduled_at,
             "deliver_before": self._end(),
             "unsubscribe": self.unsubscribe,
+            "redact": REDACT_WORDS[self.redact] if self.redact else states.Redact.NOTHING,
         }
 
     def _end(self) -> datetime | None:

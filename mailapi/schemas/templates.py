@@ -15,11 +15,13 @@ from deliveries import templating
 from deliveries.errors import BadInput, Fault
 from deliveries.mime.template import MOST_SOURCE
 from deliveries.mime.template.variables import KEY, MOST, Variable, key_fault
+from deliveries.states import REDACT_WORDS
 from deliveries.templating import Published
 from mailapi.schemas.addresses import Addresses, OneAddress
 from mailapi.schemas.body import Body
 from mailapi.schemas.emails import MAX_BATCH, Text
 from mailapi.schemas.faults import Shape, check, fault
+from mailapi.schemas.options import REDACTED, Redact
 
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _SUBJECT = 2_000
@@ -87,9 +89,9 @@ Postmark's."
 
 
 class UpdateTemplate(Shape):
-    """What is not there stays as it is; null takes back alias, from, subject, reply_to and text."""
+    """What is not there stays as it is; null takes back alias, from, subject, reply_to, text and redact."""
 
-    resets: ClassVar[frozenset[str]] = frozenset({"alias", "from", "subject", "reply_to", "text"})
+    resets: ClassVar[frozenset[str]] = frozenset({"alias", "from", "subject", "reply_to", "text", "redact"})
     not_here: ClassVar[Mapping[str, str]] = {
         "react": "Render React components to `html` first (Resend's Node SDK does it)."
     }
@@ -103,6 +105,7 @@ class UpdateTemplate(Shape):
     text: Source | None = Field(default=None, description=_TEXT)
     variables: Variables | None = None
     language: Language | None = Field(default=None, description=_LANGUAGE)
+    redact: Redact | None = Field(default=None, description="Of mails made of it. " + REDACTED)
 
     def parts(self) -> dict[str, Any]:
         """The template's columns that were sent."""
@@ -112,6 +115,8 @@ class UpdateTemplate(Shape):
             found["sender"] = self.sender.header() if self.sender else None
         if "reply_to" in given:
             found["reply_to"] = [address.header() for address in self.reply_to or ()]
+        if "redact" in given:
+            found["redact"] = self.redact or ""
         if self.variables is not None:
             found["variables"] = [one.model_dump() for one in self.variables]
         return found
@@ -200,6 +205,7 @@ def _filled(mail: dict[str, Any], use: UseTemplate, known: dict[str, Published |
         "subject": rendered.subject,
         "html": rendered.html,
         "text": rendered.text,
+        "redact": next((word for word, bits in REDACT_WORDS.items() if bits == rendered.redact), None),
     }
     return brought | {name: part for name, part in mail.items() if name != "template" and part is not None}
 

@@ -47,7 +47,7 @@ def _quota(text: str) -> int | None:
 
 
 class Command(BaseCommand):
-    help = "Tenants: create, list, quota, suspend, release"
+    help = "Tenants: create, list, quota, suspend, release, privacy"
 
     def add_arguments(self, parser: CommandParser) -> None:
         orders = parser.add_subparsers(dest="order", required=True)
@@ -65,6 +65,9 @@ class Command(BaseCommand):
         suspend.add_argument("--reason", default="Suspended by the operator.")
         release = orders.add_parser("release", help="what was held is due at once")
         release.add_argument("tenant", help="name or id")
+        privacy = orders.add_parser("privacy", help="whether its mail is tracked and kept (docs/operations.md)")
+        privacy.add_argument("tenant", help="name or id")
+        privacy.add_argument("mode", choices=("on", "off"), help="of mail that is accepted from now on")
 
     def handle(self, *args: Any, order: str, **options: Any) -> None:
         getattr(self, f"_{order}")(options)
@@ -107,6 +110,11 @@ class Command(BaseCommand):
         tenant = named(options["tenant"])
         brakes.hold_tenant(tenant.id, options["reason"][:300], whoever(), timezone.now())
         self.stdout.write(f"{tenant.name} is suspended.")
+
+    def _privacy(self, options: dict[str, Any]) -> None:
+        tenant = named(options["tenant"])
+        people.set_privacy(tenant, options["mode"] == "on", whoever())
+        self.stdout.write(f"Privacy mode of {tenant.name} is {options['mode']}.")
 
     def _release(self, options: dict[str, Any]) -> None:
         tenant = named(options["tenant"])

@@ -67,7 +67,7 @@ class Command(BaseCommand):
         out, m = console(self.stdout), told.message
         out.print(table(("", ""), [
             ("subject", m.subject), ("from", m.from_header), ("accepted", m.created_at), ("id", m.id),
-            ("Message-ID", f"<{m.message_id}>"),
+            ("Message-ID", f"<{m.message_id}>"), *([("redacted", m.redacted_at)] if m.redacted_at else []),
         ]))  # fmt: skip
         for r in told.recipients:
             out.print()
@@ -94,6 +94,7 @@ def _facts(told: Story) -> dict[str, Any]:
         "from": m.from_header,
         "subject": m.subject,
         "created_at": m.created_at,
+        "redacted_at": m.redacted_at,
         "recipients": [
             {
                 "recipient": r.row.recipient,

@@ -30,6 +30,7 @@ from deliveries.errors import BadTemplate
 from deliveries.mime.template import blocks
 from deliveries.mime.template.dialects import Dialect as Dialect
 from deliveries.mime.template.dialects import translate
+from deliveries.states import Redact
 
 #: characters of one part's source
 MOST_SOURCE = 512 * 1024
@@ -51,6 +52,7 @@ class Rendered:
     subject: str | None
     html: str | None
     text: str | None
+    redact: Redact = Redact.NOTHING  #: what the template says of its mails
 
 
 class Compiled:
@@ -82,7 +84,7 @@ class Compiled:
         if found["subject"] is not None and ("\n" in found["subject"] or "\r" in found["subject"]):
             # RFC 5322 §2.2.3: what follows a line break could be read as a header of its own
             raise BadTemplate("The subject would have a line break; a value brings it.", part="subject")
-        return Rendered(**found)
+        return Rendered(found["subject"], found["html"], found["text"])
 
 
 def compile_template(

@@ -162,7 +162,8 @@ def _with_control(fields: Sequence[tuple[str, str]], options: dict[str, Any], re
     control = read_control(fields, datetime.now(UTC))
     if control.idempotency_key is not None:
         reading.ignored.append("X-Idempotency-Key")
-    own = {"stream": control.stream, "deliver_before": control.deliver_before, "unsubscribe": control.unsubscribe}
+    own = {"stream": control.stream, "deliver_before": control.deliver_before, "unsubscribe": control.unsubscribe,
+           "redact": control.redact or None}  # fmt: skip
     return {
         **{name: value for name, value in own.items() if value is not None},
         "tags": tuple(dict.fromkeys((*control.tags, *options["tags"]))),
@@ -246,7 +247,9 @@ def _from_template(
         return draft
     if why := refused_subject(draft.subject or made.subject or ""):
         reading.wrong("t:variables", "invalid_subject", why)
-    return replace(draft, subject=draft.subject or made.subject or "", html=made.html, text=made.text)
+    return replace(
+        draft, subject=draft.subject or made.subject or "", html=made.html, text=made.text, redact=made.redact
+    )
 
 
 def _each(draft: Draft, variables: Mapping[str, dict[str, Any]], reading: Reading) -> list[Draft]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from deliveries.accept import Draft
 from deliveries.mime.compose import Attachment
-from deliveries.states import Lane
+from deliveries.states import REDACT_WORDS, Lane, Redact
 from mailapi.compat.reading import Fields, Reading
 from mailapi.compat.templates import Templates
 
@@ -18,7 +18,7 @@ _TRACKING = "Opens and clicks follow the domain's own setting."
 MESSAGE = Fields(
     honoured=frozenset({
         "From", "To", "Cc", "Bcc", "Subject", "Tag", "HtmlBody", "TextBody", "ReplyTo", "Headers", "Attachments",
-        "Metadata", "MessageStream",
+        "Metadata", "MessageStream", "Redact",
     }),
     without_effect={"TrackOpens": _TRACKING, "TrackLinks": _TRACKING, "InlineCss": "CSS is inlined at publishing."},
     refused=dict.fromkeys(("TemplateId", "TemplateAlias", "TemplateModel"), "Send it to /email/withTemplate."),
@@ -81,6 +81,7 @@ def draft(value: Any, reading: Reading) -> Draft | None:
         tags=reading.labels("Tag", value.get("Tag")),
         metadata=reading.metadata("Metadata", value.get("Metadata")),
         stream=reading.stream("MessageStream", ours(stream)),
+        redact=_redact(value.get("Redact"), reading),
         lane=Lane.BULK if stream in _BULK else Lane.NORMAL,
     )
     if sum(len(a.content) for a in mail.attachments) > MAX_OCTETS:
@@ -108,7 +109,23 @@ def rendered(value: Any, templates: Templates, reading: Reading) -> Any:
     if made is None:
         return value
     whole = {name: part for name, part in value.items() if name not in _TEMPLATE}
-    return whole | {"Subject": made.subject, "HtmlBody": made.html, "TextBody": made.text}
+    return (
+        whole
+        | {"Subject": made.subject, "HtmlBody": made.html, "TextBody": made.text}
+        | _own_redact(made.redact, whole)
+    )
+
+
+def _redact(value: Any, reading: Reading) -> Redact:
+    """A field of ours, which a template may bring."""
+    if value is not None and value not in REDACT_WORDS:
+        reading.wrong("Redact", "invalid_parameter", f"Must be one of {', '.join(REDACT_WORDS)}.")
+    return REDACT_WORDS.get(value, Redact.NOTHING)
+
+
+def _own_redact(found: Redact, whole: dict[str, Any]) -> dict[str, Any]:
+    word = next((word for word, bits in REDACT_WORDS.items() if bits == found), None)
+    return {"Redact": word} if word and whole.get("Redact") is None else {}
 
 
 def _pairs(value: Any, reading: Reading) -> list[tuple[str, Any]]:

@@ -144,7 +144,9 @@ def _personal(
     if ref := whole.get("template_id"):
         made = templates.render(reading, "template_id", ref, data, f"{place}.dynamic_template_data")
         if made is not None:
-            draft = replace(draft, subject=made.subject or draft.subject, html=made.html, text=made.text)
+            draft = replace(
+                draft, subject=made.subject or draft.subject, html=made.html, text=made.text, redact=made.redact
+            )
     elif data is not None:
         reading.wrong(f"{place}.dynamic_template_data", "invalid_parameter", "Goes with a template_id.")
     if not draft.subject:
