@@ -13,6 +13,7 @@ from deliveries import brakes as braking
 from deliveries import deliver as delivering
 from deliveries import domains as checking
 from deliveries import dsn as reporting
+from deliveries import erase as erasing
 from deliveries import feedback as feeding
 from deliveries import forward as forwarding
 from deliveries import mailboxes as polling
@@ -109,6 +110,12 @@ def forward() -> None:
 def housekeeping() -> None:
     """Partitions ahead of time, retention."""
     _fresh(prune.run)
+
+
+@shared_task(name="deliveries.erase", soft_time_limit=110, time_limit=120)
+def erase() -> None:
+    """Orders to take one person's data away."""
+    _fresh(erasing.run)
 
 
 @shared_task(name="deliveries.redact", soft_time_limit=50, time_limit=60)

@@ -85,6 +85,7 @@ UNFOLD = {
                 "separator": True,
                 "items": [
                     _menu("Members", "group", "membership"),
+                    _menu("Erasures", "person_off", "erasure"),
                     _menu("Audit log", "history", "auditentry"),
                     _menu("Tenants", "apartment", "tenant", _OPERATOR),
                     _menu("Logins", "person", "user", _OPERATOR),

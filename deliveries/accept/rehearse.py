@@ -24,6 +24,7 @@ from deliveries.errors import ComposeError
 from deliveries.mime import raw
 from deliveries.mime.compose import Composed, Mail, compose
 from deliveries.models import DkimKey, SendingDomain, Suppression
+from deliveries.models.erasure import hashed
 from deliveries.models.fields import uuid7
 from deliveries.routers import router
 from deliveries.routing.mta_sts import MemoryStore
@@ -250,11 +251,13 @@ def _about_content(domain: SendingDomain | None, draft: Draft, size_octets: int)
 
 def _suppressed(tenant_id: UUID, stream: str, addresses: Sequence[str]) -> dict[str, str]:
     """Address in lower case → reason, as accept would find it."""
+    asked = {a.lower(): a.lower() for a in addresses}
+    asked |= {hashed(tenant_id, low): low for low in asked}
     rows = Suppression.objects.filter(
         Q(expires_at=None) | Q(expires_at__gt=Now()), tenant_id=tenant_id, stream__in=("*", stream), brake_id=None,
-        address__in={a.lower() for a in addresses},
+        address__in=asked,
     )  # fmt: skip
-    return dict(rows.values_list("address", "reason"))
+    return {asked[address]: reason for address, reason in rows.values_list("address", "reason")}
 
 
 def _mb(octets: int) -> str:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from deliveries import queue, quotas
 from deliveries.models import ApiKey
+from deliveries.models.erasure import HASHED
 from deliveries.routing.static import SANDBOX_SITE
 from deliveries.states import PRIVATE, REDACT_WORDS, EventType, Status
 
+_HASHED = HASHED.format(tenant="go.tenant_id", address="p.address")
 _WORDS = " ".join(f"WHEN '{word}' THEN {int(bits)}" for word, bits in REDACT_WORDS.items())
 
 STATEMENT = f"""
 WITH api AS (
     SELECT k.id, k.tenant_id, k.domain_id, k.test, t.suspended_at, t.daily_quota, t.monthly_quota,
-           k.test AND NOT %(lab)s::bool AS labless, t.privacy OR %(private)s::bool AS private
+           k.test AND NOT %(lab)s::bool AS labless, t.privacy OR %(private)s::bool AS private, t.erased
       FROM api_key k JOIN tenant t ON t.id = k.tenant_id
      WHERE k.secret_hash = %(secret_hash)s AND k.revoked_at IS NULL AND k.suspended_at IS NULL
        AND k.scope <> '{ApiKey.Scope.READING}' AND (k.expires_at IS NULL OR k.expires_at > now())
@@ -64,7 +66,8 @@ WITH api AS (
       LEFT JOIN mx_site mx ON mx.domain = p.destination
       LEFT JOIN LATERAL (
            SELECT s.reason FROM suppression s
-            WHERE s.tenant_id = go.tenant_id AND s.address = p.address AND s.stream IN ('*', m.stream)
+            WHERE s.tenant_id = go.tenant_id AND s.address IN (p.address, CASE WHEN go.erased THEN {_HASHED} END)
+              AND s.stream IN ('*', m.stream)
               AND (s.expires_at IS NULL OR s.expires_at > now()) AND s.brake_id IS NULL
             LIMIT 1) s ON true
 ), {quotas.COUNTED}, message_rows AS (

@@ -43,6 +43,7 @@ RIGHTS: dict[type[Model], Rights] = {
     models.Handover: Rights(Role.VIEWER, Role.DEVELOPER),
     models.BounceMailbox: Rights(Role.VIEWER, Role.DEVELOPER),
     models.Membership: Rights(Role.VIEWER, Role.OWNER),
+    models.Erasure: Rights(Role.VIEWER, Role.OWNER),
     models.AuditEntry: Rights(Role.VIEWER, None),
     models.Tenant: Rights(),
     models.User: Rights(),

@@ -14,6 +14,7 @@ from deliveries.models.accounts import (
 from deliveries.models.alerts import OperatorAlert
 from deliveries.models.asked import ReportRequest
 from deliveries.models.brakes import Brake, Refusals
+from deliveries.models.erasure import Erasure
 from deliveries.models.factors import Authenticator, RecoveryCode
 from deliveries.models.figures import HourTally, SiteWeather, TallyMark
 from deliveries.models.incoming import BounceMailbox, FetchedMail, Handover, InboundRoute
@@ -47,6 +48,7 @@ __all__ = [
     "Destination",
     "DkimKey",
     "DomainClaim",
+    "Erasure",
     "Event",
     "FetchedMail",
     "Handover",

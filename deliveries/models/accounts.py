@@ -27,6 +27,9 @@ class Tenant(models.Model):
     privacy = models.BooleanField(
         default=False, db_default=False, help_text="Nothing is tracked, and finished mail keeps no content."
     )
+    erased = models.BooleanField(
+        default=False, db_default=False, help_text="Some of its suppressions are hashes: of people who were erased."
+    )
     monthly_quota = models.PositiveIntegerField(
         null=True, blank=True, help_text="Recipients a month; empty: any number."
     )

@@ -10,6 +10,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from deliveries.models import ApiKey, Suppression, WebhookEndpoint
+from deliveries.models.erasure import hashed
 from deliveries.read.emails import iso, keyset
 
 Page = tuple[list[dict[str, Any]], bool]
@@ -38,6 +39,7 @@ def suppressed(tenant_id: UUID, ids_or_addresses: Sequence[str]) -> list[dict[st
         except ValueError:
             if "\0" not in text:  # no text of Postgres holds it
                 addresses.append(text.strip().lower())
+    addresses += [hashed(tenant_id, address) for address in addresses]
     rows = Suppression.objects.filter(Q(id__in=ids) | Q(address__in=addresses), tenant_id=tenant_id)
     current = rows.filter(Q(expires_at=None) | Q(expires_at__gt=Now()) | Q(id__in=ids))
     return [_suppression(row) for row in current.order_by("address", "stream")]

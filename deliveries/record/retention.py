@@ -66,7 +66,7 @@ def first_id(moment: datetime) -> UUID:
 def forget_contents(before: datetime, left: Time) -> int:
     """Contents of mails accepted before `before` that are finished; how many rows and partitions went."""
     gone = sum(_drop("message_content", end) for end in _months("message_content", before) if not _unfinished(end))
-    for ids in _windows("message_content", before, left):
+    for ids in windows("message_content", before, left):
         finished = _finished(ids)
         with batch():
             execute("DELETE FROM attachment WHERE message_id = ANY (%(ids)s::uuid[])", {"ids": finished})
@@ -77,7 +77,7 @@ def forget_contents(before: datetime, left: Time) -> int:
 def forget_mail(before: datetime, left: Time) -> int:
     """Finished mails accepted before `before`, then the months of events and attempts that no mail needs any more."""
     gone = 0
-    for ids in _windows("message", before, left):
+    for ids in windows("message", before, left):
         finished = _finished(ids)
         with batch():
             for statement in _OF_MESSAGE:
@@ -125,7 +125,7 @@ def forget_posts(before: datetime, left: Time) -> int:
 def forget_inbound(before: datetime, left: Time) -> int:
     """Mail that came in before `before`, was read, and of which nothing is still to be handed on."""
     gone = 0
-    for ids in _windows("inbound_message", before, left):
+    for ids in windows("inbound_message", before, left):
         with batch():
             old = [row["id"] for row in execute(_READ, {"ids": ids}).fetchall()]
             execute("DELETE FROM handover WHERE inbound_id = ANY (%(ids)s::uuid[])", {"ids": old})
@@ -136,7 +136,7 @@ def forget_inbound(before: datetime, left: Time) -> int:
 def forget_requests(before: datetime, left: Time) -> int:
     """The log of requests: whole months, then the rest."""
     gone = sum(_drop("request_log", end) for end in _months("request_log", before))
-    for ids in _windows("request_log", before, left):
+    for ids in windows("request_log", before, left):
         with batch():
             gone += execute("DELETE FROM request_log WHERE id = ANY (%(ids)s::uuid[])", {"ids": ids}).rowcount
     return gone
@@ -162,15 +162,14 @@ def _has_messages(before: datetime) -> bool:
 def _sweep_default(table: str, before: datetime, left: Time) -> int:
     """Rows of the default partition: of months that were not made in time."""
     gone = 0
-    for ids in _windows(f"{table}_default", before, left):
+    for ids in windows(f"{table}_default", before, left):
         with batch():
             gone += execute(f"DELETE FROM {table}_default WHERE id = ANY (%(ids)s::uuid[])", {"ids": ids}).rowcount
     return gone
 
 
-def _windows(table: str, before: datetime, left: Time) -> Iterator[list[UUID]]:
-    """The primary keys of rows older than `before`, BATCH at a time, oldest first."""
-    after = UUID(int=0)
+def windows(table: str, before: datetime, left: Time, after: UUID = UUID(int=0)) -> Iterator[list[UUID]]:  # noqa: B008
+    """The primary keys of rows older than `before`, BATCH at a time, oldest first; those past `after`."""
     while left.left():
         rows = execute(
             _WINDOW.format(table=table), {"after": after, "end": first_id(before), "batch": BATCH}

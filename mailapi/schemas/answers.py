@@ -269,6 +269,28 @@ class SuppressionList(Answer):
     data: list[SuppressionLine]
 
 
+class ErasureLine(Answer):
+    id: str
+    status: Literal["asked", "running", "waiting", "done"] = Field(
+        description="waiting: some mails are still to leave to somebody else, or to be read; it goes on by itself."
+    )
+    suppressions: Literal["keep", "drop"]
+    found: dict[str, int] = Field(description="By kind: rows that went, or that lost the address.")
+    waiting: int
+    created_at: str
+    done_at: str | None
+
+
+class Erasure(ErasureLine):
+    object: Literal["erasure"]
+
+
+class ErasureList(Answer):
+    object: Literal["list"]
+    has_more: bool
+    data: list[ErasureLine]
+
+
 class Live(Answer):
     status: Literal["ok"]
 

@@ -16,7 +16,7 @@ from mailapi.schemas.faults import Shape, fault
 MAX_BATCH = 100
 
 
-def _address(value: Any) -> str:
+def address_of(value: Any) -> str:
     if not isinstance(value, str):
         raise fault("wrong_type", "Must be a string such as ann@example.com.")
     try:
@@ -33,7 +33,7 @@ def _addresses(value: Any) -> list[str]:
     found, wrong = [], []
     for i, text in enumerate(value):
         try:
-            found.append(_address(text))
+            found.append(address_of(text))
         except PydanticCustomError as e:
             wrong.append(InitErrorDetails(type=e, loc=(i,), input=None))
     if wrong:
@@ -59,7 +59,7 @@ def _no_nul(value: str) -> str:
     return value
 
 
-_Email = Annotated[str, PlainValidator(_address), WithJsonSchema({"type": "string", "format": "email"})]
+_Email = Annotated[str, PlainValidator(address_of), WithJsonSchema({"type": "string", "format": "email"})]
 _Emails = Annotated[
     list[str],
     PlainValidator(_addresses),

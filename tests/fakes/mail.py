@@ -18,6 +18,7 @@ from deliveries.models import (
     BounceMailbox,
     Delivery,
     Destination,
+    Erasure,
     Event,
     Handover,
     InboundMessage,
@@ -228,6 +229,7 @@ def everything(owner: Tenant, mark: str) -> dict[type, Any]:
         ),
         AuditEntry: AuditEntry.objects.create(tenant=owner, actor=mark, action="key.created", subject=mark),
         InboundRoute: InboundRoute.objects.create(tenant=owner, domain=own_domain, address=mark, host="mda.example"),
+        Erasure: Erasure.objects.create(tenant=owner, asked_by=mark),
         Handover: Handover.objects.create(
             tenant=owner,
             inbound_id=own_domain.id,

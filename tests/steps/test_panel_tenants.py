@@ -60,7 +60,7 @@ def test_every_model_admin_is_a_tenant_admin_or_the_operators():
         else:
             assert isinstance(model_admin, TenantAdmin), model
     assert {m.__name__ for m in TENANTS} == {
-        "ApiKey", "AuditEntry", "BounceMailbox", "Handover", "InboundMessage", "InboundRoute", "Membership",
+        "ApiKey", "AuditEntry", "BounceMailbox", "Erasure", "Handover", "InboundMessage", "InboundRoute", "Membership",
         "Message", "SendingDomain", "Suppression", "Template", "WebhookDelivery", "WebhookEndpoint",
     }  # fmt: skip
 
