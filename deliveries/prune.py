@@ -10,7 +10,9 @@ from django.conf import settings
 
 from deliveries.models import Tenant
 from deliveries.models.sql import execute
-from deliveries.record import redaction, retention
+from deliveries.objects import Away
+from deliveries.read.archive import bucket
+from deliveries.record import archiving, redaction, retention
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +24,8 @@ _ANSWERS = timedelta(hours=25)
 _RETENTION_S = 300.0
 #: a pass of redaction
 _REDACTION_S = 20.0
+#: a pass of moving bodies to the store
+_ARCHIVE_S = 60.0
 #: the same for idempotency keys and the log of requests
 _SMALL_S = 120.0
 
@@ -49,6 +53,21 @@ def redact() -> int:
     if gone := redaction.redact(retention.Time(time.monotonic() + _REDACTION_S)):
         log.info("%d mails redacted", gone)
     return gone
+
+
+def archive() -> int:
+    """Bodies of finished mails to the store, where there is one, and what it need not hold any more out of it."""
+    store, left = bucket(), retention.Time(time.monotonic() + _ARCHIVE_S)
+    if store is None:
+        return 0
+    moved = 0
+    try:
+        archiving.bury(store, left)
+        if settings.BODIES == "s3":
+            moved = archiving.archive(store, left)
+    except Away as e:
+        log.warning("the S3 store did not do it, and is asked again with the next pass: %s", e)
+    return moved
 
 
 def retain(now: datetime | None = None) -> dict[str, int]:

@@ -118,6 +118,12 @@ def erase() -> None:
     _fresh(erasing.run)
 
 
+@shared_task(name="deliveries.archive", soft_time_limit=110, time_limit=120)
+def archive() -> None:
+    """Bodies of finished mails to the S3 store."""
+    _fresh(prune.archive)
+
+
 @shared_task(name="deliveries.redact", soft_time_limit=50, time_limit=60)
 def redact() -> None:
     """Mails that are finished and were asked not to be kept."""

@@ -48,6 +48,7 @@ app.conf.update(
         "alerts": {"task": "deliveries.alerts", "schedule": 15.0, "options": {"expires": 15}},
         "listings": {"task": "deliveries.listings", "schedule": 3600.0, "options": {"expires": 600}},
         "erase": {"task": "deliveries.erase", "schedule": 30.0, "options": {"expires": 30}},
+        "archive": {"task": "deliveries.archive", "schedule": 30.0, "options": {"expires": 30}},
         "redact": {"task": "deliveries.redact", "schedule": 10.0, "options": {"expires": 10}},
         "housekeeping": {"task": "deliveries.housekeeping", "schedule": 3600.0, "options": {"expires": 600}},
     },

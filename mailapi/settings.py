@@ -167,6 +167,16 @@ DRAIN_S = number("DRAIN_S", 60)
 # of every tenant; each may have it alone (Tenant.privacy)
 PRIVACY = flag("PRIVACY", False)
 WATCHDOG_S = number("WATCHDOG_S", 180, 2)
+BODIES = text("BODIES", "postgres")
+if BODIES not in ("postgres", "s3"):
+    raise ImproperlyConfigured(f"BODIES={BODIES!r} is neither postgres nor s3")
+S3_ENDPOINT = url("S3_ENDPOINT", ("http", "https"), "").rstrip("/")
+S3_BUCKET = text("S3_BUCKET", "")
+S3_REGION = text("S3_REGION", "us-east-1")
+S3_ACCESS_KEY = text("S3_ACCESS_KEY", "")
+S3_SECRET_KEY = text("S3_SECRET_KEY", "")
+if (BODIES == "s3" or S3_ENDPOINT) and not all((S3_ENDPOINT, S3_BUCKET, S3_ACCESS_KEY, S3_SECRET_KEY)):
+    raise ImproperlyConfigured("an S3 store needs S3_ENDPOINT, S3_BUCKET, S3_ACCESS_KEY and S3_SECRET_KEY")
 # days; 0 keeps for ever. What is unfinished is kept in any case
 KEEP_CONTENT_DAYS = number("KEEP_CONTENT_DAYS", 45)
 KEEP_MAIL_DAYS = number("KEEP_MAIL_DAYS", 180)

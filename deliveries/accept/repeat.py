@@ -13,7 +13,8 @@ from deliveries.accept import Draft, accept, of_raw
 from deliveries.errors import BadInput, Fault
 from deliveries.mime import raw
 from deliveries.mime.address import Address, parse_address
-from deliveries.models import ApiKey, AuditEntry, Message, MessageContent
+from deliveries.models import ApiKey, AuditEntry, Message
+from deliveries.read.archive import fetched
 from deliveries.read.contents import attachments
 from deliveries.states import Lane, Redact
 
@@ -60,12 +61,13 @@ def key_of(tenant_id: UUID, domain_id: UUID | None, first: UUID | None = None) -
 
 def _draft(message: Message, to: Address) -> Draft:
     """Its own Message-ID, so that no receiver takes it for a copy of what it has; no time that has passed."""
-    content = MessageContent.objects.filter(id=message.id).first()
+    held = fetched(message)
+    content = held.content
     if message.redacted_at:
         why = "The content of this mail was redacted once it was finished, as was asked for; send it anew."
         raise BadInput([Fault("content", "content_redacted", why)])
     if content is None:
-        raise BadInput([Fault("content", "content_gone", "The content of this mail is no longer kept.")])
+        raise BadInput([Fault("content", "content_gone", held.why or "The content of this mail is no longer kept.")])
     tags = tuple((tag["name"], tag["value"]) for tag in message.tags)
     kept: dict[str, Any] = {
         "tags": tags,
@@ -85,6 +87,6 @@ def _draft(message: Message, to: Address) -> Draft:
         html=content.html,
         text=content.text,
         headers=tuple((n, v) for n, v in content.headers if n.lower() not in ("message-id", "date")),
-        attachments=tuple(attachments(message.id)),
+        attachments=tuple(attachments(message)),
         **kept,
     )

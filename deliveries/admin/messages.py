@@ -21,8 +21,9 @@ from deliveries.admin import operate, preview
 from deliveries.admin.access import access
 from deliveries.admin.keyset import KeysetChangeList, Rows
 from deliveries.admin.tenant import MAX_CHOICES, TenantAdmin, as_uuid
-from deliveries.models import Attachment, Delivery, Message, SendingDomain
+from deliveries.models import Delivery, Message, SendingDomain
 from deliveries.read import panel
+from deliveries.read.archive import files
 from deliveries.read.searching import HELP, found, parse
 from deliveries.read.story import Story, story
 from deliveries.record import corrections
@@ -194,7 +195,7 @@ class MessageAdmin(TenantAdmin):
             "title": message.subject or _no_subject(message),
             "message_row": message,
             "story": told,
-            "gone": preview.gone_words(message),
+            "gone": "" if told.content_kept else preview.gone_words(message),
             "narrowed": narrowed,
             "may_act": access(request).may(self.rights.acts, message.tenant_id),
             "verbs": operate.LABELS,
@@ -235,7 +236,7 @@ class MessageAdmin(TenantAdmin):
 
     def file_view(self, request: HttpRequest, pk: UUID, file: UUID) -> HttpResponse:
         message = self._own(request, pk)
-        row = Attachment.objects.filter(id=file, message_id=message.id).first()
+        row = next((f for f in files(message) if f.id == file), None)
         if row is None:
             raise Http404
         return preview.download(row)

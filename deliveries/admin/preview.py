@@ -15,7 +15,8 @@ from django.utils.http import content_disposition_header
 
 from deliveries.errors import ComposeError
 from deliveries.models import Attachment, Message
-from deliveries.read.contents import body, stored
+from deliveries.read.archive import fetched
+from deliveries.read.contents import body, of
 
 _CID = re.compile(r"cid:([^\"'\s<>)]{1,500})", re.IGNORECASE)
 #: media types that a browser draws without running anything; SVG in an <img> runs no script either, but is left out
@@ -42,14 +43,15 @@ def html(message: Message, with_images: bool) -> HttpResponse:
 
         text = _CID.sub(inline, found.html) if images else found.html
         return framed(text, html=True, with_images=with_images)
-    return framed(gone_words(message) if message.redacted_at else "This mail has no HTML part.", html=False)
+    gone = message.redacted_at or fetched(message).content is None
+    return framed(gone_words(message) if gone else "This mail has no HTML part.", html=False)
 
 
 def gone_words(message: Message) -> str:
     """Why there is nothing to show."""
     if message.redacted_at:
         return f"Redacted at {message.redacted_at:%Y-%m-%d %H:%M:%S} UTC, once the mail was finished, as was asked for."
-    return "The content of this mail is no longer kept."
+    return fetched(message).why or "The content of this mail is no longer kept."
 
 
 def framed(text: str, html: bool, with_images: bool = False) -> HttpResponse:
@@ -69,7 +71,7 @@ MAX_SOURCE = 1024 * 1024
 
 def source(message: Message) -> HttpResponse:
     """The mail as it leaves, but for what each delivery adds (its token, its signature); as text, whatever it holds."""
-    content = stored([message.id]).get(message.id)
+    content = of(message)
     try:
         octets = content.composed().octets if content else gone_words(message).encode()
     except ComposeError as e:

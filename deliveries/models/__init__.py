@@ -22,6 +22,7 @@ from deliveries.models.logs import RequestLog
 from deliveries.models.messages import (
     Attachment,
     Attempt,
+    DeadObject,
     Delivery,
     Event,
     IdempotencyKey,
@@ -44,6 +45,7 @@ __all__ = [
     "Authenticator",
     "BounceMailbox",
     "Brake",
+    "DeadObject",
     "Delivery",
     "Destination",
     "DkimKey",

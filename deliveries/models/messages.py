@@ -68,6 +68,7 @@ class Message(models.Model):
     redact = models.SmallIntegerField(
         default=0, db_default=0, help_text="states.Redact: what goes once it is finished; as it was asked at accept."
     )
+    archived_at = models.DateTimeField(null=True, help_text="Its bodies were moved to the S3 store then.")
     redacted_at = models.DateTimeField(null=True, help_text="It went then.")
     lane = models.SmallIntegerField(default=Lane.NORMAL)
     size = models.IntegerField(help_text="Octets of content before encoding.")
@@ -102,6 +103,8 @@ class Message(models.Model):
                 models.F("id").desc(),
                 name="message_sender",
             ),
+            # retention of what was moved to the store
+            models.Index(fields=("id",), condition=Q(archived_at__isnull=False), name="message_archived"),
             # what is still to be redacted
             models.Index(fields=("id",), condition=Q(redact__gt=0, redacted_at__isnull=True), name="message_to_redact"),
         ]
@@ -142,6 +145,19 @@ class Attachment(models.Model):
 
     def __str__(self) -> str:
         return self.filename
+
+
+class DeadObject(models.Model):
+    """An object of the S3 store that no mail needs any more, until it is deleted there."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    key = models.TextField()
+
+    class Meta:
+        db_table = "dead_object"
+
+    def __str__(self) -> str:
+        return self.key
 
 
 class Delivery(models.Model):

@@ -14,8 +14,9 @@ from deliveries.bounces.letter import read_letter
 from deliveries.mime import raw
 from deliveries.mime.compose import Attachment as Part
 from deliveries.mime.compose import Composed, Mail, compose
-from deliveries.models import Attachment, Message, MessageContent
+from deliveries.models import Attachment, Message
 from deliveries.models.sql import execute
+from deliveries.read.archive import fetched, files
 
 #: octets of inline images that a preview carries along
 MAX_INLINE_OCTETS = 5 * 1024 * 1024
@@ -71,6 +72,19 @@ def _stored(row: Mapping[str, Any], attachments: Sequence[Part]) -> Stored:
     return Stored(row["message_id"], date, mail, b"", *facts)
 
 
+def of(message: Message) -> Stored | None:
+    """One, wherever its content is; None where it is gone."""
+    held = fetched(message)
+    if held.content is None:
+        return None
+    row = {name: getattr(message, name) for name in _FACTS}
+    row |= {name: getattr(held.content, name) for name in ("html", "text", "headers", "raw")}
+    return _stored(row, attachments(message) if message.attachment_count else ())
+
+
+_FACTS = "id message_id created_at scheduled_at from_header to cc reply_to subject tracking size".split()
+
+
 def _files(message_ids: Sequence[UUID]) -> dict[UUID, list[Part]]:
     files: dict[UUID, list[Part]] = {}
     if message_ids:
@@ -95,9 +109,9 @@ SELECT message_id, filename, content_type, content_id, content FROM attachment
 """
 
 
-def attachments(message_id: UUID) -> list[Part]:
+def attachments(message: Message) -> list[Part]:
     """The files of one message, in their order."""
-    return _files([message_id]).get(message_id, [])
+    return [Part(f.filename, f.content_type, bytes(f.content), f.content_id) for f in files(message)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +124,8 @@ class Body:
 
 def body(message: Message) -> Body | None:
     """For the preview; None when there is no HTML part (or no longer)."""
-    html, whole = MessageContent.objects.filter(id=message.id).values_list("html", "raw").first() or (None, None)
+    held = fetched(message)
+    html, whole = (held.content.html, held.content.raw) if held.content else (None, None)
     if whole is not None:
         letter = read_letter(bytes(whole))
         kept = _within((f.content_id, f.content_type, f.octets) for f in letter.files)
@@ -119,6 +134,8 @@ def body(message: Message) -> Body | None:
         return None
     if not message.attachment_count:
         return Body(html)
+    if message.archived_at is not None:
+        return Body(html, _within((f.content_id, f.content_type, bytes(f.content)) for f in held.files))
     size = Func(F("content"), function="octet_length", output_field=IntegerField())
     small = (
         Attachment.objects.filter(message_id=message.id, content_type__startswith="image/")

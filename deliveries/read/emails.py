@@ -13,6 +13,7 @@ from django.db.models.functions import Now
 from deliveries.bounces.letter import read_letter
 from deliveries.models import Delivery, Message, MessageContent, Queued
 from deliveries.read import listing
+from deliveries.read.archive import fetched
 from deliveries.states import LAST_EVENT, Lane, Status, worst
 
 
@@ -30,7 +31,8 @@ def email(tenant_id: UUID, message_id: UUID) -> dict[str, Any] | None:
         )
     )
     # retention may have dropped the content before the message
-    content = MessageContent.objects.filter(id=message_id).first()
+    held = fetched(message)
+    content = held.content
     html, text = (None, None) if content is None else _texts(content)
     return {
         "object": "email",
@@ -44,6 +46,7 @@ def email(tenant_id: UUID, message_id: UUID) -> dict[str, Any] | None:
         "priority": Lane(message.lane).name.lower(),
         "deliver_before": iso(message.deliver_before),
         "redacted_at": iso(message.redacted_at),
+        "content_note": held.why or None,
         "deliveries": [_delivery(d, d.id in sending) for d in deliveries],
     }
 

@@ -14,6 +14,7 @@ from uuid import UUID
 from django.db.models import Count, Q, QuerySet
 
 from deliveries.models import Delivery, Event, IdempotencyKey, Message, MessageContent, Suppression
+from deliveries.read.archive import fetched
 from deliveries.states import FINAL, Status
 
 #: rows that are counted, and the end of every offset
@@ -69,7 +70,7 @@ def mail(tenant_id: UUID, message_id: UUID) -> Mail | None:
     return Mail(
         message,
         list(Delivery.objects.filter(tenant_id=tenant_id, message_id=message_id).order_by("position")),
-        MessageContent.objects.filter(id=message_id).first(),
+        fetched(message).content,
         list(Event.objects.filter(tenant_id=tenant_id, message_id=message_id).order_by("id")[:MOST]),
     )
 

@@ -10,24 +10,30 @@ from uuid import UUID
 from django.db.models import F, Func, IntegerField
 
 from deliveries.bounces.letter import read_letter
-from deliveries.models import Attachment, Message, MessageContent
+from deliveries.models import Attachment, Message
 from deliveries.models.sql import execute
-from deliveries.read import receiving
+from deliveries.read import archive, receiving
 
 # --- files --------------------------------------------------------------------------------------------------
 
 
 def files(tenant_id: UUID, message_id: UUID) -> list[dict[str, Any]] | None:
     """The attachments in order, without their octets; None when the tenant has no such mail."""
-    if not Message.objects.filter(tenant_id=tenant_id, id=message_id).exists():
+    message = Message.objects.filter(tenant_id=tenant_id, id=message_id).first()
+    if message is None:
         return None
-    content = MessageContent.objects.filter(id=message_id).only("raw", "html").first()
+    held = archive.fetched(message)
+    content = held.content
     if content is not None and content.raw is not None:
         letter = read_letter(bytes(content.raw))
         return [receiving.described(file, receiving.file_id(message_id, n)) for n, file in enumerate(letter.files)]
     inline = content is not None and content.html is not None
-    octets = Func(F("content"), function="octet_length", output_field=IntegerField())
-    rows = Attachment.objects.filter(message_id=message_id).defer("content").annotate(octets=octets)
+    if message.archived_at is not None:
+        rows = [(row, len(row.content)) for row in held.files]
+    else:
+        octets = Func(F("content"), function="octet_length", output_field=IntegerField())
+        found = Attachment.objects.filter(message_id=message_id).defer("content").annotate(octets=octets)
+        rows = [(row, row.octets) for row in found.order_by("position")]
     return [
         {
             "id": str(row.id),
@@ -36,9 +42,9 @@ def files(tenant_id: UUID, message_id: UUID) -> list[dict[str, Any]] | None:
             "content_id": row.content_id,
             # as it is composed: without html nothing could show it
             "content_disposition": "inline" if row.content_id and inline else "attachment",
-            "size": row.octets,
+            "size": size,
         }
-        for row in rows.order_by("position")
+        for row, size in rows
     ]
 
 
@@ -47,7 +53,12 @@ def file(message_id: UUID, file_id: UUID) -> tuple[bytes, str, str] | None:
     row = Attachment.objects.filter(message_id=message_id, id=file_id).first()
     if row is not None:
         return bytes(row.content), row.content_type, row.filename
-    content = MessageContent.objects.filter(id=message_id).only("raw").first()
+    message = Message.objects.filter(id=message_id).first()
+    held = archive.fetched(message) if message else archive.Kept(None)
+    for row in held.files:
+        if row.id == file_id:
+            return bytes(row.content), row.content_type, row.filename
+    content = held.content
     if content is None or content.raw is None:
         return None
     for n, found in enumerate(read_letter(bytes(content.raw)).files):

@@ -27,6 +27,7 @@ from deliveries.models import (
     WebhookEndpoint,
     WebhookTry,
 )
+from deliveries.read import archive
 from deliveries.read.sentences import Standing, sentence
 from deliveries.read.waits import Rest, rest_of, with_rests
 from deliveries.states import EventType, Status
@@ -189,6 +190,11 @@ def story(message: Message, now: datetime, only: UUID | None = None) -> Story:
         .values_list("cut", "octets", "html_length", "headers", "raw")
         .first()
     )
+    attached = _files(message) if message.attachment_count and message.archived_at is None else []
+    if message.archived_at is not None:
+        held = archive.fetched(message)
+        attached = [File(f.id, f.filename, f.content_type, len(f.content)) for f in held.files]
+        content = _measured(held.content)
     text, length, html_length, headers, whole = content or ("", 0, 0, [], None)
     if whole is not None:  # it came whole: its parts are read from its octets
         letter = read_letter(bytes(whole))
@@ -199,7 +205,7 @@ def story(message: Message, now: datetime, only: UUID | None = None) -> Story:
         recipients=recipients,
         timeline=_timeline(message, events, recipients),
         posts=_posts(events),
-        files=_files(message) if message.attachment_count else [],
+        files=attached,
         headers=[(str(h[0]), str(h[1])) for h in headers if isinstance(h, list) and len(h) == 2],
         has_html=bool(html_length),
         text=text or "",
@@ -329,6 +335,11 @@ def _suppressed(message: Message, deliveries: Sequence[Delivery]) -> list[Suppre
             address__in={d.recipient.lower() for d in deliveries},
         ).order_by("address", "stream")[:MAX_SUPPRESSIONS]
     )
+
+
+def _measured(row: MessageContent | None) -> Any:
+    """As the columns above, of a content that came from the store."""
+    return row and ((row.text or "")[:MAX_TEXT], len(row.text or ""), len(row.html or ""), row.headers, row.raw)
 
 
 def _files(message: Message) -> list[File]:

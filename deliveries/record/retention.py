@@ -65,12 +65,25 @@ def first_id(moment: datetime) -> UUID:
 
 def forget_contents(before: datetime, left: Time) -> int:
     """Contents of mails accepted before `before` that are finished; how many rows and partitions went."""
-    gone = sum(_drop("message_content", end) for end in _months("message_content", before) if not _unfinished(end))
+    gone = _forget_archived(before, left)
+    gone += sum(_drop("message_content", end) for end in _months("message_content", before) if not _unfinished(end))
     for ids in windows("message_content", before, left):
         finished = _finished(ids)
         with batch():
             execute("DELETE FROM attachment WHERE message_id = ANY (%(ids)s::uuid[])", {"ids": finished})
             gone += execute("DELETE FROM message_content WHERE id = ANY (%(ids)s::uuid[])", {"ids": finished}).rowcount
+    return gone
+
+
+def _forget_archived(before: datetime, left: Time) -> int:
+    """Contents that were moved to the store; they are of finished mails."""
+    gone = 0
+    asked = {"end": first_id(before), "batch": BATCH}
+    while left.left() and (rows := execute(_ARCHIVED, asked).fetchall()):
+        ids = {"ids": [row["id"] for row in rows]}
+        with pause(), batch():
+            execute(BURY, ids)
+            gone += execute("DELETE FROM message_content WHERE id = ANY (%(ids)s::uuid[])", ids).rowcount
     return gone
 
 
@@ -286,7 +299,19 @@ DELETE FROM attempt a USING delivery d WHERE d.message_id = ANY (%(ids)s::uuid[]
     "DELETE FROM report_request WHERE message_id = ANY (%(ids)s::uuid[])",
 )
 
+_ARCHIVED = "SELECT id FROM message WHERE archived_at IS NOT NULL AND id < %(end)s ORDER BY id LIMIT %(batch)s"
+
+#: the objects of these mails are deleted once this is committed (archiving.bury)
+BURY = """
+WITH m AS (
+    UPDATE message SET archived_at = NULL WHERE id = ANY (%(ids)s::uuid[]) AND archived_at IS NOT NULL
+    RETURNING id, tenant_id
+)
+INSERT INTO dead_object (id, key) SELECT make_uuid7(), tenant_id || '/' || id FROM m
+"""
+
 _OF_MESSAGE = (
+    BURY,
     "DELETE FROM delivery WHERE message_id = ANY (%(ids)s::uuid[])",
     "DELETE FROM attachment WHERE message_id = ANY (%(ids)s::uuid[])",
     "DELETE FROM message_content WHERE id = ANY (%(ids)s::uuid[])",

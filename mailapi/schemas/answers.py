@@ -96,6 +96,7 @@ class Email(EmailLine):
     stream: str
     priority: Literal["high", "normal", "bulk"]
     deliver_before: str | None
+    content_note: str | None = Field(description="Why a content that should be there cannot be shown.")
     redacted_at: str | None = Field(description="Its content was taken away then, as was asked for.")
     deliveries: list[DeliveryOut]
 
