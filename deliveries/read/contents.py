@@ -78,11 +78,12 @@ def of(message: Message) -> Stored | None:
     if held.content is None:
         return None
     row = {name: getattr(message, name) for name in _FACTS}
+    row |= {"message": message.id, "accepted_at": message.created_at}
     row |= {name: getattr(held.content, name) for name in ("html", "text", "headers", "raw")}
     return _stored(row, attachments(message) if message.attachment_count else ())
 
 
-_FACTS = "id message_id created_at scheduled_at from_header to cc reply_to subject tracking size".split()
+_FACTS = "message_id scheduled_at from_header to cc reply_to subject tracking size".split()
 
 
 def _files(message_ids: Sequence[UUID]) -> dict[UUID, list[Part]]:

@@ -375,7 +375,10 @@ _STEPS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("attempt", _masked("conversations", "attempt", _TENANT, "transcript", "reply")),
     (
         "request_log",
-        _masked("requests", "request_log", _TENANT, "request_body", "response_body", "endpoint", "user_agent"),
+        _masked(
+            "requests", "request_log", _TENANT,
+            "request_body", "response_body", "endpoint", "user_agent", "request_id",
+        ),
     ),
     (
         "idempotency_key",

@@ -8,7 +8,7 @@ from django.db.models import JSONField, Q, Value
 class Migration(migrations.Migration):
     atomic = False
 
-    dependencies = [("deliveries", "0030_request_ids_of_clients")]
+    dependencies = [("deliveries", "0031_operator_alerts")]
 
     operations = [
         migrations.AddField(

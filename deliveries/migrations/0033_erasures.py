@@ -8,7 +8,7 @@ import deliveries.models.fields
 
 
 class Migration(migrations.Migration):
-    dependencies = [("deliveries", "0030_redaction_and_privacy")]
+    dependencies = [("deliveries", "0032_redaction_and_privacy")]
 
     operations = [
         migrations.AddField(

@@ -10,7 +10,7 @@ import deliveries.models.fields
 class Migration(migrations.Migration):
     atomic = False
 
-    dependencies = [("deliveries", "0031_erasures")]
+    dependencies = [("deliveries", "0033_erasures")]
 
     operations = [
         migrations.AddField(
