@@ -87,21 +87,28 @@ class SourcePoolAdmin(_Kept):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).prefetch_related("addresses")
 
-    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
-        self._standing = {one.name: one for one in pools.standing(timezone.now())}
-        return super().changelist_view(request, extra_context)
+    def keyset_rows(self, request: HttpRequest, cl: Any, after: Any, before: Any) -> Rows:
+        rows: list[Any] = super().keyset_rows(request, cl, after, before).objects
+        standing = {one.name: one for one in pools.standing(timezone.now())}
+        # one that was made in between is shown by the next look
+        return Rows([row for row in rows if _stands(row, standing)], None, None, None)
 
     @display(description="State", label={"sends": "success", "overflows": "warning", "waits": "danger"})
-    def state(self, pool: SourcePool) -> str:
-        return self._standing[pool.name].word if pool.name in self._standing else "waits"
+    def state(self, pool: Any) -> str:
+        return pool.standing.word
 
     @display(description="Addresses")
     def its_addresses(self, pool: SourcePool) -> str:
         return ", ".join(a.address for a in pool.addresses.all()) or "–"
 
     @display(description="Why")
-    def why(self, pool: SourcePool) -> str:
-        return self._standing[pool.name].why if pool.name in self._standing else ""
+    def why(self, pool: Any) -> str:
+        return pool.standing.why
+
+
+def _stands(pool: Any, standing: dict[str, pools.Standing]) -> bool:
+    pool.standing = standing.get(pool.name)
+    return pool.standing is not None
 
 
 class AddressForm(forms.ModelForm):

@@ -24,10 +24,9 @@ def addressed(jobs: Sequence[Job], sources: Sources) -> tuple[list[Job], list[En
     """Jobs with their source addresses; and what is not begun: given back to other hosts, or put off with a reason."""
     if not sources.pooled:
         return list(jobs), []
-    ready: list[Job] = []
     put_off: list[Ended] = []
-    ours = [job for job in jobs if not job.lab]  # the lab's mail costs no address its name
-    ready += [job for job in jobs if job.lab]
+    # the lab's mail costs no address its name
+    ready, ours = [job for job in jobs if job.lab], [job for job in jobs if not job.lab]
     found = sources.choose([(job.tenant_id, job.lane == Lane.BULK) for job in ours])
     for job, chosen in zip(ours, found, strict=True):
         if isinstance(chosen, Elsewhere):

@@ -63,9 +63,6 @@ class Network:
                      f"link set {host.cable} master br0", f"link set {host.cable} up")  # fmt: skip
             self._in(host.name, "link set lo up", f"addr add {host.address}/24 dev eth0", "link set eth0 up")
 
-    def add_address(self, host: Host, address: str) -> None:
-        self._in(host.name, f"addr add {address}/24 dev eth0")
-
     def cut(self, host: Host) -> None:
         """As if the cable were pulled: whoever talks over it hears nothing any more."""
         self._in(self.centre, f"link set {host.cable} down")
