@@ -13,6 +13,7 @@ from django.urls import path
 
 from deliveries import doctor
 from deliveries.admin.access import access
+from deliveries.routing.doctor import Tone
 from deliveries.routing.published import domain_name
 
 _TONE = {"good": "success", "warning": "warning", "missing": "danger"}
@@ -33,7 +34,14 @@ def page(request: HttpRequest) -> HttpResponse:
             context["fault"] = str(e)
         else:
             found = doctor.examine([names["domain"]] if names["domain"] else doctor.own_domains(), names["probe"])
-            context["checks"] = [(check, _TONE[check.tone]) for check in found]
+            # one heading per address and domain, in the order in which they were looked at
+            subjects = dict.fromkeys(check.subject for check in found)
+            context["checks"] = [
+                (subject, [(check, _TONE[check.tone]) for check in found if check.subject == subject])
+                for subject in subjects
+            ]
+            context["wrong"] = sum(check.tone is Tone.MISSING for check in found)
+            context["doubtful"] = sum(check.tone is Tone.WARNING for check in found)
     return TemplateResponse(request, "panel/doctor.html", context)
 
 

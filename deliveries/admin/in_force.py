@@ -74,7 +74,13 @@ def in_force() -> list[InForce]:
     table = documented()
     more = {name: ("", "") for name in settings.SETTING_SOURCES if name not in table}
     return [
-        InForce(name, shown(name) or "–", _source(name), _plain(default), _plain(what))
+        InForce(
+            name,
+            shown(name) or (_plain(default) if _is_elsewhere(name) else "–"),
+            _source(name),
+            _plain(default),
+            _plain(what),
+        )
         for name, (default, what) in (table | more).items()
     ]
 
@@ -99,12 +105,16 @@ def shown(name: str) -> str:
         # in the settings it stands taken apart
         db = settings.DATABASES["default"]
         return f"{db['USER']}@{db['HOST'] or 'socket'}:{db['PORT']}/{db['NAME']}"
-    # what is not in the settings is read by `up` and `serve` alone
-    value = getattr(settings, name, None) if hasattr(settings, name) else os.environ.get(name, "")
+    value = os.environ.get(name, "") if _is_elsewhere(name) else getattr(settings, name, None)
     if _SECRET.search(name):
         return _secret(name, str(value or ""))
     text = _words(value)
     return ", ".join(_url(name, word) if "://" in word else word for word in text.split(", "))
+
+
+def _is_elsewhere(name: str) -> bool:
+    """Read by `up` and `serve` alone, which have the default of the table."""
+    return name not in _INSIDE and not hasattr(settings, name)
 
 
 def _secret(name: str, value: str) -> str:

@@ -90,6 +90,10 @@ class AttemptView:
     reply: str
     lines: list[Line]
 
+    @property
+    def elapsed(self) -> str:
+        return f"{self.elapsed_ms} ms" if self.elapsed_ms < 10_000 else f"{self.elapsed_ms / 1000:.1f} s"
+
 
 @dataclass(frozen=True, slots=True)
 class Recipient:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
@@ -11,22 +10,14 @@ from deliveries.models import ApiKey, Attachment, AuditEntry, Delivery, Event, M
 from deliveries.read.contents import stored
 from deliveries.states import Status
 from tests.fakes import mail
+from tests.fakes.person import login, sending
 
 pytestmark = pytest.mark.django_db
 
 
-def login(user) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
-
-
 @pytest.fixture
 def shop():
-    own = mail.tenant("Shop")
-    mail.domain(own, "example.org")
-    ApiKey.objects.create(tenant=own, name="web", prefix="re_1", secret_hash=b"h" * 32)
-    return own
+    return sending("example.org")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from django.urls import reverse
 
 from deliveries.models import AuditEntry, SendingDomain
 from tests.fakes import mail
+from tests.fakes.person import login
 
 pytestmark = pytest.mark.django_db
 
@@ -27,9 +28,7 @@ def at(domain) -> str:
 
 
 def by(shop, role: str) -> Client:
-    client = Client()
-    client.force_login(mail.person(role, shop, role=role))
-    return client
+    return login(mail.person(role, shop, role=role))
 
 
 MAIL = {"verb": "save", "open_tracking": "on", "tls": "must", "unsubscribe_streams": "offers,news  news"}

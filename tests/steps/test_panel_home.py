@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
-from django.test import Client
 from django.urls import reverse
 
 from deliveries import prune
@@ -34,16 +33,11 @@ from deliveries.smtp.reply import Reply
 from deliveries.states import Status
 from tests.fakes import mail
 from tests.fakes.dns import FakeDns
+from tests.fakes.person import login
 
 pytestmark = pytest.mark.django_db
 
 HOUR = timedelta(hours=1)
-
-
-def login(user) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 @pytest.fixture
@@ -278,7 +272,7 @@ def test_the_doctor_examines_when_the_operator_asks_and_shows_what_it_found_as_t
         assert dns.asked == [] and client.get("/admin/doctor/").context["checks"] is None
         assert dns.asked == [], "looking at the page asks nobody"
         answer = client.post("/admin/doctor/", {})
-        tones = {check.name: check.tone.value for check, _ in answer.context["checks"]}
+        tones = {check.name: check.tone.value for _, found in answer.context["checks"] for check, _ in found}
         assert tones["FCrDNS"] == tones["HELO name"] == "good" and tones["DMARC"] == "missing"
         assert "v=spf1 &lt;b&gt;-all" in answer.content.decode()
         fault = client.post("/admin/doctor/", {"domain": "not a domain"})

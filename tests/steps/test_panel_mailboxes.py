@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from django.test import Client
 
 from deliveries.models import AuditEntry, BounceMailbox, FetchedMail, InboundRoute
 from tests.fakes import mail
+from tests.fakes.person import login
 
 pytestmark = pytest.mark.django_db
 
@@ -15,12 +15,6 @@ FORM = {
     "protocol": "imap", "host": "IMAP.example.com.", "port": "993", "tls": "implicit", "username": "b@example.com",
     "secret": "pass w ord ", "folder": "INBOX", "delete_after": "on", "enabled": "on",
 }  # fmt: skip
-
-
-def login(user) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 def test_the_operator_adds_a_mailbox_of_the_installation_and_its_password_is_never_shown() -> None:

@@ -10,6 +10,7 @@ from django.test import Client
 from deliveries.models import AuditEntry, Event, Message, Queued, WebhookEndpoint
 from deliveries.states import Status
 from tests.fakes import mail
+from tests.fakes.person import login
 
 pytestmark = pytest.mark.django_db
 
@@ -24,12 +25,6 @@ def shop():
 @pytest.fixture
 def client(shop) -> Client:
     return login(mail.person("dora", shop, role="developer"))
-
-
-def login(user) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 def subjects(response) -> list[str]:

@@ -9,7 +9,6 @@ from uuid import uuid4
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.test import Client
 
 from deliveries.models import AuditEntry, Delivery, Destination, Queued, Site
 from deliveries.models.queue import NEVER
@@ -17,16 +16,11 @@ from deliveries.read import line
 from deliveries.states import Status
 from tests.fakes import house as houses
 from tests.fakes import mail
+from tests.fakes.person import login
 
 pytestmark = pytest.mark.django_db
 
 PAGE = "/admin/queue/"
-
-
-def login(user) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 @pytest.fixture

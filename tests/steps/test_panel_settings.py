@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-from django.test import Client
 
 from deliveries.admin import in_force
 from tests.fakes import mail
+from tests.fakes.person import login
 
 pytestmark = pytest.mark.django_db
 
@@ -22,9 +22,7 @@ def page():
     operator = mail.person("root", operator=True)
 
     def get() -> str:
-        client = Client()
-        client.force_login(operator)
-        response = client.get(PAGE)
+        response = login(operator).get(PAGE)
         assert response.status_code == 200
         return response.content.decode()
 
@@ -99,7 +97,6 @@ def test_what_makes_a_confirmed_commit_durable_is_shown_and_a_switch_that_is_off
 
 
 def test_members_do_not_see_it_and_have_no_entry_in_the_menu():
-    client = Client()
-    client.force_login(mail.person("olga", mail.tenant("Shop"), role="owner"))
+    client = login(mail.person("olga", mail.tenant("Shop"), role="owner"))
     assert client.get(PAGE).status_code == 403
     assert PAGE not in client.get("/admin/").content.decode()

@@ -6,7 +6,6 @@ from datetime import timedelta
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
-from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
@@ -14,16 +13,11 @@ from deliveries.models import Brake, Site, Suppression, Tenant
 from deliveries.record import brakes
 from deliveries.states import Category
 from tests.fakes import mail
+from tests.fakes.person import login
 
 pytestmark = pytest.mark.django_db
 
 LIST = "/admin/deliveries/suppression/"
-
-
-def login(user) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 def path(name: str) -> str:

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import pytest
-from django.test import Client
 from django.urls import reverse
 
 from deliveries import templating
-from deliveries.models import ApiKey, AuditEntry, Delivery, Message, MessageContent, Template
+from deliveries.models import AuditEntry, Delivery, Message, MessageContent, Template
 from tests.fakes import mail
+from tests.fakes.person import login, sending
 
 pytestmark = pytest.mark.django_db
 
 
-def login(user) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
-
-
 @pytest.fixture
 def shop():
-    own = mail.tenant("Shop")
-    mail.domain(own, "shop.example")
-    ApiKey.objects.create(tenant=own, name="web", prefix="re_1", secret_hash=b"h" * 32)
-    return own
+    return sending("shop.example")
 
 
 @pytest.fixture

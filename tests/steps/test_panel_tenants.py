@@ -29,18 +29,13 @@ from deliveries.models import (
     WebhookEndpoint,
 )
 from tests.fakes import mail
+from tests.fakes.person import login
 
 pytestmark = pytest.mark.django_db
 
 #: what belongs to the installation; every other model admin is a TenantAdmin
 OPERATORS = {Tenant, User, Destination, Site, Brake}
 TENANTS = [m for m in admin.site._registry if m not in OPERATORS]
-
-
-def login(user) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 def url(model, name: str, *args) -> str:

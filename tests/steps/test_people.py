@@ -19,17 +19,12 @@ from deliveries.admin.access import RIGHTS, Role
 from deliveries.errors import BadInput
 from deliveries.models import ApiKey, AuditEntry, Membership, SendingDomain, Tenant, User
 from tests.fakes import mail
+from tests.fakes.person import login
 
 pytestmark = pytest.mark.django_db
 
 ROLES = ["nobody", *Role.values, "operator"]
 _RANK = {"nobody": -1, **{role: i for i, role in enumerate(["viewer", "developer", "owner"])}}
-
-
-def login(user: User) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 def url(model: Any, name: str, *args: Any) -> str:
@@ -119,6 +114,17 @@ def test_the_last_owner_stays_whoever_asks() -> None:
     assert people.set_role(second.pk, "owner", "test") and people.remove(last.pk, "test")
     told = AuditEntry.objects.filter(tenant=own, actor="test").values_list("action", flat=True)
     assert sorted(told) == ["member.changed", "member.removed"]
+
+
+@pytest.mark.parametrize("role", ["viewer", "developer", "owner", "operator"])
+@pytest.mark.parametrize("page", ["queue", "doctor", "settings"])
+def test_the_pages_of_the_installation_are_the_operators(page, role) -> None:
+    at, member = reverse(f"admin:{page}"), role != "operator"
+    client = login(mail.person(role, mail.tenant("own"), role=role) if member else mail.person(role, operator=True))
+    assert client.get(at).status_code == (200 if role == "operator" else 403)
+    assert (f'href="{at}"' in client.get("/admin/").content.decode()) is (role == "operator"), "an entry of the menu"
+    if member:
+        assert client.post(at, {"verb": "pause", "site": "x"}).status_code == 403
 
 
 def test_a_login_whose_person_is_a_last_owner_stays_and_is_removed_one_at_a_time() -> None:
