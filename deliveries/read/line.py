@@ -44,7 +44,7 @@ class Stop:
 
 
 def stops(now: datetime, name: str = "") -> list[Stop]:
-    """What has mail, in the order of its next due time; with `name` that destination alone, mail or not."""
+    """What rests, then what has mail, each by its next due time; with `name` that destination alone, mail or not."""
     rows = execute(_STOPS, {"now": now, "never": NEVER, "limit": MAX_DESTINATIONS, "count": COUNT_LIMIT, "name": name})
     return [_stop(row, now) for row in rows]
 
@@ -101,7 +101,8 @@ SELECT c.name, c.in_flight, c.waiting, d.next_due, s.places, s.most_places, s.st
        s.reason, s.last_reply, s.paused_by
   FROM counted c LEFT JOIN due d ON d.name = c.name LEFT JOIN site s ON s.name = c.name
  WHERE c.waiting > 0 OR c.in_flight > 0 OR s.suspended_until > %(now)s::timestamptz OR %(name)s::text <> ''
- ORDER BY d.next_due NULLS LAST, c.name LIMIT %(limit)s
+ ORDER BY coalesce(s.suspended_until > %(now)s::timestamptz, false) DESC, d.next_due NULLS LAST, c.name
+ LIMIT %(limit)s
 """
 
 

@@ -65,6 +65,11 @@ def test_what_rests_or_is_paused_stands_there_with_reason_and_end(root, shop):
     assert "goes on in 20 min" in text and "they move house; goes on when a person resumes it" in text
 
 
+def test_what_rests_stands_before_what_is_merely_due(root, shop):
+    mail.site("zz.example", suspended_until=NEVER, paused_by="root", reason="Paused by root.")
+    assert [s.name for s in line.stops(datetime.now(UTC))] == ["zz.example", "example.net"]
+
+
 def test_an_operator_pauses_with_a_reason_and_resumes(root, shop):
     page = root.post(PAGE, {"verb": "pause", "site": "example.net", "reason": "they\r\nmove  house"}, follow=True)
     assert "example.net is paused" in page.content.decode()
