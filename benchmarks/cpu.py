@@ -36,6 +36,8 @@ SELECT count(*), percentile_cont(0.5) WITHIN GROUP (ORDER BY behind), max(behind
          WHERE t.at > %s) tries
 """
 
+_ACCEPTED = "SELECT count(*), count(DISTINCT created_at) FROM message WHERE created_at > %s"
+
 
 class Shares(Bench):
     """The benchmark's own parts, each with the processor time of every process."""
@@ -54,12 +56,17 @@ class Shares(Bench):
         rates = "  ".join(f"{n} {statistics.median(v):.1f}" for n, v in self.figures.items())
         load = os.getloadavg()[0]
         print(f"{name:7} sum {sum(used.values()):6.0f} µs  {told}  commits/mail {commits / self.mails_of(name):.2f}  "
-              f"{rates}  load {load:.1f}\n{'':7} {self._webhooks(began)}", flush=True)  # fmt: skip
+              f"{rates}  load {load:.1f}\n{'':7} {self._told(began)}", flush=True)  # fmt: skip
 
-    def _webhooks(self, began: datetime) -> str:
-        """How far they kept up: what is not told by the end of a part is taken from the outbox."""
+    def _told(self, began: datetime) -> str:
+        """How far the webhooks kept up (what is not told by the end of a part is taken from the outbox), and how many
+        posts shared a statement."""
         told, middle, most = self.service.town.sql(_LAG, began)[0]
-        return f"webhooks told {told}, behind their events p50 {middle or 0:.2f} s, at most {most or 0:.2f} s"
+        mails, statements = self.service.town.sql(_ACCEPTED, began)[0]
+        return (
+            f"webhooks told {told}, behind their events p50 {middle or 0:.2f} s, at most {most or 0:.2f} s; "
+            f"{mails} mails accepted by {statements} statements"
+        )
 
     def mails_of(self, name: str) -> int:
         return self.paced_mails if name == "wire" else self.mails

@@ -62,6 +62,8 @@ def claim(free: int, failing: int, busy: Mapping[UUID, int]) -> list[Telling]:
     with transaction.atomic():
         rows = execute(_CLAIM, params).fetchall()
         unmade = [(row["event_id"], row["format"]) for row in rows if not row["body"]]
+        if unmade:
+            execute(_BY_KEYS)
         made = bodies_as(unmade) if unmade else {}
         # an event that retention took before it was ever told: there is nothing to tell
         fresh = [None if row["body"] else made.get((row["event_id"], row["format"]), "") for row in rows]
@@ -206,6 +208,14 @@ SELECT l.*, e.url, e.format, e.secret, e.credentials,
        CASE WHEN e.previous_until > now() THEN e.previous_secret END AS previous,
        e.failing_since IS NOT NULL AS failing
   FROM locked l JOIN webhook_endpoint e ON e.id = l.endpoint_id
+"""
+
+# Events go by keys: planned anew at each turn, over every month's tables, their statement takes 2.9 ms to run for 0.1.
+# A plan that is kept must hold when tables grow, so none that reads one whole. Not for the claim, whose plan depends on
+# how many rows are due: kept, it takes three times as long at 200,000.
+_BY_KEYS = """
+SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_hashjoin', 'off', true),
+       set_config('enable_mergejoin', 'off', true)
 """
 
 # the lease and the body in one version of the row; '' is a body that cannot be made any more
