@@ -236,7 +236,8 @@ async def _connect(
             raise  # it is there, and not who it should be
         except OSError as e:
             refused = e
-    raise ConnectionError(f"cannot connect to {address} port {target.port}: {refused}")
+    why = str(refused) or "no answer in time"
+    raise ConnectionError(f"cannot connect to {address} port {target.port}: {why}")
 
 
 async def _addresses(target: _Target, allow_private: bool, resolve: Resolve) -> list[str]:

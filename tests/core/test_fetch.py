@@ -299,6 +299,13 @@ def test_the_next_address_is_tried_when_one_is_dead() -> None:
     assert fetched.address == "127.0.0.1"
 
 
+def test_a_server_that_says_nothing_to_a_handshake_ends_with_a_text() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}/"
+        with pytest.raises(FetchFailed, match="no answer in time"):
+            get(url, allow_private=True, timeout_s=0.6)
+
+
 class TestTls:
     @pytest.fixture
     def ca(self, tmp_path: Path) -> tuple[trustme.CA, str]:
