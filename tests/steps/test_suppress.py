@@ -10,7 +10,7 @@ from django.utils import timezone
 from deliveries import prune, suppress
 from deliveries.models import AuditEntry, Event, IdempotencyKey, Suppression, WebhookDelivery, WebhookEndpoint
 from deliveries.models.fields import uuid7
-from deliveries.record import suppressions
+from deliveries.record import retention, suppressions
 from tests.fakes.house import House, build
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -65,7 +65,7 @@ def test_a_look_up_finds_what_holds_for_the_stream_of_the_tenant_and_has_not_run
 
 def test_housekeeping_forgets_answers_after_twenty_five_hours_and_makes_partitions(monkeypatch) -> None:
     house = build()
-    monkeypatch.setattr(prune, "_BATCH", 2)
+    monkeypatch.setattr(retention, "BATCH", 2)
     for hours in (30, 26, 25.5, 24.5, 0):
         IdempotencyKey.objects.create(
             id=uuid7(), tenant_id=house.tenant.id, endpoint="emails", key=str(hours), body_hash=b"", answer={},
