@@ -38,13 +38,8 @@ class Stored:
         return raw.composed(self.octets, self.message_id, self.date) if self.mail is None else compose(self.mail)
 
 
-def stored(ids: Sequence[UUID]) -> dict[UUID, Stored]:
-    """Those whose content is gone are missing."""
-    return of_rows(execute(_CONTENTS, {"ids": list(ids)}).fetchall())
-
-
 def of_rows(rows: Sequence[Mapping[str, Any]]) -> dict[UUID, Stored]:
-    """The same from rows that hold COLUMNS, one for each message."""
+    """From rows that hold COLUMNS, one for each message."""
     files = _files([row["message"] for row in rows if row["attachment_count"]])
     return {row["message"]: _stored(row, files.get(row["message"], ())) for row in rows}
 
@@ -101,8 +96,6 @@ m.id AS message, m.message_id, m.created_at AS accepted_at, m.scheduled_at, m.fr
 nullif(m.cc, '[]') AS cc, nullif(m.reply_to, '[]') AS reply_to, m.subject, m.attachment_count, m.tracking, m.size,
 c.html, c.text, nullif(c.headers, '[]') AS headers, c.raw
 """
-
-_CONTENTS = f"SELECT {COLUMNS} FROM message m JOIN message_content c ON c.id = m.id WHERE m.id = ANY (%(ids)s::uuid[])"
 
 _FILES = """
 SELECT message_id, filename, content_type, content_id, content FROM attachment

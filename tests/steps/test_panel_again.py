@@ -7,7 +7,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from deliveries.models import ApiKey, Attachment, AuditEntry, Delivery, Event, Message, MessageContent, Suppression
-from deliveries.read.contents import stored
+from deliveries.read.contents import of
 from deliveries.states import Status
 from tests.fakes import mail
 from tests.fakes.person import login, sending
@@ -154,7 +154,7 @@ def test_the_source_is_the_mail_as_it_leaves_and_only_text(shop):
     assert (
         answer.headers["X-Content-Type-Options"] == "nosniff" and "sandbox" in answer.headers["Content-Security-Policy"]
     )
-    assert answer.content == stored([row.id])[row.id].composed().octets
+    assert answer.content == of(row).composed().octets
     assert b"Subject: =?utf-8?" in answer.content and b"Message-ID: <" in answer.content
 
 
