@@ -23,7 +23,7 @@ _ANSWERS = timedelta(hours=25)
 #: a pass of retention, well within the task's time limit; the next hour goes on
 _RETENTION_S = 300.0
 #: a pass of redaction
-_REDACTION_S = 20.0
+_REDACTION_S = 5.0
 #: a pass of moving bodies to the store
 _ARCHIVE_S = 60.0
 #: the same for idempotency keys and the log of requests

@@ -18,18 +18,21 @@ from deliveries.states import Redact
 
 #: a request is noted with an id made when it came, and its mails' ids are made while it is answered
 _REQUEST_S = 60
+_FIRST = UUID(int=0)
+_after = _FIRST
 
 
 def redact(left: Time) -> int:
-    """Everything that is due; how many mails."""
-    gone, after = 0, UUID(int=0)
+    """What is due, from where the pass before stopped; how many mails."""
+    global _after
+    gone = 0
     while left.left():
-        rows = execute(_ASKED, {"after": after, "batch": BATCH}).fetchall()
-        if not rows:
-            break
-        after = rows[-1]["id"]
-        if ids := [row["id"] for row in rows if not row["open"]]:
-            with pause():
+        with pause():  # a backlog that still waits is looked through as well
+            rows = execute(_ASKED, {"after": _after, "batch": BATCH}).fetchall()
+            _after = rows[-1]["id"] if rows else _FIRST
+            if not rows:
+                break
+            if ids := [row["id"] for row in rows if not row["open"]]:
                 gone += _redact(ids)
     return gone
 
