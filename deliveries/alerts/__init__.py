@@ -13,7 +13,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 from django.conf import settings
@@ -55,18 +56,29 @@ def _pass(see: Callable[[], Sequence[Trouble]], looked_at: Callable[[Trouble], b
     if not ways.any_set():
         return 0
     now = now or datetime.now(UTC)
-    with transaction.atomic():
-        (row,) = execute("SELECT pg_try_advisory_xact_lock(%(lock)s::bigint) AS mine", {"lock": _LOCK}).fetchall()
-        if not row["mine"]:
+    with _alone() as alone:
+        if not alone:
             return 0
-        steps = judge(see(), _known(), now, timedelta(seconds=settings.ALERT_QUIET_S), looked_at)
-        _keep([step.known for step in steps])
-    # the network comes after the commit; what is told twice at worst has one Message-ID
-    news = ways.group(steps, now)
-    for one in news:
-        if ways.tell(one):
-            _keep([told(step, now) for step in one.steps])
-    return len(news)
+        with transaction.atomic():
+            steps = judge(see(), _known(), now, timedelta(seconds=settings.ALERT_QUIET_S), looked_at)
+            _keep([step.known for step in steps])
+        # the network comes after the commit; what is told twice at worst, after a crash, has one Message-ID
+        news = ways.group(steps, now)
+        for one in news:
+            if ways.tell(one):
+                _keep([told(step, now) for step in one.steps])
+        return len(news)
+
+
+@contextmanager
+def _alone() -> Iterator[bool]:
+    """Whether no other process looks; until this one has told what it found, none does."""
+    (row,) = execute("SELECT pg_try_advisory_lock(%(lock)s::bigint) AS mine", {"lock": _LOCK}).fetchall()
+    try:
+        yield row["mine"]
+    finally:
+        if row["mine"]:
+            execute("SELECT pg_advisory_unlock(%(lock)s::bigint)", {"lock": _LOCK})
 
 
 def _keep(rows: Sequence[Known]) -> None:
