@@ -17,6 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -124,6 +125,10 @@ class _Turns:
             return None
         try:
             return await post(telling, settings.WEBHOOK_ALLOW_PRIVATE, keep=self._kept)
+        except Exception:
+            # a bug of ours with one receiver: it is that endpoint's failed try, and the others are told on
+            log.exception("webhook %s to endpoint %s broke the courier", telling.id, telling.endpoint_id)
+            return Posted(telling, datetime.now(UTC), 0, error="An internal error came up; see the worker's log.")
         finally:
             self._all.release()
             each.release()

@@ -60,6 +60,8 @@ def test_a_longer_retry_after_is_honoured_up_to_ten_hours() -> None:
     assert [retry_after(v, NOW) for v in ("", "-5", "soon", "1e9", "٣", format_datetime(NOW - timedelta(days=1)))] == [
         0
     ] * 6
+    absurd = ["Mon, 01 Jan 2024 00:00:00 +99999999999999999999", "1 Jan 9444449999 00:00:00 GMT"]
+    assert [retry_after(v, NOW) for v in absurd] == [0, 0]
 
 
 def test_while_a_secret_is_changed_both_verify() -> None:

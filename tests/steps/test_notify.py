@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from django.db import connection
@@ -236,6 +237,38 @@ def test_retry_after_puts_the_next_try_off() -> None:
         tell_n(house, 1)
         notify.run()
     assert timedelta(minutes=14) < rows(endpoint)[0].next_try_at - timezone.now() <= timedelta(minutes=15)
+
+
+def test_what_breaks_the_post_to_one_endpoint_is_its_own_failed_try_and_the_others_are_told(monkeypatch) -> None:
+    house = build()
+    broken = uuid4()
+
+    async def breaks(telling: post.Telling, *args: object, **more: object) -> post.Posted:
+        if telling.endpoint_id == broken:
+            raise OverflowError("nobody thought of that")
+        return await post.post(telling, *args, **more)
+
+    monkeypatch.setattr(courier, "post", breaks)
+    with receiver() as web:
+        ill, _ = endpoint_of(house, web.url("/ill"), ["domain.updated"])
+        well, _ = endpoint_of(house, web.url("/well"), ["domain.updated"])
+        broken = ill.id
+        tell_n(house, 3)
+        notify.run()
+    assert [row.state for row in rows(well)] == ["delivered"] * 3
+    (tried,) = WebhookTry.objects.filter(delivery_id__in=[row.id for row in rows(ill)])[:1]
+    assert tried.status_code is None and "internal error" in tried.error
+
+
+def test_an_answer_with_an_absurd_retry_after_harms_nobody() -> None:
+    house = build()
+    with receiver() as web:
+        web.answer = lambda came: (503, {"retry-after": "Mon, 01 Jan 2024 00:00:00 +99999999999999999999"})
+        endpoint, _ = endpoint_of(house, web.url(), ["domain.updated"])
+        tell_n(house, 1)
+        assert notify.run() == 1
+    (row,) = rows(endpoint)
+    assert (row.state, row.tries) == ("pending", 1)
 
 
 def test_after_eight_tries_it_is_given_up_and_can_be_replayed() -> None:
