@@ -1,8 +1,8 @@
 """One client at our listener: aiosmtpd 1.4.6 with the verbs that its defaults leave open made safe.
 
-aiosmtpd keeps the loop over commands, STARTTLS and the reading of DATA, which ends at CRLF.CRLF only. Ours are paths,
-relaying, recipients, limits, the checks on the data, enhanced status codes (RFC 2034), and that 250 waits for `store`
-(PROTOCOL 28, 30). What submission adds is in `smtp.submission`.
+aiosmtpd keeps the loop over commands and STARTTLS. Ours are paths, relaying, recipients, limits, the data (`reading`)
+and the checks on them, enhanced status codes (RFC 2034), and that 250 waits for `store` (PROTOCOL 28, 30). What
+submission adds is in `smtp.submission`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from deliveries.smtp.limits import (
     MAX_RECIPIENTS,
 )
 from deliveries.smtp.path import BadPath, PathArgument, parse_path_argument, relay_shape
+from deliveries.smtp.reading import read_data
 from deliveries.smtp.received import COMMAND_LIMITS, Asked, Received, Refusal
 
 if TYPE_CHECKING:
@@ -254,16 +255,26 @@ class Conversation(SMTP):
         await self.push("250 2.1.5 Ok")
 
     async def smtp_DATA(self, arg: str | None) -> None:
-        if not arg and self.envelope.reverse_path is not None and not self.envelope.rcpt_tos:
+        if await self.check_helo_needed():
+            return None
+        if self.envelope.reverse_path is None:
+            return await self.push("503 5.5.1 MAIL and RCPT first")
+        if arg:
+            return await self.push("501 5.5.4 DATA has no argument")
+        if not self.envelope.rcpt_tos:
             return await self.push("554 5.5.1 No valid recipients")
-        await super().smtp_DATA(arg)
+        await self.push("354 End data with <CR><LF>.<CR><LF>")
+        envelope = self.envelope
+        with self._listener.room.share() as share:
+            read = await read_data(self._reader, share, self._bounds.max_size_octets)
+            reply = read if isinstance(read, str) else await self._answer(read, envelope)
+        self._set_post_data_state()
+        await self.push(reply)
         if self._parting:
             self.part()
 
-    async def handle_DATA(self, server: Any, session: Any, envelope: Transaction) -> str:
+    async def _answer(self, octets: bytes, envelope: Transaction) -> str:
         """The reply to the final dot."""
-        octets = envelope.content
-        assert isinstance(octets, bytes)
         if wrong := _wrong_data(octets):
             return wrong
         mail = self._received(octets, envelope)

@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from deliveries.smtp.inbound import Conversation
+from deliveries.smtp.reading import Room
 from deliveries.smtp.received import NO_SUCH_USER, RELAY_DENIED, Asked, Bounds, Received, Refusal
 from deliveries.smtp.submission import Submission
 
@@ -61,6 +62,7 @@ class Listener:
         self.authenticate = authenticate
         self.clear_auth = clear_auth
         self.bounds = bounds or Bounds()
+        self.room = Room(self.bounds.max_held_octets)
         self.conversations: set[Conversation] = set()
         self._by_peer: Counter[str] = Counter()
         self._wrong: dict[str, tuple[int, float]] = {}  #: peer → failed logins, when they are forgotten

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import resource
 import smtplib
 import socket
 import ssl
@@ -344,5 +345,70 @@ def test_stopping_waits_for_a_mail_that_is_being_stored() -> None:
             await stopping
             assert [r[:3] for r in replies[-2:]] == ["250", "421"]
             assert len(house.mails) == 1
+
+    asyncio.run(work())
+
+
+def _memory_mb() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1024**2
+
+
+@pytest.mark.parametrize(
+    ("block", "reply"), [(b"x" * 65_536, "500 5.6.0"), (b"\r\n" * 32_768, "552 5.3.4")], ids=["no end", "short lines"]
+)
+def test_data_that_never_end_or_come_in_the_shortest_lines_take_no_memory(block: bytes, reply: str) -> None:
+    async def work() -> None:
+        async with listening(bounds=Bounds(max_size_octets=4 * 1024**2)) as (house, address, _):
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(TO_DATA.encode())
+            while not (await reader.readline()).startswith(b"354"):
+                pass
+            before = most = _memory_mb()
+            for _ in range(48 * 1024**2 // len(block) if b"x" in block else 80):
+                writer.write(block)
+                await writer.drain()
+                most = max(most, _memory_mb())
+            writer.write(b"\r\n.\r\n" + b"QUIT\r\n")
+            assert (await asyncio.wait_for(reader.readline(), 60)).startswith(reply.encode())
+            assert most - before < 24
+            assert house.mails == []
+            writer.close()
+
+    asyncio.run(work())
+
+
+def test_when_all_room_is_taken_large_mails_are_put_off_and_small_ones_still_taken() -> None:
+    async def work() -> None:
+        async with listening(bounds=Bounds(max_held_octets=3 * 1024**2)) as (house, address, listener):
+            large = TO_DATA + "x" * 62 + "\r\n" + ("y" * 62 + "\r\n") * (2 * 1024**2 // 64)
+            _, held = await asyncio.open_connection(*address)
+            held.write(large.encode())  # and no final dot
+            async with asyncio.timeout(60):
+                while listener.room.held_octets < 2 * 1024**2:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            assert (await say(address, large + ".\r\n"))[3].startswith("452 4.3.1")
+            assert (await say(address, TO_DATA + "x\r\n.\r\n"))[3].startswith("250 2.6.0")
+            held.close()
+            async with asyncio.timeout(60):
+                while listener.room.held_octets:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            assert (await say(address, large + ".\r\n"))[3].startswith("250 2.6.0")
+            assert len(house.mails) == 2
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    ("sent", "stored"),
+    [("", ""), (".x\r\n", "x\r\n"), ("..\r\n", ".\r\n"), ("...\r\n.a\r\nb.\r\n", "..\r\na\r\nb.\r\n"), ("\r\n", "\r\n"),
+     ("y" * 65_000 + "\r\n..z\r\n", "y" * 65_000 + "\r\n.z\r\n")],
+)  # fmt: skip
+def test_dots_at_the_beginning_of_lines_are_taken_away_once(sent: str, stored: str) -> None:
+    async def work() -> None:
+        async with listening() as (house, address, _):
+            assert (await say(address, f"{TO_DATA}{sent}.\r\n"))[3].startswith("250 2.6.0")
+            [mail] = house.mails
+            _, _, rest = mail.octets.decode().partition(" id ")
+            assert rest.split("\r\n", 2)[2] == stored
 
     asyncio.run(work())
