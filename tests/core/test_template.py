@@ -5,7 +5,7 @@ import random
 import pytest
 
 from deliveries.errors import BadTemplate
-from deliveries.mime.template import Dialect, compile_template
+from deliveries.mime.template import MOST_SOURCE, Dialect, compile_template
 
 NATIVE, HANDLEBARS, MUSTACHIO = Dialect.NATIVE, Dialect.HANDLEBARS, Dialect.MUSTACHIO
 
@@ -164,3 +164,22 @@ def test_any_text_is_rendered_or_refused():
         except BadTemplate:
             pass
     assert good > 100
+
+
+@pytest.mark.parametrize("opened", ["{{", "{{{", "{%", "{{!--", "\\{{", "{{~{"])
+@pytest.mark.parametrize("dialect", [NATIVE, HANDLEBARS])
+def test_half_a_megabyte_of_tags_that_are_never_closed_is_read_once(opened, dialect):
+    source = opened * (MOST_SOURCE // len(opened))
+    if dialect is HANDLEBARS and opened == "{%":
+        assert shown(source, dialect=dialect) == source
+    else:
+        assert "never closed" in why(source, dialect=dialect)
+
+
+def test_a_list_that_would_be_joined_to_more_than_a_mail_may_have_is_refused_before_it_is():
+    assert "too large" in why("{% if L|join(S) %}x{% endif %}", {"L": ["a"] * 4_000, "S": "x" * 100_000})
+
+
+def test_what_stands_alone_on_a_line_is_told_by_that_line():
+    source = "a\n{{#if X}}\n b {{/if}}\n{{!-- c --}}\n{{#if X}}{{/if}}\n  {{#if X}}  \nd\n{{/if}}\n"
+    assert shown(source, {"X": True}, HANDLEBARS) == "a\n b \n\nd\n"

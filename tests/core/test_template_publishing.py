@@ -89,3 +89,33 @@ def test_variables_are_filled_from_values_and_fallbacks():
 def test_what_does_not_fit_is_named(given, field, word):
     _, faults = filled(VARIABLES, given)
     assert [(f.field, f.code) for f in faults] == [(field, word)]
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        "<table>" + "<tr><td>x</td></tr>" * 10_000 + "<tr><td>" + "y" * 100_000 + "</td></tr></table>",
+        "<table><tr><td>" + "a<br>" * 50_000 + "</td><td>" + "y" * 100_000 + "</td></tr></table>",
+        "<ul>" * 200 + "<li>x</li>" * 10_000,
+        'a<div style="margin-top: 9999999em; padding-left: 9999999em">b</div>',
+    ],
+    ids=["a wide cell", "a tall cell", "deep lists", "wide margins"],
+)
+def test_a_text_part_grows_with_its_html_whatever_the_tables_and_margins(html):
+    assert len(text_of(html)) < 5 * len(html)
+
+
+def test_cells_are_words_rows_are_lines_and_what_is_hidden_stays_out():
+    html = '<div style="DISPLAY : none">no</div><table><tr><th>A<th>B</tr><tr><td>1</td><td>2</td></tr></table><p>c</p>'
+    assert text_of(f'<?xml version="1.0" encoding="utf-8"?>\n{html}').split("\n") == ["A B", "1 2", "", "c"]
+    assert text_of("<!-- x -->") is None
+
+
+def test_more_rules_than_the_elements_bear_are_refused():
+    with pytest.raises(BadTemplate, match="too many rules"):
+        publication("<style>" + "p{color:red}" * 10_000 + "</style>" + "<p>" * 10_000, "")
+
+
+@pytest.mark.parametrize("opened", ["<!--", "<style ", "<style>", "<a ", '<a "'])
+def test_markup_that_is_never_closed_is_read_once(opened):
+    publication("<style>b{}</style>" + opened * 30_000, "")

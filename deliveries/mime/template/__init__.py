@@ -301,7 +301,12 @@ def _default(value: Any = None, other: Any = "") -> Any:
 
 
 def _join(value: Any = None, by: Any = ", ") -> str:
-    return _shown(by).join(map(_shown, value)) if isinstance(value, list) else _shown(value)
+    if not isinstance(value, list):
+        return _shown(value)
+    texts, between = [_shown(item) for item in value], _shown(by)
+    if sum(map(len, texts)) + len(between) * len(texts) > MOST_OUTPUT:
+        raise BadTemplate("Joined, the list is too large; join less.")  # also where it is only compared
+    return between.join(texts)
 
 
 def _truncate(value: Any, length: Any) -> str:

@@ -33,10 +33,5 @@ def translate(dialect: Dialect, text: str) -> Translated:
 
 def tags(dialect: Dialect, text: str) -> Iterator[tuple[int, int, bool]]:
     """(start, end, whether it is a block's) of each tag, comments included, in order."""
-    for found in (native.TAG if dialect is Dialect.NATIVE else stache.TAG).finditer(text):
-        if dialect is Dialect.NATIVE:
-            block = found["block"] is not None
-        else:
-            tag = (found["tag"] or "").strip()
-            block = tag[:1] in ("#", "/", "^") or tag == "else" or tag.startswith("else ")
-        yield found.start(), found.end(), block
+    for found in (native if dialect is Dialect.NATIVE else stache).tags(text):
+        yield found.start, found.end, found.kind == "block"

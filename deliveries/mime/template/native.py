@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from deliveries.errors import BadTemplate
 from deliveries.mime.template.blocks import Writer
 from deliveries.mime.template.expressions import Expression, literal
+from deliveries.mime.template.scanning import Ends, Tag, scan
 
-TAG = re.compile(r"\{\{\{(?P<triple>.*?)\}\}\}|\{\{(?P<value>.*?)\}\}|\{%-?(?P<block>.*?)-?%\}|\{#.*?#\}", re.DOTALL)
+_OPENS = re.compile(r"\{[{%#]")
+
+
+def tags(text: str) -> Iterator[Tag]:
+    return scan(text, _OPENS, _tag)
+
+
+def _tag(text: str, ends: Ends, at: int) -> Tag | None:
+    if text.startswith("{{{", at) and (end := ends.find("}}}", at + 3)) >= 0:
+        return Tag(at, end + 3, "value", text[at + 3 : end])
+    sign = text[at + 1]
+    if (end := ends.find({"{": "}}", "%": "%}", "#": "#}"}[sign], at + 2)) < 0:
+        return None
+    inner = text[at + 2 : end]
+    if sign == "%":
+        return Tag(at, end + 2, "block", inner.removeprefix("-").removesuffix("-"))
+    return Tag(at, end + 2, "value" if sign == "{" else "comment", inner)
 
 
 class Native(Writer):
@@ -16,14 +34,14 @@ class Native(Writer):
 
     def read(self) -> None:
         end = 0
-        for found in TAG.finditer(self.text):
-            self.at = found.start()
+        for found in tags(self.text):
+            self.at = found.start
             self.between(self.text[end : self.at])
-            end = found.end()
-            if (inner := found["block"]) is not None:
-                self._statement(inner.strip())
-            elif (inner := found["triple"] if found["triple"] is not None else found["value"]) is not None:
-                expression = Expression(inner, self._lookup, self.in_loop())
+            end = found.end
+            if found.kind == "block":
+                self._statement(found.inner.strip())
+            elif found.kind == "value":
+                expression = Expression(found.inner, self._lookup, self.in_loop())
                 source = expression.read()
                 self.value(source, expression.safe)
         self.at = len(self.text)

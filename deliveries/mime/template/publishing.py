@@ -13,18 +13,34 @@ import re
 from dataclasses import dataclass
 
 import css_inline
-from inscriptis import get_text
+from inscriptis import Inscriptis
+from inscriptis.css_profiles import CSS_PROFILES
 from inscriptis.model.config import ParserConfig
+from lxml.etree import ParserError
+from lxml.html import HtmlElement, document_fromstring
 
 from deliveries.errors import BadTemplate
 from deliveries.mime.template.dialects import Dialect, tags
 
 _INLINER = css_inline.CSSInliner(load_remote_stylesheets=False, keep_style_tags=True, remove_inlined_selectors=True)
-_TEXT = ParserConfig(display_links=True)
-#: where a comment would be text: tags with their attributes, comments, elements that hold text only
+#: without the indentation of each `div` that the other profile has: layouts nest dozens
+_TEXT = ParserConfig(css=CSS_PROFILES["strict"], display_links=True)
+#: rules × elements of a sheet that is inlined: each is tried on each
+_MOST_MATCHES = 2_000_000
+#: lists within each other are indented; deeper ones no more, or every line would be as long as the nesting
+_MOST_INDENTED = 8
+#: laid out as lines and words: columns as wide as their widest cell took gigabytes for a table of two cells
+_AS_LINES = frozenset({"table", "thead", "tbody", "tfoot", "tr", "caption"})
+_AS_WORDS = frozenset({"td", "th"})
+_LISTS = frozenset({"ul", "ol"})
+#: lxml refuses a text that names an encoding
+_XML = re.compile(r"\A\s*<\?xml\b[^>]*>", re.IGNORECASE)
+_HIDDEN = re.compile(r"display\s*:\s*none", re.IGNORECASE)
+_ATTRIBUTES = r"(?:\"[^\"]*(?:\"|\Z)|'[^']*(?:'|\Z)|[^>\"'])*(?:>|\Z)"
+#: where a comment would be text: tags with their attributes, comments, elements that hold text only. What is never
+#: closed goes on to the end, as it does for a browser, and is so read once
 _NO_COMMENT = re.compile(
-    r"<!--.*?-->|<(style|title|textarea|script)\b(?:\"[^\"]*\"|'[^']*'|[^>\"'])*>.*?</\1\s*>"
-    r"|<[A-Za-z/!?](?:\"[^\"]*\"|'[^']*'|[^>\"'])*>",
+    rf"<!--(?:.*?-->|.*\Z)|<(style|title|textarea|script)\b{_ATTRIBUTES}(?:.*?</\1\s*>|.*\Z)|<[A-Za-z/!?]{_ATTRIBUTES}",
     re.DOTALL | re.IGNORECASE,
 )
 _ROWS = re.compile(r"</?(?:tr|td|th|tbody|thead)\b", re.IGNORECASE)
@@ -49,6 +65,8 @@ def publication(html: str | None, text: str | None, dialect: Dialect = Dialect.N
         return Publication(None, text)
     slots = _Slots(html, dialect)
     if "<style" in html.lower():
+        if slots.words.count("{") * slots.words.count("<") > _MOST_MATCHES:
+            raise BadTemplate("There are too many rules for so many elements; send a shorter style sheet.", part="html")
         inlined = _INLINER.inline(slots.commented())
         if "<tbody" not in html.lower():
             # the parser puts the rows into one that opens within a loop and ends outside of it
@@ -56,7 +74,7 @@ def publication(html: str | None, text: str | None, dialect: Dialect = Dialect.N
         html = slots.restored(inlined, checked=True)
     if text is not None:
         return Publication(html, text or None)
-    made = _tidy(get_text(slots.words, _TEXT), slots)
+    made = _tidy(_as_text(slots.words), slots)
     if slots.around_rows() or slots.blocks_of(made) != slots.blocks:
         return Publication(html, None, text_at_render=True)
     return Publication(html, slots.restored(made) or None)
@@ -64,7 +82,30 @@ def publication(html: str | None, text: str | None, dialect: Dialect = Dialect.N
 
 def text_of(html: str) -> str | None:
     """A text part for a finished html part; None where it would be empty."""
-    return _BLANKS.sub("\n\n", get_text(html, _TEXT)).strip() or None
+    return _BLANKS.sub("\n\n", _as_text(html)).strip() or None
+
+
+def _as_text(html: str) -> str:
+    """What an HTML reader would read out, in the order of the source; in time and space that grow with its length."""
+    html = _XML.sub("", html)
+    try:
+        tree: HtmlElement = document_fromstring(html)
+    except ParserError:  # nothing but comments and white space
+        return ""
+    depth: dict[HtmlElement, int] = {}
+    for element in tree.iter("*"):
+        parent = element.getparent()
+        depth[element] = depth.get(parent, 0) + (element.tag in _LISTS)
+        if _HIDDEN.search(element.get("style") or ""):
+            element.set("style", "display:none")
+        else:
+            element.attrib.pop("style", None)  # margins of a million lines
+        if element.tag in _AS_LINES or (element.tag in _LISTS and depth[element] > _MOST_INDENTED):
+            element.tag = "div"
+        elif element.tag in _AS_WORDS:
+            element.tag = "span"
+            element.tail = f" {element.tail or ''}"
+    return str(Inscriptis(tree, _TEXT).get_text())
 
 
 def _tidy(text: str, slots: _Slots) -> str:

@@ -11,17 +11,14 @@ Left out: partials, formatDate, helpers of one's own.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from deliveries.errors import BadTemplate
 from deliveries.mime.template.blocks import Writer
 from deliveries.mime.template.expressions import literal
+from deliveries.mime.template.scanning import Ends, Tag, scan
 
-TAG = re.compile(
-    r"(?P<escaped>\\\{\{.*?\}\})|\{\{~?!--.*?--~?\}\}|\{\{~?!.*?\}\}|\{\{(?P<lt>~?)\{(?P<triple>.*?)\}(?P<rt>~?)\}\}"
-    r"|\{\{(?P<l>~?)(?P<tag>.*?)(?P<r>~?)\}\}",
-    re.DOTALL,
-)
+_OPENS = re.compile(r"\\?\{\{")
 _PART = re.compile(
     r"""\s*("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[()]|\|[^|]*\||(?:\[[^\]]*\]|[^\s()"'|\[])+)""", re.DOTALL
 )
@@ -45,6 +42,37 @@ _REST_OF_LINE = re.compile(r"[ \t]*(?:\r?\n|\Z)")
 _MOST_PARTS = 100
 
 
+def tags(text: str) -> Iterator[Tag]:
+    return scan(text, _OPENS, _tag)
+
+
+def _tag(text: str, ends: Ends, at: int) -> Tag | None:
+    if text[at] == "\\":
+        end = ends.find("}}", at + 3)
+        return Tag(at, end + 2, "escaped", text[at + 1 : end + 2]) if end >= 0 else None
+    left = text.startswith("~", at + 2)
+    inside = at + 2 + left
+    if text.startswith("!--", inside):
+        end, sign = ends.first(("--}}", "--~}}"), inside + 3)
+        if end >= 0:
+            return Tag(at, end + len(sign), "comment")
+    if text.startswith("!", inside) and (end := ends.find("}}", inside + 1)) >= 0:
+        return Tag(at, end + 2, "comment")
+    if text.startswith("{", inside):
+        end, sign = ends.first(("}}}", "}~}}"), inside + 1)
+        if end >= 0:
+            return Tag(at, end + len(sign), "raw", text[inside + 1 : end], left, sign == "}~}}")
+    if (end := ends.find("}}", inside)) < 0:
+        return None
+    inner = text[inside:end]
+    return Tag(at, end + 2, _kind(inner), inner.removesuffix("~"), left, inner.endswith("~"))
+
+
+def _kind(inner: str) -> str:
+    tag = inner.strip("~ \t\r\n")
+    return "block" if tag[:1] in ("#", "/", "^") or tag == "else" or tag.startswith("else ") else "value"
+
+
 class Stache(Writer):
     def __init__(self, text: str, lines_go: bool) -> None:
         super().__init__(text)
@@ -54,41 +82,42 @@ class Stache(Writer):
 
     def read(self) -> None:
         end, trim = 0, False
-        for found in TAG.finditer(self.text):
-            self.at = found.start()
-            before = self.text[end : self.at]
-            end = found.end()
-            left, right = bool(found["l"] or found["lt"]), bool(found["r"] or found["rt"])
-            tag = (found["tag"] or "").strip()
+        for found in tags(self.text):
+            self.at = found.start
+            begins, before = end, self.text[end : self.at]
+            end = found.end
             if trim:
                 before = before.lstrip()
-            if left:
+            if found.left:
                 before = before.rstrip()
-            trim = right
-            if self._stands_alone(found, tag):
-                before = before[: max(len(before) - (self.at - self._line_start()), 0)]
+            trim = found.right
+            alone, tail = self._stands_alone(found, begins)
+            if alone:
+                before = before[: max(len(before) - tail, 0)]
                 if after := _REST_OF_LINE.match(self.text, end):
                     end = after.end()
             self.between(before)
-            if found["escaped"] is not None:
-                self.plain(found["escaped"][1:])
-            elif found["triple"] is not None:
-                self.value(self._expression(found["triple"]), safe=True)
-            elif found["tag"] is not None:
-                self._tag(tag)
+            if found.kind == "escaped":
+                self.plain(found.inner)
+            elif found.kind == "raw":
+                self.value(self._expression(found.inner), safe=True)
+            elif found.kind != "comment":
+                self._tag(found.inner.strip())
         self.at = len(self.text)
         self.between(self.text[end:].lstrip() if trim else self.text[end:])
 
-    def _stands_alone(self, found: re.Match[str], tag: str) -> bool:
-        if not self.lines_go or found["triple"] is not None or found["escaped"] is not None:
-            return False
-        if tag and tag[0] not in "#/^!" and tag[:4] != "else":
-            return False
-        blank = not self.text[self._line_start() : self.at].strip(" \t")
-        return blank and _REST_OF_LINE.match(self.text, found.end()) is not None
-
-    def _line_start(self) -> int:
-        return self.text.rfind("\n", 0, self.at) + 1
+    def _stands_alone(self, found: Tag, begins: int) -> tuple[bool, int]:
+        """Whether nothing else stands on its line, which is looked at from `begins`, the end of the tag before; and how
+        much white space is before it."""
+        if not self.lines_go or found.kind not in ("block", "comment"):
+            return False, 0
+        line = self.text.rfind("\n", begins, found.start) + 1
+        if not line:
+            if begins and self.text[begins - 1] != "\n":
+                return False, 0  # the tag before stands on the same line
+            line = begins
+        blank = not self.text[line : found.start].strip(" \t")
+        return blank and _REST_OF_LINE.match(self.text, found.end) is not None, found.start - line
 
     def _tag(self, tag: str) -> None:
         if not tag:
