@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -32,6 +34,8 @@ import dns.rcode
 import dns.rdatatype
 import dns.resolver
 import dns.reversename
+
+log = logging.getLogger(__name__)
 
 #: RFC 9715 / DNS flag day 2020: replies of this many octets pass every path unfragmented
 UDP_PAYLOAD_OCTETS = 1232
@@ -52,6 +56,7 @@ ROUNDS = 2
 #: a UDP question unanswered for this long is lost: ask the next nameserver
 TRY_S = 2.0
 
+_SILENCE = "the nameserver does not answer"
 _NO_EDNS = frozenset({dns.rcode.FORMERR, dns.rcode.NOTIMP, dns.rcode.BADVERS})
 
 
@@ -242,20 +247,21 @@ class Resolver:
                 break
             which = (self._first + turn) % len(self._nameservers)
             address, port = self._nameservers[which]
-            where = f"{address}:{port}"
             try:
                 response = await self._exchange(name, rdtype, address, port, min(TRY_S, left), left)
             except dns.exception.Timeout:
-                said = f"{where} does not answer"
+                said = _SILENCE
                 continue
             except (dns.exception.DNSException, OSError, EOFError) as e:
-                said = f"{where}: {str(e) or type(e).__name__}"
+                said = _words(e)
+                log.debug("%s:%s: %r", address, port, e)
                 continue
             result = _read(response, name, rdtype, self._trust_ad)
             if not isinstance(result, Trouble):
                 self._first = which
                 return result
-            said = f"{where}: {result.text}"
+            said = result.text
+            log.debug("%s:%s: %s %s: %s", address, port, _text(name), dns.rdatatype.to_text(rdtype), said)
         asked = f"{_text(name)} {dns.rdatatype.to_text(rdtype)}"
         return Trouble(f"{asked}: {said or f'no answer within {self._timeout_s:g} s'}")
 
@@ -352,6 +358,13 @@ def _record(rdata: Any) -> Any:
             return rdata.usage, rdata.selector, rdata.mtype, rdata.cert
         case _:
             return _text(rdata.target)
+
+
+def _words(error: Exception) -> str:
+    """Which nameservers this installation asks is no tenant's affair: the libraries' words may name them."""
+    if isinstance(error, OSError) and error.errno:
+        return f"the nameserver cannot be asked ({os.strerror(error.errno)})"
+    return f"the nameserver's answer makes no sense ({type(error).__name__})"
 
 
 def _text(name: dns.name.Name) -> str:
