@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum, auto
 from uuid import UUID
@@ -107,9 +107,11 @@ def settle(at: Standing, result: Result, now: datetime, schedule: Schedule, unkn
         return _deferred(at, result, now, schedule)
     if said is Status.UNKNOWN:
         return _unknown(at, result, now, schedule, unknown_policy)
-    if said is Status.EXPIRED and at.status is Status.UNKNOWN:
-        # the retry of an unknown came too late: it may have arrived, so "expired" would be a lie
-        return _ended(at, result, Status.UNKNOWN)
+    if said is Status.EXPIRED and at.unknowns:
+        # the retry of an unknown came too late, or was put off until then: it may have arrived, so "expired" would be
+        # a lie
+        reason = f"{result.reason or words(result)} An earlier try ended without an answer, so it may have arrived."
+        return _ended(at, replace(result, reason=reason), Status.UNKNOWN)
     if said in FINAL:
         return _ended(at, result, said)
     assert said is Status.HELD

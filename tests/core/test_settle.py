@@ -112,6 +112,10 @@ def test_an_unknown_that_grows_too_old_stays_unknown_for_it_may_have_arrived() -
     done = change(replace(AT, status=Status.UNKNOWN, unknowns=1), expired)
     assert (done.status, done.row, done.settled) == (Status.UNKNOWN, Row.DELETE, True)
     assert change(AT, expired).status is Status.EXPIRED
+    # put off by a 4xx, or let go by a person, after the try that got no answer
+    for status in (Status.DEFERRED, Status.QUEUED):
+        done = change(replace(AT, status=status, unknowns=1), expired)
+        assert done.status is Status.UNKNOWN and done.settled and done.reason.endswith("so it may have arrived.")
 
 
 def test_every_status_has_a_sentence_for_a_person() -> None:
