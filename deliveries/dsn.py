@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import transaction
+from django.db import InterfaceError, OperationalError, transaction
 
 from deliveries.accept import accept, of_raw
 from deliveries.errors import KeyRefused, MailapiError
@@ -65,6 +65,13 @@ def _look(row: dict[str, Any]) -> bool:
             log.warning("no report, as no key of the account may send: %s", error, extra=_ids(row))
         except MailapiError as error:  # over its quota, suspended, or a domain that was given up
             log.warning("no report yet: %s", error, extra=_ids(row))
+            execute(_LATER, {"id": row["delivery_id"], "told": told})
+            return False
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception:
+            # a bug of ours with one mail: what is due after it is told all the same
+            log.exception("no report, an internal error came up", extra=_ids(row))
             execute(_LATER, {"id": row["delivery_id"], "told": told})
             return False
         told |= bit

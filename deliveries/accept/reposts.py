@@ -49,11 +49,12 @@ def once(tenant_id: UUID, key_id: UUID, octets: bytes, work: Callable[[], dict[s
     came = _lock(which)
     try:
         if (found := execute(_FOUND, which | {"came": came}).fetchone()) is not None:
-            return dict(found["answer"])
+            return dict(json.loads(found["answer"]))
         began = time.monotonic()
         answer = work()
         if (took := time.monotonic() - began) > SOON_S:
-            kept = {"took": took, "answer": answer}
+            # JSON within JSON: the answer may repeat what no jsonb holds (NUL), and by now its mails are stored
+            kept = {"took": took, "answer": json.dumps(answer)}
             execute(_KEEP, which | {"id": uuid7(), "hash": digest, "kept": json.dumps(kept)})
         return answer
     finally:
@@ -76,7 +77,7 @@ def _lock(which: dict[str, Any]) -> Any:
 
 
 _FOUND = f"""
-SELECT answer -> 'answer' AS answer FROM idempotency_key
+SELECT answer ->> 'answer' AS answer FROM idempotency_key
  WHERE tenant_id = %(tenant)s AND endpoint = %(endpoint)s AND key = %(key)s
    AND (((answer ->> 'took')::float8 > {SLOW_S} AND created_at > now() - interval '{REMEMBERED_S} seconds')
      OR (%(came)s::timestamptz < created_at

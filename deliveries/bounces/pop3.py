@@ -19,6 +19,7 @@ from deliveries.bounces.wire import (
     said,
 )
 from deliveries.errors import MailboxFailed, MailNotFetched
+from deliveries.smtp.reply import clean
 
 #: RFC 1939 §7 says 70 characters; some servers give more
 MAX_KEY_CHARS = 255
@@ -80,7 +81,7 @@ class Pop3:
         for line in listing:
             number, _, key = line.decode("ascii", "replace").strip().partition(" ")
             if number.isdigit() and key:
-                self._numbers[key[:MAX_KEY_CHARS]] = int(number)
+                self._numbers[clean(key)[:MAX_KEY_CHARS]] = int(number)
         for line in self._wire.list()[1]:
             number, _, size = line.decode("ascii", "replace").strip().partition(" ")
             if number.isdigit() and size.strip().isdigit():

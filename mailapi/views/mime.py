@@ -10,7 +10,7 @@ from typing import Any
 from django.http import HttpResponse, JsonResponse
 from rest_framework.request import Request
 
-from deliveries.accept import Draft, Idempotency, accept, of_raw
+from deliveries.accept import Draft, Idempotency, accept, of_raw, replayed
 from deliveries.accept.whole import fields_of, once
 from deliveries.errors import BadInput, Fault
 from deliveries.mime import raw
@@ -33,20 +33,29 @@ class Mime(View):
 
     def post(self, request: Request) -> HttpResponse:
         kind = (request.content_type or "").partition(";")[0].strip().lower()
-        if kind == _WHOLE:
-            octets = read(request._request, raw.MAX_OCTETS)
-            given = idempotency_of(request, _ENDPOINT, hashlib.sha256(octets).digest())
-            draft, own = _draft(octets, (), {}, "")
-        elif kind == _JSON:
-            with json_body(request._request) as body:
-                given = idempotency_of(request, _ENDPOINT, body.digest)
-                asked = read_shape(body, SendMime)
-                options = {name: v for name, v in asked.options().items() if name in _said(asked)}
-                draft, own = _draft(asked.raw, asked.to or (), options, "raw")
-        else:
-            message = f"Send the mail as {_WHOLE}, or base64 in the field `raw` of {_JSON}."
-            raise BadInput([Fault("Content-Type", "unsupported_media_type", message)], "validation_error", 415)
-        accepted = accept(self.caller().secret_hash, [draft], given or own)
+        given: Idempotency | None = None
+        own: Idempotency | None = None
+        try:
+            if kind == _WHOLE:
+                octets = read(request._request, raw.MAX_OCTETS)
+                given = idempotency_of(request, _ENDPOINT, hashlib.sha256(octets).digest())
+                draft, own = _draft(octets, (), {}, "")
+            elif kind == _JSON:
+                with json_body(request._request) as body:
+                    given = idempotency_of(request, _ENDPOINT, body.digest)
+                    asked = read_shape(body, SendMime)
+                    options = {name: v for name, v in asked.options().items() if name in _said(asked)}
+                    draft, own = _draft(asked.raw, asked.to or (), options, "raw")
+            else:
+                message = f"Send the mail as {_WHOLE}, or base64 in the field `raw` of {_JSON}."
+                raise BadInput([Fault("Content-Type", "unsupported_media_type", message)], "validation_error", 415)
+            accepted = accept(self.caller().secret_hash, [draft], given or own)
+        except BadInput:
+            # since the first request with this key a time may have passed, or a domain have gone
+            earlier = replayed(self.caller().tenant_id, key) if (key := given or own) else None
+            if earlier is None:
+                raise
+            accepted = earlier
         return replayable(JsonResponse({"id": str(accepted.ids[0])}), accepted)
 
 

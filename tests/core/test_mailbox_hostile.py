@@ -150,6 +150,18 @@ def test_a_pop3_listing_without_end_and_a_line_without_end_are_not_read() -> Non
         fails(account(Kind.POP3, port), "no end")
 
 
+def test_a_key_of_a_mail_holds_nothing_that_no_database_stores() -> None:
+    def talk(client: socket.socket, heard: list[bytes]) -> None:
+        client.sendall(b"+OK ready\r\n")
+        for line in client.makefile("rb"):
+            client.sendall(
+                {b"UIDL": b"+OK\r\n1 a\0b\r\n.\r\n", b"LIST": b"+OK\r\n1 9\r\n.\r\n"}.get(line.split()[0], b"+OK\r\n")
+            )
+
+    with serving(talk) as (port, _), open_mailbox(account(Kind.POP3, port)) as box:
+        assert box.keys() == ["a b"]
+
+
 def test_a_host_inside_is_refused_before_anything_is_connected() -> None:
     def never(client: socket.socket, heard: list[bytes]) -> None:
         heard.append(b"connected")

@@ -1,11 +1,12 @@
 """POST /emails/mime: a whole mail, by its header or an envelope of its own."""
 
 import base64
+from datetime import UTC, datetime
 
 import pytest
 
 from deliveries.mime.raw import MAX_OCTETS
-from deliveries.models import Delivery, Message, MessageContent, Queued
+from deliveries.models import Delivery, Message, MessageContent, Queued, SendingDomain
 from mailapi.schemas import answers
 from tests.steps.api import message_count
 
@@ -133,3 +134,15 @@ def test_bounds_and_kinds(api):
     assert as_json(api, mail(api), subject="x").json()["errors"][0]["code"] == "unknown_field"
     foreign = mail(api).replace(api.domain.encode(), b"not-ours.example")
     assert post(api, foreign).status_code == 403 and message_count(api) == 0
+
+
+def test_a_replay_is_answered_though_the_domain_was_suspended_meanwhile(api):
+    key = {"HTTP_IDEMPOTENCY_KEY": "once"}
+    one, batch = mail(api), [api.mail(), api.mail()]
+    first, firsts = post(api, one, **key), api.post("/emails/batch", batch, **key)
+    SendingDomain.objects.filter(tenant=api.tenant).update(suspended_at=datetime.now(UTC))
+    again = post(api, one, **key)
+    assert (again.status_code, again.json()) == (200, first.json()) and again["Idempotent-Replayed"] == "true"
+    assert api.post("/emails/batch", batch, **key).json() == firsts.json()
+    assert post(api, one).status_code == 403 and api.post("/emails/batch", batch).status_code == 403
+    assert message_count(api) == 3

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from deliveries.accept import reposts
 from deliveries.models import Attachment, Message, MessageContent, Suppression
 from deliveries.record import suppressions
 from tests.steps.api import message_count
@@ -176,3 +177,14 @@ def test_an_unknown_path_is_not_found_in_the_faces_shape(api):
 def test_two_quick_posts_of_the_same_octets_are_two_mails(api):
     ids = {post(api, "/email", mail(api)).json()["MessageID"] for _ in range(2)}
     assert len(ids) == 2 and message_count(api) == 2
+
+
+def test_an_answer_that_repeats_what_no_jsonb_holds_is_kept_for_a_client_that_posts_again(api, monkeypatch):
+    monkeypatch.setattr(reposts, "SOON_S", -1.0)  # as if it had taken long
+    monkeypatch.setattr(reposts, "_FOUND", reposts._FOUND.replace(f"> {reposts.SLOW_S}", "> -1"))
+    batch = [mail(api), mail(api, To="a\0@simulator.test")]
+    first = post(api, "/email/batch", batch)
+    assert first.status_code == 200, first.content
+    assert [item["ErrorCode"] for item in first.json()] == [0, 300]
+    assert post(api, "/email/batch", batch).json() == first.json()
+    assert message_count(api) == 1
