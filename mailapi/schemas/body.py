@@ -10,6 +10,7 @@ import json
 import re
 import threading
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -182,8 +183,7 @@ def _is_complex(octets: bytes) -> bool:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        double = next(name for name in names if names.count(name) > 1)
+        double = Counter(name for name, _ in pairs).most_common(1)[0][0]
         # parsers disagree about which one counts
         raise _refused("duplicate_field", "The field stands twice in one object; keep one.", 400, double)
     return found

@@ -113,3 +113,11 @@ def test_large_bodies_wait_for_each_other_and_are_turned_away_in_the_end(monkeyp
     assert caught.value.http_status == 429
     with json_body(request()) as body:  # the turn was given back
         assert len(body.value["html"]) == 2_000_000
+
+
+def test_a_name_that_stands_twice_among_very_many_is_found_in_one_pass() -> None:
+    names = [*(f"a{i}" for i in range(80_000)), "a79999"]
+    octets = ("{" + ",".join(f'"{name}":1' for name in names) + "}").encode()
+    with pytest.raises(BadInput) as refused:
+        parse(octets)
+    assert [(f.field, f.code) for f in refused.value.faults] == [("a79999", "duplicate_field")]
