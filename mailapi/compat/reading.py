@@ -17,7 +17,7 @@ from deliveries.mime.address import Address, named_address, parse_address
 from deliveries.mime.compose import Attachment, refused_header, refused_subject
 from mailapi.schemas.attachments import MAX_ATTACHMENTS, AttachmentIn
 from mailapi.schemas.emails import MAX_HEADERS
-from mailapi.schemas.faults import check
+from mailapi.schemas.faults import MOST_FAULTS, check
 from mailapi.schemas.options import Stream
 from mailapi.schemas.times import MAX_SCHEDULE
 
@@ -61,6 +61,8 @@ class Reading:
     def sort(self, given: Mapping[str, Any], fields: Fields, place: str = "") -> None:
         """Tell what the face does not honour. A null counts as absent, as the vendors' clients send them."""
         for name, value in given.items():
+            if len(self.faults) >= MOST_FAULTS:
+                return  # nobody reads more, and each nearest name costs
             shown = f"{place}{name[:100]}"
             if name in fields.honoured or value is None:
                 continue

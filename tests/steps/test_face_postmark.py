@@ -188,3 +188,8 @@ def test_an_answer_that_repeats_what_no_jsonb_holds_is_kept_for_a_client_that_po
     assert [item["ErrorCode"] for item in first.json()] == [0, 300]
     assert post(api, "/email/batch", batch).json() == first.json()
     assert message_count(api) == 1
+
+
+def test_of_very_many_unknown_fields_a_hundred_are_looked_at(api):
+    answer = post(api, "/email", mail(api, **{f"Subjec{i}": 1 for i in range(1_000)}))
+    assert answer.status_code == 422 and answer.json()["Message"].endswith("And 95 more.")
