@@ -10,6 +10,7 @@ from django.db import close_old_connections
 
 from deliveries import alerts as alerting
 from deliveries import brakes as braking
+from deliveries import continuity, metrics, prune
 from deliveries import deliver as delivering
 from deliveries import domains as checking
 from deliveries import dsn as reporting
@@ -17,7 +18,6 @@ from deliveries import erase as erasing
 from deliveries import feedback as feeding
 from deliveries import forward as forwarding
 from deliveries import mailboxes as polling
-from deliveries import metrics, prune
 from deliveries import notify as notifying
 from deliveries.deliver import sweep as sweeping
 from deliveries.record import figures
@@ -36,14 +36,14 @@ def deliver() -> None:
 def sweep() -> None:
     """Every 5 s by beat, so that its coming is beat's sign of life."""
     metrics.alive("beat")
-    _fresh(sweeping.sweep)
+    _sending(sweeping.sweep, continuity.beat)
 
 
 @shared_task(name="deliveries.notify", soft_time_limit=110, time_limit=120)
 def notify() -> None:
     """Webhooks that are due."""
     metrics.alive("jobs")
-    _fresh(notifying.run)
+    _sending(notifying.run)
 
 
 @shared_task(name="deliveries.feedback", soft_time_limit=110, time_limit=120)
@@ -91,7 +91,7 @@ def domains() -> None:
 @shared_task(name="deliveries.dsn", soft_time_limit=50, time_limit=60)
 def dsn() -> None:
     """Reports that senders asked for."""
-    _fresh(reporting.run)
+    _sending(reporting.run)
 
 
 @shared_task(name="deliveries.tally", soft_time_limit=50, time_limit=60)
@@ -103,7 +103,7 @@ def tally() -> None:
 @shared_task(name="deliveries.forward", soft_time_limit=170, time_limit=180)
 def forward() -> None:
     """Received mail that is handed on."""
-    _fresh(forwarding.run)
+    _sending(forwarding.run)
 
 
 @shared_task(name="deliveries.housekeeping", soft_time_limit=550, time_limit=600)
@@ -128,6 +128,11 @@ def archive() -> None:
 def redact() -> None:
     """Mails that are finished and were asked not to be kept."""
     _fresh(prune.redact)
+
+
+def _sending(verb: Any, fit: Any = continuity.fit) -> None:
+    """What tells somebody outside waits while a restore is asked about."""
+    _fresh(lambda: fit() and verb())
 
 
 def _fresh(verb: Any) -> None:

@@ -52,6 +52,12 @@ UNFOLD = {
                         "link": reverse_lazy("admin:doctor"),
                         "permission": _OPERATOR,
                     },
+                    {
+                        "title": "Restored",
+                        "icon": "settings_backup_restore",
+                        "link": reverse_lazy("admin:restored"),
+                        "permission": "deliveries.admin.menu.restored",
+                    },
                     _menu("Brakes", "front_hand", "brake", _OPERATOR),
                     _menu("Sites", "speed", "site", _OPERATOR),
                     _menu("IP pools", "hub", "sourcepool", _OPERATOR),

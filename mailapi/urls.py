@@ -76,6 +76,7 @@ urlpatterns = [
     path("templates/<str:template_id>/publish", templates.Publish.as_view()),
     path("templates/<str:template_id>/duplicate", templates.Duplicate.as_view()),
     path("templates/<str:template_id>/preview", templates.Preview.as_view()),
+    path("tls/ask", links.served),
     path("o/<str:token>", links.opened),
     path("c/<str:token>", links.clicked),
     path("u/<str:token>", links.leave),

@@ -20,6 +20,7 @@ from deliveries.admin import (
     people,
     queue,
     received,
+    restored,
     sources,
     suppressions,
     templates,
@@ -33,6 +34,7 @@ admin.site.extra_urls = lambda: [  # type: ignore[attr-defined]
     *login.urls(),
     *queue.urls(),
     *received.urls(),
+    *restored.urls(),
 ]
 admin.site.enable_nav_sidebar = True
 
@@ -50,6 +52,7 @@ __all__ = [
     "people",
     "queue",
     "received",
+    "restored",
     "sources",
     "suppressions",
     "templates",

@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 
-from deliveries import metrics
+from deliveries import continuity, metrics
 from deliveries.admin.access import access
 from deliveries.admin.messages import TONE
 from deliveries.models import Brake
@@ -194,6 +194,9 @@ def _look(request: HttpRequest, now: datetime, told: home.Figures) -> list[dict[
         for pk, name in found.domains
     ]  # fmt: skip
     if own.operator:
+        if asked := continuity.question():
+            lines.insert(0, {"tone": "danger", "word": "restored", "url": reverse("admin:restored"),
+                             "text": f"Nothing is sent until you answer: {asked.why}"})  # fmt: skip
         living = metrics.living(ROLES)
         lines += [
             {"tone": "danger", "word": "worker", "text": f"No {role} process gave a sign for {metrics.TTL_S} s",

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
 
-from deliveries import metrics, queue
+from deliveries import continuity, metrics, queue
 from deliveries.bell import listen
 from deliveries.deliver import jobs
 from deliveries.deliver.addressed import addressed
@@ -140,6 +140,7 @@ class Pump:
                 ours = not isinstance(e, (OperationalError, InterfaceError))  # our mistake: said in full
                 log.warning("the database did not do it, asking again: %r", e, exc_info=ours)
                 connection.close()
+                continuity.forget()
                 self._away = self._hungry = True
                 self._idle_since = None
                 time.sleep(AWAY_S)
@@ -181,7 +182,10 @@ class Pump:
         self._idle_since = (self._idle_since or time.monotonic()) if idle and not claim.rows else None
 
     def _ask(self) -> queue.Claim:
-        """Whoever only waits, or may turn out to, holds no place and no octet of others."""
+        """Whoever only waits, or may turn out to, holds no place and no octet of others. Nothing before a restore is
+        answered for."""
+        if not continuity.fit():
+            return queue.Claim((), more=False, full=False)
         crowd, places = self.engine.crowd(), settings.IN_FLIGHT
         most = max(0, min(WAITING * places, self.engine.most_sockets - places))
         return queue.claim(

@@ -70,8 +70,9 @@ def unrendered(error: ComposeError) -> Verdict:
 
 
 def links_url(host: str | None) -> str:
-    """The base of links at a tenant's own host, once its CNAME was seen and ALLOWED_HOSTS says that it is served."""
-    if not host or not validate_host(host, settings.ALLOWED_HOSTS):
+    """The base of links at a tenant's own host, once its CNAME was seen and somebody says that it is served: the proxy
+    has a certificate for each (ON_DEMAND_TLS), or for those in ALLOWED_HOSTS."""
+    if not host or not (settings.ON_DEMAND_TLS or validate_host(host, settings.ALLOWED_HOSTS)):
         return ""
     return f"{urlsplit(settings.BASE_URL).scheme}://{host}"
 

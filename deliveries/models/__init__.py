@@ -18,6 +18,7 @@ from deliveries.models.erasure import Erasure
 from deliveries.models.factors import Authenticator, RecoveryCode
 from deliveries.models.figures import HourTally, SiteWeather, TallyMark
 from deliveries.models.incoming import BounceMailbox, FetchedMail, Handover, InboundRoute
+from deliveries.models.installation import Installation
 from deliveries.models.logs import RequestLog
 from deliveries.models.messages import (
     Attachment,
@@ -58,6 +59,7 @@ __all__ = [
     "IdempotencyKey",
     "InboundMessage",
     "InboundRoute",
+    "Installation",
     "Membership",
     "Message",
     "MessageContent",

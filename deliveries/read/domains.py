@@ -133,6 +133,20 @@ def tracking_host() -> str:
     return host if named else settings.HELO_NAME
 
 
+def serves(host: str) -> bool:
+    """Whether `host` is the tracking host of a verified domain whose CNAME leads here: the proxy may ask a certificate
+    for it. Lower case."""
+    label, _, name = host.partition(".")
+    found = SendingDomain.objects.filter(
+        name=name,
+        tracking_label=label,
+        verified_at__isnull=False,
+        suspended_at=None,
+        findings__tracking__status="verified",
+    )
+    return found.exists()
+
+
 def _line(domain: SendingDomain, receives: bool) -> dict[str, Any]:
     return {
         "id": str(domain.id),

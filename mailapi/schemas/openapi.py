@@ -378,7 +378,7 @@ describe_log = extend_schema_view(
 describe_live = extend_schema_view(
     get=extend_schema(
         operation_id="live", summary="Is the process there?", tags=["health"], request=None, auth=[],
-        responses={200: answers.Live},
+        responses={200: answers.Live, 503: answers.Live},
     )
 )  # fmt: skip
 describe_ready = extend_schema_view(

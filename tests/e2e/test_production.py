@@ -75,7 +75,32 @@ def test_an_sdk_sends_over_https_and_the_mail_goes_its_way(deployment: Deploymen
     assert " 200" in login.stdout.splitlines()[0], login.stdout[:500] + login.stderr
     cookies = [line.lower() for line in login.stdout.splitlines() if line.lower().startswith("set-cookie:")]
     assert cookies and all("secure" in cookie for cookie in cookies)
+    _a_tracking_host_gets_its_certificate_at_the_first_visit_and_a_stranger_none(town)
     _nobody_is_kept_out_by_bodies_that_do_not_come(town, trust)
+    town._manage("backup", str(town.folder / "backups"))  # of Postgres 15, by the programs of 18
+    assert town._manage("rehearse", str(town.folder / "backups")).startswith("good: ")
+
+
+def _a_tracking_host_gets_its_certificate_at_the_first_visit_and_a_stranger_none(town: Deployment) -> None:
+    """Only what web knows as the tracking host of a verified domain; there, only links are served."""
+    name = town.sender.rpartition("@")[2]
+    town.execute(
+        "UPDATE sending_domain SET verified_at = now(), tracking_label = 'links',"
+        " findings = jsonb_set(findings, '{tracking}', '{\"status\": \"verified\"}') WHERE name = %s", name,
+    )  # fmt: skip
+
+    def visit(host: str, path: str) -> subprocess.CompletedProcess[str]:
+        where = f"{host}:{town.https_port}"
+        words = ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "60"]
+        words += ["--cacert", str(town.authority), "--resolve", f"{where}:127.0.0.1", f"https://{where}{path}"]
+        return subprocess.run(words, capture_output=True, text=True, timeout=120)
+
+    town.until(lambda: visit(f"links.{name}", "/u/junk").returncode == 0, "a certificate")
+    junk, panel = visit(f"links.{name}", "/u/junk"), visit(f"links.{name}", "/admin/login/")
+    assert (junk.stdout, panel.stdout) == ("404", "404"), town.tails()
+
+    stranger = visit(f"other.{name}", "/u/junk")
+    assert stranger.returncode == 35 and stranger.stdout == "000", stranger  # the handshake fails
 
 
 def _nobody_is_kept_out_by_bodies_that_do_not_come(town: Deployment, trust: ssl.SSLContext) -> None:

@@ -130,5 +130,7 @@ class Deployment(Town):
             *(f"XDG_DATA_HOME={self.folder}/caddy", f"XDG_CONFIG_HOME={self.folder}/caddy", f"HOME={self.folder}"),
             *("ACME_EMAIL=nobody@example.net", "WEB_NAME=localhost", "HELO_NAME=mx.localhost"),
             *(f"WEB_UPSTREAM=127.0.0.1:{self.web_port} 127.0.0.1:{self.web2_port}", f"CADDY_OPTIONS={options}"),
+            f"TLS_ASK=http://127.0.0.1:{self.web_port}/tls/ask",
+            "TLS_ISSUER=issuer internal",
             "WEB_BUFFERS=buffer_requests\nmax_buffer_size 1MB",  # Debian's Caddy is 2.6.2
         ]

@@ -20,6 +20,7 @@ from django.utils import timezone
 from deliveries import deliver, keys
 from deliveries.accept import accept, of_raw
 from deliveries.deliver import jobs
+from deliveries.deliver.personal import links_url
 from deliveries.mime import raw
 from deliveries.models import Delivery, Event, Message, SendingDomain, Suppression, WebhookDelivery, WebhookEndpoint
 from deliveries.read import emails
@@ -28,6 +29,8 @@ from deliveries.sandbox.lab import Lab
 from deliveries.visits import Book, book
 from tests.fakes.house import House, build, dkim_pair
 from tests.fakes.labs import fresh_pump, running_lab
+from tests.fakes.mail import domain as make_domain
+from tests.fakes.mail import tenant as make_shop
 from tests.steps.api import Client as Api
 from tests.steps.api import make_tenant
 
@@ -370,3 +373,36 @@ def test_what_a_domain_and_a_mail_say_of_leaving_is_checked(lab: Lab) -> None:
     assert api.get(f"/emails/{merged.json()['id']}").json()["html"] == "Ann" + LEAVE
     assert api.patch(where, {"unsubscribe_streams": []}).status_code == 200
     assert api.get(where).json()["unsubscribe_streams"] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "host", "status"),
+    [
+        ({}, "links.{name}", 200),
+        ({}, "LINKS.{name}.", 200),
+        ({}, "other.{name}", 404),
+        ({}, "{name}", 404),
+        ({}, "", 404),
+        ({}, "links.{name}\0", 404),
+        ({}, "x" * 300 + ".{name}", 404),
+        ({"findings": {}}, "links.{name}", 404),
+        ({"findings": {"tracking": {"status": "pending"}}}, "links.{name}", 404),
+        ({"verified_at": None}, "links.{name}", 404),
+        ({"suspended_at": timezone.now()}, "links.{name}", 404),
+    ],
+)
+def test_certificates_are_asked_for_only_where_links_of_a_verified_domain_lead_here(
+    changes: dict[str, object], host: str, status: int
+):
+    own = make_domain(make_shop("Shop"), "shop.example")
+    facts = {"findings": {"tracking": {"status": "verified"}}, "tracking_label": "links", **changes}
+    SendingDomain.objects.filter(id=own.id).update(**facts)
+    assert Client().get("/tls/ask", {"domain": host.format(name=own.name)}).status_code == status
+
+
+def test_links_lead_to_a_seen_host_where_the_proxy_gets_certificates_by_itself(settings):
+    settings.ALLOWED_HOSTS, settings.BASE_URL = ["mail.example.com"], "https://mail.example.com"
+    assert links_url("links.shop.example") == ""
+    settings.ON_DEMAND_TLS = True
+    assert links_url("links.shop.example") == "https://links.shop.example"
+    assert links_url(None) == ""

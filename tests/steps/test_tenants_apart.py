@@ -176,6 +176,6 @@ def test_every_path_of_the_service_is_described_or_known_to_be_no_part_of_the_ap
     from django.urls import get_resolver
 
     known = {re.sub(r"\{\w+\}", "*", path).strip("/") for path in document()["paths"]}
-    others = ("admin", "compat", "o/", "c/", "u/", "metrics", "openapi.json", "docs")
+    others = ("admin", "compat", "o/", "c/", "u/", "tls/", "metrics", "openapi.json", "docs")
     paths = {re.sub(r"<[^>]+>", "*", str(p.pattern)).strip("/") for p in get_resolver().url_patterns}
     assert {p for p in paths - known if p and not p.startswith(others)} == set()
