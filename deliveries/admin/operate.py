@@ -7,10 +7,11 @@ from contextlib import suppress
 from uuid import UUID
 
 from django.contrib import messages
+from django.db import transaction
 from django.http import HttpRequest
 
 from deliveries.accept import repeat
-from deliveries.errors import BadInput, Fault, KeyRefused
+from deliveries.errors import BadInput, Fault, MailapiError
 from deliveries.mime.address import Address, parse_address
 from deliveries.models import Message
 from deliveries.record import operator, suppressions
@@ -59,8 +60,9 @@ AGAIN = ("again", "again_me", "again_to")
 def send_again(request: HttpRequest, message: Message, verb: str, recipients: Sequence[str]) -> UUID | None:
     """To the chosen recipients, to the person, or to the address in the form; the new message where it is one alone."""
     try:
-        ids = repeat.send_again(message, _addresses(request, verb, recipients), actor(request))
-    except (BadInput, KeyRefused, ValueError) as refused:  # ValueError: no address
+        with transaction.atomic():  # a quota is refused by Postgres, and the page's own transaction goes on
+            ids = repeat.send_again(message, _addresses(request, verb, recipients), actor(request))
+    except (MailapiError, ValueError) as refused:  # over its quota, say; ValueError: no address
         messages.error(request, f"Not sent: {refused}")
         return None
     messages.success(request, f"Sent again, as {len(ids)} new {'message' if len(ids) == 1 else 'messages'}.")

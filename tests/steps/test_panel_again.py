@@ -6,7 +6,17 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
-from deliveries.models import ApiKey, Attachment, AuditEntry, Delivery, Event, Message, MessageContent, Suppression
+from deliveries.models import (
+    ApiKey,
+    Attachment,
+    AuditEntry,
+    Delivery,
+    Event,
+    Message,
+    MessageContent,
+    Suppression,
+    Tenant,
+)
 from deliveries.read.contents import of
 from deliveries.states import Status
 from tests.fakes import mail
@@ -117,6 +127,9 @@ def test_what_the_service_would_refuse_it_refuses_here_too(shop, bounced):
     def again() -> str:
         return act(client, bounced, verb="again_to", address="eve@example.net").content.decode()
 
+    Tenant.objects.filter(id=shop.id).update(daily_quota=0)
+    assert "Not sent: " in again()
+    Tenant.objects.filter(id=shop.id).update(daily_quota=None)
     ApiKey.objects.update(revoked_at=timezone.now())
     assert "no API key that may send" in again()
     ApiKey.objects.update(revoked_at=None)
