@@ -113,7 +113,8 @@ def _look() -> bool:
         return True
     if row["asked_at"] is not None:
         return False
-    if (seen := _beats_outside(row["name"])) > row["beats"]:
+    # what others have seen was on disk before; one who counted on between our two looks is no sign
+    if (seen := _beats_outside(row["name"])) > row["beats"] and seen > (row := execute(_LOOK).fetchone())["beats"]:
         ask(
             f"The database stands where it stood at {row['beat_at']:%Y-%m-%d %H:%M:%S} UTC, and was seen"
             f" {seen - row['beats']} beats further: a copy from before was put in its place."

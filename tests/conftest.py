@@ -25,13 +25,6 @@ if not os.environ.get("DATABASE_URL"):
     stack = Stack()
     atexit.register(stack.stop)  # pytest may give up before it configures anything
     os.environ |= {name: value for name, value in stack.environ().items() if name not in os.environ}
-if (worker := os.environ.get("PYTEST_XDIST_WORKER", "")) and os.environ.get("REDIS_URL", "").startswith("redis"):
-    # workers share one Valkey; each has a database number of its own (1 to 15)
-    number = int(worker.removeprefix("gw")) % 15 + 1
-    for name in ("BROKER_URL", "REDIS_URL"):
-        if not os.environ[name].startswith("redis"):
-            continue
-        os.environ[name] = f"{os.environ[name].rsplit('/', 1)[0]}/{number}"
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mailapi.settings")
 django.setup()
 # a test's threads stand for clients or processes, each with its own connection: none may wait for another to end

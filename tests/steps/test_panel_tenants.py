@@ -20,9 +20,12 @@ from deliveries.models import (
     InboundMessage,
     Membership,
     Message,
+    PoolRule,
     QuotaUse,
     SendingDomain,
     Site,
+    SourceAddress,
+    SourcePool,
     Suppression,
     Tenant,
     User,
@@ -34,7 +37,7 @@ from tests.fakes.person import login
 pytestmark = pytest.mark.django_db
 
 #: what belongs to the installation; every other model admin is a TenantAdmin
-OPERATORS = {Tenant, User, Destination, Site, Brake}
+OPERATORS = {Tenant, User, Destination, Site, Brake, SourcePool, SourceAddress, PoolRule}
 TENANTS = [m for m in admin.site._registry if m not in OPERATORS]
 
 
@@ -127,6 +130,9 @@ def test_what_belongs_to_the_installation_is_closed_to_members(three, model):
     mail.site(suspended_until=datetime.now(UTC) + timedelta(hours=1), reason="asked us to slow down", last_reply="421")
     at = datetime.now(UTC)
     Brake.objects.create(site="x.test", reason="x.test refused all", refused=60, since=at, at=at)
+    pool = SourcePool.objects.create(name="news")
+    SourceAddress.objects.create(address="192.0.2.9", pool=pool)
+    PoolRule.objects.create(pool=pool)
     client = login(mail.person("olga", three["red"][0], role="owner"))
     row = model._default_manager.first()
     for name, args in (("changelist", ()), ("change", (row.pk,)), ("delete", (row.pk,))):
