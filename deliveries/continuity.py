@@ -113,8 +113,11 @@ def _look() -> bool:
         return True
     if row["asked_at"] is not None:
         return False
-    # what others have seen was on disk before; one who counted on between our two looks is no sign
-    if (seen := _beats_outside(row["name"])) > row["beats"] and seen > (row := execute(_LOOK).fetchone())["beats"]:
+    seen = _beats_outside(row["name"])
+    # what others have seen was on disk before; who counted on between our two looks is no sign
+    if seen > row["beats"] and (later := execute(_LOOK).fetchone()) is not None:
+        row = later
+    if seen > row["beats"]:
         ask(
             f"The database stands where it stood at {row['beat_at']:%Y-%m-%d %H:%M:%S} UTC, and was seen"
             f" {seen - row['beats']} beats further: a copy from before was put in its place."
