@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,14 +21,14 @@ from mailapi.door import View
 IGNORED_HEADER = "X-Ignored-Fields"
 
 
-class Face(View):
+class Face(View, ABC):
     #: kept out of the OpenAPI, which describes the native API
     schema = None
 
     @staticmethod
+    @abstractmethod
     def refusal(refused: Refused) -> tuple[int, dict[str, Any]]:
         """The face's status and body for what the native API would have answered."""
-        raise NotImplementedError
 
     def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], HttpResponse | None]:
         return self._refuse

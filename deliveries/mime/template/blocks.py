@@ -6,6 +6,7 @@ engine can stop before an output grows, not after.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 from deliveries.errors import BadTemplate
@@ -45,7 +46,7 @@ class Block:
     branches: int = 0
 
 
-class Writer:
+class Writer(ABC):
     def __init__(self, text: str) -> None:
         self.text, self.out, self.open = text, list[str](), list[Block]()
         self.names: set[str] = set()
@@ -66,8 +67,9 @@ class Writer:
     #: what opens a tag
     signs: tuple[str, ...] = ("{{",)
 
+    @abstractmethod
     def read(self) -> None:
-        raise NotImplementedError
+        """Translates the whole of `text` into `out`; raises BadTemplate."""
 
     def between(self, text: str) -> None:
         """What stands between two tags."""
