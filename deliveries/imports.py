@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from deliveries.mime.address import parse_address
+from deliveries.mime.address import folded, parse_address
 from deliveries.record import suppressions
 from deliveries.smtp.reply import clean
 
@@ -86,7 +86,7 @@ def read(octets: bytes, form: str, reason: str = "", now: datetime | None = None
         if address[:2] in ("'=", "'+", "'-", "'@"):
             address = address[1:]  # as our own export guards it
         try:
-            address = parse_address(address).addr_spec.lower()
+            address = folded(parse_address(address).addr_spec)
             entry = _entry(row, address, form, reason)
         except ValueError as e:
             reading.refuse(line, str(e))

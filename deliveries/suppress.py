@@ -8,6 +8,7 @@ from uuid import UUID
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from deliveries.mime.address import folded
 from deliveries.models import Suppression
 from deliveries.models.erasure import hashed
 
@@ -20,7 +21,7 @@ def find(tenant_id: UUID, addresses: Iterable[str], stream: str = EVERY) -> dict
 
     With EVERY only suppressions that hold for every stream are found.
     """
-    asked = {a.lower(): a for a in addresses}
+    asked = {folded(a): a for a in addresses}
     asked |= {hashed(tenant_id, low): a for low, a in asked.items()}
     rows = Suppression.objects.filter(
         Q(expires_at=None) | Q(expires_at__gt=Now()),

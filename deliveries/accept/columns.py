@@ -11,7 +11,7 @@ from uuid import UUID
 from django.conf import settings
 
 from deliveries.accept.drafts import Draft, Idempotency, Reports
-from deliveries.mime.address import Address
+from deliveries.mime.address import Address, folded
 from deliveries.models.fields import uuid7
 from deliveries.routing import static
 
@@ -56,7 +56,7 @@ def columns(
             p["d_position"].append(position)
             p["d_field"].append(field)
             p["d_recipient"].append(address.addr_spec)
-            p["d_address"].append(address.addr_spec.lower())
+            p["d_address"].append(folded(address.addr_spec))
             p["d_destination"].append(_home(address.domain))
             p["d_event"].append(uuid7())
             if draft.reports is not None and address.addr_spec in draft.reports.wanted:

@@ -22,6 +22,7 @@ from deliveries.accept.drafts import Draft
 from deliveries.accept.turns import Turns
 from deliveries.errors import ComposeError
 from deliveries.mime import raw
+from deliveries.mime.address import folded
 from deliveries.mime.compose import Composed, Mail, compose
 from deliveries.models import DkimKey, SendingDomain, Suppression
 from deliveries.models.erasure import hashed
@@ -96,14 +97,14 @@ def rehearse(tenant_id: UUID, drafts: Sequence[Draft], lab: bool = False) -> Reh
     paths = list({address: (address, field) for address, field in reversed(paths)}.values())[::-1]
     suppressed = _suppressed(tenant_id, first.stream, [address for address, _ in paths])
     floor = Tls(domain.tls) if domain else Tls.MAY
-    names = sorted({a.rpartition("@")[2] for a, _ in paths if a.lower() not in suppressed})
+    names = sorted({a.rpartition("@")[2] for a, _ in paths if folded(a) not in suppressed})
     with _turns.taken():
         found = asyncio.run(_ways(names, lab))
     size, wrong = _composed(drafts)
     return Rehearsed(
         mails=len(drafts),
         size_octets=size,
-        recipients=tuple((a, f, "suppressed" if a.lower() in suppressed else "queued") for a, f in paths),
+        recipients=tuple((a, f, "suppressed" if folded(a) in suppressed else "queued") for a, f in paths),
         ways=tuple(_way(name, way, floor) for name, way in found.items()),
         objections=(
             *wrong,
@@ -201,7 +202,7 @@ def _about_recipients(
     for address, field in paths:
         place = f"{field}[{places.setdefault(field, 0)}]"
         places[field] += 1
-        if reason := suppressed.get(address.lower()):
+        if reason := suppressed.get(folded(address)):
             yield Objection(
                 WARNING, "suppressed", place, f"{address} is on the suppression list ({reason}) and would get nothing."
             )
@@ -250,8 +251,8 @@ def _about_content(domain: SendingDomain | None, draft: Draft, size_octets: int)
 
 
 def _suppressed(tenant_id: UUID, stream: str, addresses: Sequence[str]) -> dict[str, str]:
-    """Address in lower case → reason, as accept would find it."""
-    asked = {a.lower(): a.lower() for a in addresses}
+    """Folded address → reason, as accept would find it."""
+    asked = {folded(a): folded(a) for a in addresses}
     asked |= {hashed(tenant_id, low): low for low in asked}
     rows = Suppression.objects.filter(
         Q(expires_at=None) | Q(expires_at__gt=Now()), tenant_id=tenant_id, stream__in=("*", stream), brake_id=None,

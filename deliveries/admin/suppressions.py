@@ -27,6 +27,7 @@ from deliveries import imports
 from deliveries.admin.access import access
 from deliveries.admin.operate import actor
 from deliveries.admin.tenant import TenantAdmin
+from deliveries.mime.address import folded
 from deliveries.models import Suppression, Tenant
 from deliveries.record import suppressions
 
@@ -98,7 +99,7 @@ class SuppressionForm(forms.ModelForm):
         fields = ("tenant", "address", "stream", "detail", "expires_at")
 
     def clean_address(self) -> str:
-        address: str = self.cleaned_data["address"].strip().lower()
+        address: str = folded(self.cleaned_data["address"].strip())
         if address.count("@") < 1 or any(c.isspace() for c in address):
             raise forms.ValidationError("An address looks like name@example.com.")
         return address
@@ -149,7 +150,7 @@ class SuppressionAdmin(TenantAdmin):
         return row.brake_id is not None
 
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
-        return super().get_search_results(request, queryset, search_term.strip().lower())
+        return super().get_search_results(request, queryset, folded(search_term.strip()))
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return self.has_act_permission(request)

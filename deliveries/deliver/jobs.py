@@ -141,7 +141,7 @@ def _refusal(row: dict[str, Any]) -> tuple[Verdict, str] | None:
 #: what may be suspended, as rules name it → in words; record.brakes releases by these rules
 _SUSPENDED = {"tenant": "account", "domain": "sender domain", "key": "API key"}
 
-_HASHED = HASHED.format(tenant="d.tenant_id", address="lower(d.recipient)")
+_HASHED = HASHED.format(tenant="d.tenant_id", address="folded_address(d.recipient)")
 
 # a message's content comes with one of its deliveries, and not at all where it is kept
 _LOAD = f"""
@@ -152,7 +152,8 @@ SELECT d.id, d.recipient, d.expires_at, d.reply, d.enhanced, d.host, m.domain_id
        m.domain_id IS NOT NULL AND o.id IS NULL AS domain_removed,
        (SELECT s.reason FROM suppression s
          WHERE s.tenant_id = d.tenant_id
-           AND s.address IN (lower(d.recipient), CASE WHEN t.erased THEN {_HASHED} END) AND s.stream IN ('*', m.stream)
+           AND s.address IN (folded_address(d.recipient), CASE WHEN t.erased THEN {_HASHED} END)
+           AND s.stream IN ('*', m.stream)
            AND (s.expires_at IS NULL OR s.expires_at > now()) AND s.brake_id IS NULL LIMIT 1) AS suppressed,
        d.first, c.id IS NOT NULL AS has_content, {contents.COLUMNS}
   FROM (SELECT d.*, row_number() OVER (PARTITION BY d.message_id) = 1 AND d.message_id <> ALL (%(kept)s::uuid[])

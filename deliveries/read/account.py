@@ -9,6 +9,7 @@ from uuid import UUID
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from deliveries.mime.address import folded
 from deliveries.models import ApiKey, Suppression, WebhookEndpoint
 from deliveries.models.erasure import hashed
 from deliveries.read.emails import iso, keyset
@@ -38,7 +39,7 @@ def suppressed(tenant_id: UUID, ids_or_addresses: Sequence[str]) -> list[dict[st
             ids.append(UUID(text))
         except ValueError:
             if "\0" not in text:  # no text of Postgres holds it
-                addresses.append(text.strip().lower())
+                addresses.append(folded(text.strip()))
     addresses += [hashed(tenant_id, address) for address in addresses]
     rows = Suppression.objects.filter(Q(id__in=ids) | Q(address__in=addresses), tenant_id=tenant_id)
     current = rows.filter(Q(expires_at=None) | Q(expires_at__gt=Now()) | Q(id__in=ids))

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from django.db.models import Count, Q, QuerySet
 
+from deliveries.mime.address import folded
 from deliveries.models import Delivery, Event, IdempotencyKey, Message, MessageContent, Suppression
 from deliveries.read.archive import fetched
 from deliveries.states import FINAL, Status
@@ -121,7 +122,7 @@ def suppressed(
     given: dict[str, Any] = {
         "reason__in": reasons,
         "stream__in": streams,
-        "address": address.lower(),
+        "address": folded(address),
         "created_at__gte": since,
         "created_at__lte": until,
     }

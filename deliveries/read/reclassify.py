@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from deliveries.mime.address import folded
 from deliveries.models import Attempt, Delivery, Suppression
 from deliveries.models.fields import uuid7_floor
 from deliveries.smtp.classify import classify
@@ -70,7 +71,7 @@ def _of_chunk(judged: list[tuple[Attempt, Verdict]]) -> Iterator[Altered]:
         Suppression.objects.filter(
             reason="bounce",
             tenant_id__in={d.tenant_id for d in deliveries.values()},
-            address__in={d.recipient.lower() for d in deliveries.values()},
+            address__in={folded(d.recipient) for d in deliveries.values()},
         ).values_list("tenant_id", "address", "rule")
     )
     for row, verdict in judged:
@@ -78,7 +79,7 @@ def _of_chunk(judged: list[tuple[Attempt, Verdict]]) -> Iterator[Altered]:
         if delivery is None:
             continue
         bounced = row.status == Status.BOUNCED
-        stands = bounced and (delivery.tenant_id, delivery.recipient.lower(), row.rule) in listed
+        stands = bounced and (delivery.tenant_id, folded(delivery.recipient), row.rule) in listed
         category = (verdict.category or Category.UNKNOWN).value
         before = Reading(row.category, row.rule, stands)
         after = Reading(category, verdict.rule, bounced and verdict.suppress)

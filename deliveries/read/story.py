@@ -14,6 +14,7 @@ from django.db.models import F, Func, IntegerField, Q
 from django.db.models.functions import Left, Length, Now
 
 from deliveries.bounces.letter import read_letter
+from deliveries.mime.address import folded
 from deliveries.models import (
     Attachment,
     Attempt,
@@ -336,7 +337,7 @@ def _suppressed(message: Message, deliveries: Sequence[Delivery]) -> list[Suppre
             Q(expires_at=None) | Q(expires_at__gt=Now()),
             tenant_id=message.tenant_id,
             stream__in=("*", message.stream),
-            address__in={d.recipient.lower() for d in deliveries},
+            address__in={folded(d.recipient) for d in deliveries},
         ).order_by("address", "stream")[:MAX_SUPPRESSIONS]
     )
 

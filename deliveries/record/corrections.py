@@ -6,6 +6,7 @@ from uuid import UUID
 
 from django.db import transaction
 
+from deliveries.mime.address import folded
 from deliveries.models import AuditEntry, Delivery, Event, Suppression
 from deliveries.record import suppressions
 from deliveries.states import SUPPRESSING, Category, Status
@@ -36,7 +37,7 @@ def correct(
         else:
             events = Event.objects.filter(message_id=row.message_id, delivery_id=row.id).values_list("id", flat=True)
             mine = Suppression.objects.filter(
-                tenant_id=row.tenant_id, address=row.recipient.lower(), reason="bounce", source_event__in=list(events)
+                tenant_id=row.tenant_id, address=folded(row.recipient), reason="bounce", source_event__in=list(events)
             )
             suppressions.remove(list(mine.values_list("id", flat=True)), actor, row.tenant_id)
     return True

@@ -13,13 +13,16 @@ file's format.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
+from deliveries.mime.address import folded
 from deliveries.models.erasure import hashed
 from deliveries.models.sql import execute
 from deliveries.record import operator
@@ -47,15 +50,26 @@ class Person:
     keep_suppressions: bool = True
 
     def params(self) -> dict[str, Any]:
-        local, _, domain = self.address.lower().rpartition("@")
+        local, _, domain = folded(self.address).rpartition("@")
         domains = {domain, _unicode(domain)}
         names = "|".join(re.escape(name) for name in sorted(domains))
         return {
             "addresses": [f"{local}@{name}" for name in sorted(domains)],
-            "like": f"{_BEFORE}{re.escape(local)}{_AT}(?:{names}){_AFTER}",
+            "like": f"{_BEFORE}{''.join(map(_letter, local))}{_AT}(?:{names}){_AFTER}",
             "put": rf"\1{GONE}",
             "tenant": self.tenant_id,
         }
+
+
+def _letter(c: str) -> str:
+    """A letter as texts and octets have it: a database's collation may know the case of ASCII alone."""
+    if c.isascii():
+        return re.escape(c)
+    forms = set()
+    for form in {c, c.upper()}:
+        octets = form.encode()
+        forms |= {form, json.dumps(form)[1:-1], quote(form), "".join(f"\\{o:03o}" for o in octets)}
+    return f"(?:{'|'.join(re.escape(form) for form in sorted(forms))})"
 
 
 def _unicode(domain: str) -> str:
@@ -231,7 +245,7 @@ def _list(column: str) -> str:
 
 _TENANT = "%(tenant)s::uuid IS NULL OR t.tenant_id = %(tenant)s::uuid"
 _OPEN = "EXISTS (SELECT FROM delivery d JOIN queued q ON q.delivery_id = d.id WHERE d.message_id = {0})"
-_OWN = "lower(d.recipient) = ANY (%(addresses)s::text[])"
+_OWN = "folded_address(d.recipient) = ANY (%(addresses)s::text[])"
 
 _NAMING = f"""
 SELECT t.id, {_OPEN.format("t.id")} AS open,
@@ -365,7 +379,7 @@ _STEPS: tuple[tuple[str, Callable[..., None]], ...] = (
         "event",
         _then(
             _goes(
-                "events", "event", f"({_TENANT}) AND lower(t.recipient) = ANY (%(addresses)s::text[])"
+                "events", "event", f"({_TENANT}) AND folded_address(t.recipient) = ANY (%(addresses)s::text[])"
                 " AND NOT EXISTS (SELECT FROM queued q WHERE q.delivery_id = t.delivery_id)",
                 "DELETE FROM webhook_delivery WHERE event_id = ANY (%(ids)s::uuid[])",
             ),

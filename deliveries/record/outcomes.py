@@ -260,12 +260,12 @@ WITH tried AS ({_ATTEMPTS}), o AS (
       FROM o WHERE q.delivery_id = o.id AND o.row = '{Row.MOVE.name}'
     RETURNING q.lane, q.destination, q.due_at
 ), wanted AS (
-    SELECT DISTINCT ON (c.tenant_id, lower(c.recipient)) c.tenant_id, '*'::text AS stream,
-           lower(c.recipient) AS address, 'bounce'::text AS reason, o.reply AS detail, o.event AS source_event,
+    SELECT DISTINCT ON (c.tenant_id, folded_address(c.recipient)) c.tenant_id, '*'::text AS stream,
+           folded_address(c.recipient) AS address, 'bounce'::text AS reason, o.reply AS detail, o.event AS source_event,
            NULL::timestamptz AS expires_at, o.rule, o.category, o.site
       FROM o JOIN changed c ON c.id = o.id
      WHERE o.suppress OR (o.status = '{Status.BOUNCED}' AND {SECOND_SIGHT.format(category="o.category", c="c")})
-     ORDER BY c.tenant_id, lower(c.recipient)
+     ORDER BY c.tenant_id, folded_address(c.recipient)
 ), suppressed AS ({SUPPRESS_FROM.format(wanted="wanted")}
 ), told AS (
     INSERT INTO event (id, tenant_id, type, message_id, delivery_id, place, recipient, data, created_at)

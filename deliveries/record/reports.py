@@ -193,7 +193,7 @@ WITH changed AS (
 ), ended AS (
     DELETE FROM queued WHERE delivery_id = %(id)s AND NOT (lease_id IS NOT NULL AND started_at IS NOT NULL)
 ), wanted AS (
-    SELECT c.tenant_id, '*'::text AS stream, lower(c.recipient) AS address, 'bounce'::text AS reason,
+    SELECT c.tenant_id, '*'::text AS stream, folded_address(c.recipient) AS address, 'bounce'::text AS reason,
            %(reply)s::text AS detail, %(event)s::uuid AS source_event, NULL::timestamptz AS expires_at,
            %(rule)s::text AS rule, %(category)s::text AS category, {_SITE} AS site
       FROM changed c
@@ -217,7 +217,7 @@ WITH changed AS (
     UPDATE delivery SET complained_at = now(), events = events + 1 WHERE id = %(id)s
     RETURNING id, tenant_id, message_id, recipient, events
 ), wanted AS (
-    SELECT c.tenant_id, m.stream, lower(c.recipient) AS address, 'complaint'::text AS reason,
+    SELECT c.tenant_id, m.stream, folded_address(c.recipient) AS address, 'complaint'::text AS reason,
            'A complaint of the recipient came back.'::text AS detail, %(event)s::uuid AS source_event,
            NULL::timestamptz AS expires_at, ''::text AS rule, ''::text AS category, ''::text AS site
       FROM changed c JOIN message m ON m.id = c.message_id

@@ -15,6 +15,7 @@ from uuid import UUID
 from django.db.models import QuerySet
 
 from deliveries import queue
+from deliveries.mime.address import folded
 from deliveries.models import Suppression, Tenant
 from deliveries.models.sql import execute
 from deliveries.record.again import again
@@ -61,20 +62,20 @@ def add_many(
 ) -> list[Suppression]:
     """The rows of `addresses` (any case; checked by the caller) in their order, new or not. One transaction."""
     tenant_id = tenant.pk if isinstance(tenant, Tenant) else tenant
-    folded = [a.strip().lower() for a in addresses]
+    keys = [folded(a.strip()) for a in addresses]
     params = {
         "tenant": tenant_id,
         "stream": stream,
         # in one order everywhere, so that two lists with the same addresses never wait in a circle
-        "addresses": sorted(set(folded)),
+        "addresses": sorted(set(keys)),
         "reason": reason,
         "detail": detail,
         "expires": expires_at,
         "actor": actor,
     }
     again(lambda: execute(_ADD, params))
-    rows = {s.address: s for s in Suppression.objects.filter(tenant_id=tenant_id, stream=stream, address__in=folded)}
-    return [rows[a] for a in folded]
+    rows = {s.address: s for s in Suppression.objects.filter(tenant_id=tenant_id, stream=stream, address__in=keys)}
+    return [rows[a] for a in keys]
 
 
 class Listed(Protocol):

@@ -116,7 +116,7 @@ WITH at AS (
     SELECT d.id, d.tenant_id, d.message_id, d.recipient, m.stream
       FROM delivery d JOIN message m ON m.id = d.message_id WHERE d.id = %(id)s FOR UPDATE OF d
 ), wanted AS (
-    SELECT tenant_id, stream, lower(recipient) AS address, 'unsubscribe'::text AS reason,
+    SELECT tenant_id, stream, folded_address(recipient) AS address, 'unsubscribe'::text AS reason,
            'The recipient unsubscribed.'::text AS detail, %(event)s::uuid AS source_event,
            NULL::timestamptz AS expires_at, ''::text AS rule, ''::text AS category, ''::text AS site
       FROM at

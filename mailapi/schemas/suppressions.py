@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, PlainValidator, ValidationError, Wit
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from deliveries.errors import Fault
-from deliveries.mime.address import parse_address
+from deliveries.mime.address import folded, parse_address
 from mailapi.schemas.faults import Shape, fault
 
 MAX_BATCH = 100
@@ -20,7 +20,7 @@ def address_of(value: Any) -> str:
     if not isinstance(value, str):
         raise fault("wrong_type", "Must be a string such as ann@example.com.")
     try:
-        return parse_address(value.strip()).addr_spec.lower()
+        return folded(parse_address(value.strip()).addr_spec)
     except ValueError as e:
         raise fault("invalid_address", str(e)) from None
 

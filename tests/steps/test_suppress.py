@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from django.utils import timezone
 
-from deliveries import prune, suppress
+from deliveries import prune, queue, suppress
+from deliveries.deliver import jobs
+from deliveries.mime.address import folded
 from deliveries.models import AuditEntry, Event, IdempotencyKey, Suppression, WebhookDelivery, WebhookEndpoint
 from deliveries.models.fields import uuid7
-from deliveries.record import retention, suppressions
-from tests.fakes.house import House, build
+from deliveries.models.sql import execute
+from deliveries.record import retention, suppressions, visits
+from deliveries.record.outcomes import record
+from deliveries.smtp.outcome import Verdict
+from deliveries.states import Category, Status
+from tests.fakes.house import House, build, known_sites
+from tests.steps.test_record import result
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -30,6 +38,28 @@ def test_an_address_put_on_the_list_is_told_audited_and_refused_at_the_next_send
     assert WebhookDelivery.objects.filter(tenant_id=house.tenant.id).count() == 1
     assert AuditEntry.objects.get(tenant=house.tenant).action == "suppression.added"
     assert house.send("ann@one.test")[0].status == "suppressed"
+
+
+def test_an_address_is_the_same_in_large_letters_of_any_script() -> None:
+    known_sites("one.test")
+    house, large, small = build(), "JÜRGEN.ΣΊ@one.test", "jürgen.σί@one.test"
+    letters = "".join(chr(c) for c in range(1, 0x2100)) + "ẞİΣßİ"
+    assert folded(letters) == execute("SELECT folded_address(%(a)s) AS f", {"a": letters}).fetchone()["f"]
+    (before,) = house.send(large)
+    row = suppressions.add(house.tenant, large, "manual", "", "eve")
+    assert row.address == small and set(suppress.find(house.tenant.id, [large])) == {large}
+    lease = uuid4()
+    _, (refused,) = jobs.load(queue.claim(lease, 100, 1 << 26, {}).rows, lease)
+    assert (refused.delivery_id, refused.verdict.status) == (before.id, "suppressed")
+    assert [house.send(a)[0].status for a in (large, small)] == ["suppressed"] * 2
+
+    other = build()
+    (left,), (bounced,) = other.send(large), other.send("Ännchen@one.test")
+    visits.left(left.id)
+    assert len(queue.claim(lease, 100, 1 << 26, {}).rows) == 2
+    gone = Verdict(Status.BOUNCED, "gone", Category.BAD_MAILBOX, True, "5.1.1", 550, "550 5.1.1 no such user")
+    record([result(bounced.id, lease, gone)])
+    assert [other.send(a)[0].status for a in (large, small, "ännchen@one.test")] == ["suppressed"] * 3
 
 
 def test_many_addresses_are_added_in_one_go_and_given_back_in_their_order() -> None:
