@@ -43,7 +43,8 @@ PIECE = 65_536
 SHORT_S = 2.0
 #: octets of gathered bodies in one process, but for those of one piece: each of the spare threads could hold 40 MB
 MOST_HELD = 256 * 1024 * 1024
-#: a request that is worked on looks like one whose body does not come; where both may be, that many times BODY_S
+#: a request that is whole and not answered looks like one whose body does not come; where both may be, that many
+#: times BODY_S
 _DOUBT = 4
 _EVERY_S = 1.0
 
@@ -78,16 +79,16 @@ class Gate:
                 environ[REFUSED] = e.args
             if held < 0 or REFUSED in environ:
                 held, start = 0, _closing(start)
-        self._turns.get()
         turn = _Turn(self, held)
-        self._watch.worked_on[turn] = time.monotonic()
+        self._watch.whole[turn] = time.monotonic()
+        self._turns.get()
         try:
             turn.answer = self._application(environ, start)
         except BaseException:
             turn.close()
             raise
         finally:
-            del self._watch.worked_on[turn]
+            del self._watch.whole[turn]
         return turn
 
     def _gather(self, environ: Environ, length: int | None) -> int:
@@ -197,8 +198,8 @@ class Watch:
     def __init__(self, late_s: float) -> None:
         self._late_s = late_s
         self._waits: dict[object, float] = {}
-        #: requests that the application has, since when
-        self.worked_on: dict[object, float] = {}
+        #: requests that are worked on or wait for their turn, since when
+        self.whole: dict[object, float] = {}
         self._seen: dict[str, _Seen] = {}
         self._ended_at = 0.0
         self._thread: threading.Thread | None = None
@@ -243,8 +244,8 @@ class Watch:
         late_s = SHORT_S if len(waits) > WEB_SPARE // 2 else self._late_s
         overdue = sum(now - since >= late_s for since in waits)
         open_now, idle = self._sort(now, late_s)
-        # as many as wait, the oldest first: others may wait for a thread. Some may be worked on; then their end is near
-        doubt = _DOUBT if any(now - since >= late_s for since in list(self.worked_on.values())) else 1
+        # as many as wait, the oldest first: others may wait for a thread. Some may be whole; then their end is near
+        doubt = _DOUBT if any(now - since >= late_s for since in list(self.whole.values())) else 1
         late = [(seen.since, c) for c, seen in open_now if now - seen.since >= doubt * late_s]
         ended = [c for _, c in sorted(late, key=itemgetter(0))[:overdue]]
         if overdue and not open_now:
@@ -268,7 +269,7 @@ class Watch:
         for inode, connection in _connections():
             info = _Info.of(connection)
             if info.between_requests:
-                if min(info.sent_s, info.received_s) >= late_s:
+                if now - max(info.sent_at, info.received_at) >= late_s:
                     idle.append((inode, connection))
                 else:
                     connection.close()
@@ -279,7 +280,7 @@ class Watch:
                 or seen.sent != info.sent
                 or (now - seen.since >= late_s and info.received - seen.received >= PIECE)
             ):
-                seen = _Seen(now - info.received_s if seen is None else now, info.received, info.sent)
+                seen = _Seen(info.received_at if seen is None else now, info.received, info.sent)
             seen_now[inode] = seen
             found.append(((inode, connection), seen))
         self._seen = seen_now
@@ -288,24 +289,25 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class _Info:
-    """Of tcp_info (linux/tcp.h): octets, and seconds since the last ones."""
+    """Of tcp_info (linux/tcp.h): octets, and when the last ones went and came, by the clock time.monotonic()."""
 
     sent: int
     received: int
-    sent_s: float
-    received_s: float
+    sent_at: float
+    received_at: float
 
     @classmethod
     def of(cls, connection: socket.socket) -> _Info:
         raw = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 208)
+        now = time.monotonic()  # of each its own: a look may take longer than lies between two connections
         sent_ms, received_ms = struct.unpack_from("=I4xI", raw, 44)
         (received,) = struct.unpack_from("=Q", raw, 128)
         (sent,) = struct.unpack_from("=Q", raw, 200)
-        return cls(sent, received, sent_ms / 1000, received_ms / 1000)
+        return cls(sent, received, now - sent_ms / 1000, now - received_ms / 1000)
 
     @property
     def between_requests(self) -> bool:
-        return self.received == 0 or (self.sent > 0 and self.sent_s <= self.received_s)
+        return self.received == 0 or (self.sent > 0 and self.sent_at >= self.received_at)
 
 
 def _connections() -> Iterator[tuple[str, socket.socket]]:
