@@ -19,6 +19,7 @@ from django.utils import timezone
 from deliveries import fetch
 from deliveries.errors import AddressRefused, BadInput, Fault
 from deliveries.models import AuditEntry, WebhookEndpoint
+from deliveries.models.fields import Sealed
 from deliveries.states import FORMAT_EVENTS, EventType
 
 Format = WebhookEndpoint.Format
@@ -91,7 +92,7 @@ def update(
         row = WebhookEndpoint.objects.select_for_update().filter(tenant_id=tenant_id, id=endpoint_id).first()
         if row is None:
             return False
-        kept = None if row.credentials is None else bytes(row.credentials)
+        kept = None if row.credentials is None or isinstance(row.credentials, Sealed) else bytes(row.credentials)
         if credentials is None and url is not None and _origin(url) == _origin(row.url):
             credentials = kept
         _check(url, events or (), bool(credentials))

@@ -14,6 +14,7 @@ from uuid import UUID
 from django.db import transaction
 from django.utils import timezone
 
+from deliveries.errors import Unreadable
 from deliveries.models import AuditEntry, Erasure
 from deliveries.record.erasure import Person, Progress, walk
 from deliveries.record.retention import Time
@@ -42,7 +43,10 @@ def run() -> None:
     """One pass over each order that is due."""
     left = Time(time.monotonic() + _PASS_S)
     while left.left() and (row := _take()):
-        work(row, left)
+        try:
+            work(row, left)
+        except Unreadable:  # it is looked at again with its next turn; the orders behind it are not kept
+            log.error("erasure %s: its address cannot be read, no key of FIELD_KEYS opens it", row.id)
 
 
 def work(row: Erasure, left: Time) -> bool:

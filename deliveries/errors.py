@@ -9,6 +9,7 @@ MailapiError
 ├── ComposeError        accepted content that cannot be rendered: our bug, the delivery fails
 ├── TokenError          a VERP token that is not ours, altered or too old
 ├── AddressRefused      a URL or host that leads to an address we never connect to
+├── Unreadable          an encrypted column that no key of FIELD_KEYS opens
 ├── FetchFailed         an HTTP exchange that brought no complete answer
 └── MailboxFailed       a bounce mailbox that could not be opened or listed, or broke off
     └── MailNotFetched  one mail of it that could not be had; the others can
@@ -97,6 +98,10 @@ class TokenError(MailapiError):
 
 class AddressRefused(MailapiError):
     """Loopback, private, link-local, shared or mapped address behind a user's URL."""
+
+
+class Unreadable(MailapiError):
+    """What is encrypted cannot be opened: its key is gone from FIELD_KEYS, or the octets are damaged."""
 
 
 class FetchFailed(MailapiError):

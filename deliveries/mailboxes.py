@@ -24,7 +24,7 @@ from django.db.models.functions import Now
 from deliveries.bounces import mailbox
 from deliveries.bounces.mail import Headers, read_headers, split_head
 from deliveries.bounces.mailbox import Account, Mailbox, open_mailbox
-from deliveries.errors import MailboxFailed, MailNotFetched, TokenError
+from deliveries.errors import MailboxFailed, MailNotFetched, TokenError, Unreadable
 from deliveries.mime import verp
 from deliveries.models import BounceMailbox, FetchedMail, InboundMessage
 from deliveries.models.sql import execute
@@ -44,6 +44,7 @@ SESSIONS = 8
 MAX_MAILBOXES = 32
 #: sessions that may fail on one mail; then it stays where it is, and the panel says so
 MAX_TRIES = 5
+_UNREADABLE = "The mailbox's password cannot be read (no key of FIELD_KEYS opens it); enter it again."
 
 #: what MDAs wrote before it: whom the envelope named. Then the fields that the sender wrote
 _DELIVERED = ("delivered-to", "x-original-to", "envelope-to", "x-envelope-to", "x-delivered-to", "x-forwarded-to")
@@ -82,8 +83,8 @@ def poll(mailbox_id: UUID) -> int:
                 _acknowledge(box, key)
             gone, present = box.finish(), box.present
         _db(lambda: _forget(row, gone, present))
-    except MailboxFailed as e:
-        problem = str(e)
+    except (MailboxFailed, Unreadable) as e:
+        problem = _UNREADABLE if isinstance(e, Unreadable) else str(e)
         log.info("bounce mailbox %s: %s", row, e)
         _db(lambda: _failed(row, problem))
     else:

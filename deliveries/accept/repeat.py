@@ -32,7 +32,8 @@ def send_again(message: Message, to: Sequence[Address], actor: str) -> list[UUID
     if not 0 < len(to) <= MAX_COPIES:
         raise BadInput([Fault("to", "out_of_range", f"Choose 1 to {MAX_COPIES} addresses.")])
     ids = accept(
-        key_of(message.tenant_id, message.domain_id, message.api_key_id), [_draft(message, address) for address in to]
+        key_of(message.tenant_id, message.domain_id, message.api_key_id, message.test),
+        [_draft(message, address) for address in to],
     ).ids
     AuditEntry.objects.bulk_create(
         AuditEntry(
@@ -46,16 +47,25 @@ def send_again(message: Message, to: Sequence[Address], actor: str) -> list[UUID
     return list(ids)
 
 
-def key_of(tenant_id: UUID, domain_id: UUID | None, first: UUID | None = None) -> bytes:
-    """The hash of a key that may send for that domain: `first` where it still may, else the newest. BadInput: none."""
+def key_of(tenant_id: UUID, domain_id: UUID | None, first: UUID | None = None, test: bool = False) -> bytes:
+    """The hash of a key that may send for that domain: `first` where it still may, else the newest. BadInput: none.
+
+    `test`: of those whose mail stays in the receiver lab, and of no other.
+    """
     usable = ApiKey.objects.filter(
         Q(domain_id=None) | Q(domain_id=domain_id), Q(expires_at=None) | Q(expires_at__gt=Now()), tenant_id=tenant_id,
         revoked_at=None, suspended_at=None, scope__in=(ApiKey.Scope.FULL, ApiKey.Scope.SENDING),
     )  # fmt: skip
     found = usable.filter(id=first).first() if first else None
-    found = found or usable.filter(test=False).order_by("-created_at").first()
+    found = found or usable.filter(test=test).order_by("-created_at").first()
     if found is None:
-        raise BadInput([Fault("key", "no_key", "The tenant has no API key that may send; make one first.")])
+        raise BadInput(
+            [
+                Fault(
+                    "key", "no_key", f"The tenant has no {'test' if test else 'API'} key that may send; make one first."
+                )
+            ]
+        )
     return bytes(found.secret_hash)
 
 

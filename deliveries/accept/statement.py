@@ -73,14 +73,15 @@ WITH api AS (
 ), {quotas.COUNTED}, message_rows AS (
     INSERT INTO message (id, tenant_id, api_key_id, domain_id, message_id, from_header, "to", cc, bcc, reply_to,
                          subject, tags, metadata, stream, lane, size, attachment_count, created_at, scheduled_at,
-                         deliver_before, tracking, unsubscribe, redact)
+                         deliver_before, tracking, unsubscribe, redact, test)
     SELECT m.id, go.tenant_id, go.id, owned.id, m.message_id, m.from_header, m."to"::jsonb, m.cc::jsonb, m.bcc::jsonb,
            m.reply_to::jsonb, m.subject, m.tags::jsonb, m.metadata::jsonb, m.stream, m.lane, m.size, m.files, now(),
            m.scheduled_at, m.deliver_before,
            CASE WHEN go.private OR (m.html IS NULL AND m.raw IS NULL) THEN 0 ELSE owned.tracking END,
            coalesce(m.leave, m.stream = ANY (owned.unsubscribe_streams)),
            CASE WHEN go.private THEN {int(PRIVATE)}
-                ELSE m.redact | CASE owned.redact_streams ->> m.stream {_WORDS} ELSE 0 END END
+                ELSE m.redact | CASE owned.redact_streams ->> m.stream {_WORDS} ELSE 0 END END,
+           go.test
       FROM asked m JOIN owned ON owned.name = m.domain CROSS JOIN go
 ), content_rows AS (
     INSERT INTO message_content (id, html, text, headers, raw)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from uuid import UUID
 from django.conf import settings
 
 from deliveries.deliver.personal import Tracked, leaving, links_url, personal, unrendered
-from deliveries.errors import ComposeError
+from deliveries.errors import ComposeError, Unreadable
 from deliveries.mime import links, verp
 from deliveries.mime.deliverable import Prepared, prepare
 from deliveries.mime.dkim import Signer
@@ -27,6 +28,8 @@ from deliveries.smtp.hop import Tls
 from deliveries.smtp.outcome import Verdict
 from deliveries.smtp.sources import Source
 from deliveries.states import Category, Lane, Status
+
+log = logging.getLogger(__name__)
 
 #: composed messages kept for their other deliveries and retries
 _KEEP_MESSAGES = 64
@@ -44,6 +47,7 @@ class Sender:
     signer: Signer | None
     bounce_domain: str
     tls: Tls = Tls.MAY  #: the least that a hop of it must offer
+    broken: str = ""  #: why nothing of it can be sent now, in words; else empty
     links_url: str = ""  #: its own tracking host where that is verified and served; else empty, and BASE_URL serves
 
 
@@ -88,6 +92,10 @@ def load(rows: Sequence[Claimed], lease_id: UUID) -> tuple[list[Job], list[Resul
     loaded = []
     for row in ready:
         sender = senders.get(row["domain_id"], nobody)
+        if sender.broken:
+            verdict = Verdict(Status.DEFERRED, "dkim-key", text=sender.broken)
+            refused.append(Result(row["id"], lease_id, verdict, reason=sender.broken))
+            continue
         prepared = personal(messages[row["message"]], row["id"], sender.links_url)
         if isinstance(prepared, Verdict):
             refused.append(Result(row["id"], lease_id, prepared, reason=prepared.text))
@@ -106,7 +114,7 @@ def load(rows: Sequence[Claimed], lease_id: UUID) -> tuple[list[Job], list[Resul
                 token=verp.mint(keys, row["id"], row["expires_at"] + timedelta(days=_TOKEN_DAYS)),
                 ends=now + row["left_s"],
                 fields=leaving(prepared, row["id"], sender.links_url) if row["unsubscribe"] else (),
-                lab=bool(row["test"]),
+                lab=row["test"],
                 proven=claimed.proven,
                 tenant_id=claimed.tenant_id,
                 lane=claimed.lane,
@@ -148,7 +156,7 @@ _LOAD = f"""
 SELECT d.id, d.recipient, d.expires_at, d.reply, d.enhanced, d.host, m.domain_id, m.unsubscribe,
        d.expires_at <= now() AS expired, extract(epoch FROM d.expires_at - now())::float8 AS left_s,
        t.suspended_at IS NOT NULL AS tenant_suspended, o.suspended_at IS NOT NULL AS domain_suspended,
-       k.suspended_at IS NOT NULL AS key_suspended, k.test,
+       k.suspended_at IS NOT NULL AS key_suspended, m.test OR k.test IS TRUE AS test,
        m.domain_id IS NOT NULL AND o.id IS NULL AS domain_removed,
        (SELECT s.reason FROM suppression s
          WHERE s.tenant_id = d.tenant_id
@@ -214,9 +222,16 @@ def _senders(domain_ids: set[UUID]) -> dict[UUID, Sender]:
     fresh = time.monotonic() - _SENDER_TTL_S
     stale = [i for i in domain_ids if i not in _sender_cache or _sender_cache[i][0] < fresh]
     for row in execute(_SENDERS, {"ids": stale}).fetchall() if stale else ():
-        signer = Signer(row["name"], row["selector"], decrypt(bytes(row["private_key"]))) if row["selector"] else None
+        signer, broken = None, ""
+        if row["selector"]:
+            try:
+                signer = Signer(row["name"], row["selector"], decrypt(bytes(row["private_key"])))
+            except (Unreadable, ValueError) as e:
+                # unsigned it would fail DMARC and be told as if it had been signed
+                broken = f"The DKIM key of {row['name']} cannot be read, so its mail waits; give the domain a new key."
+                log.error("the DKIM key %s of %s cannot be read: %s", row["selector"], row["name"], e)
         bounce_domain = row["bounce_domain"] or settings.BOUNCE_DOMAIN
-        sender = Sender(signer, bounce_domain, Tls(row["tls"]), links_url(row["links_host"]))
+        sender = Sender(signer, bounce_domain, Tls(row["tls"]), broken, links_url(row["links_host"]))
         _sender_cache[row["id"]] = (time.monotonic(), sender)
     return {i: _sender_cache[i][1] for i in domain_ids if i in _sender_cache}
 

@@ -9,9 +9,11 @@ import uuid
 from functools import lru_cache
 from typing import Any
 
-from cryptography.fernet import Fernet, MultiFernet
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from django.conf import settings
 from django.db import models
+
+from deliveries.errors import Unreadable
 
 _lock = threading.Lock()
 _last_ms = 0
@@ -48,18 +50,38 @@ def _fernet(keys: str) -> MultiFernet:
     return MultiFernet([Fernet(k.strip()) for k in keys.split(",")])
 
 
+class Sealed:
+    """A secret that cannot be opened: its row is read, shown and saved like any other, and only its use fails."""
+
+    def __init__(self, octets: bytes) -> None:
+        self.octets = octets
+
+    def __bytes__(self) -> bytes:
+        raise Unreadable("no key of FIELD_KEYS opens it")
+
+
 class EncryptedField(models.BinaryField):
     """Octets encrypted with FIELD_KEYS (first key writes, every key reads); apart from SECRET_KEY."""
 
     def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
-        if value is not None and not prepared:
+        if isinstance(value, Sealed):
+            value = value.octets
+        elif value is not None and not prepared:
             value = _fernet(settings.FIELD_KEYS).encrypt(bytes(value))
         return super().get_db_prep_value(value, connection, prepared)
 
-    def from_db_value(self, value: Any, expression: Any, connection: Any) -> bytes | None:
-        return None if value is None else decrypt(bytes(value))
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> bytes | Sealed | None:
+        if value is None:
+            return None
+        try:
+            return decrypt(bytes(value))
+        except Unreadable:
+            return Sealed(bytes(value))
 
 
 def decrypt(value: bytes) -> bytes:
-    """What an EncryptedField holds, for raw SQL."""
-    return _fernet(settings.FIELD_KEYS).decrypt(value)
+    """What an EncryptedField holds, for raw SQL. Unreadable: no key opens it."""
+    try:
+        return _fernet(settings.FIELD_KEYS).decrypt(value)
+    except InvalidToken:
+        raise Unreadable("no key of FIELD_KEYS opens it") from None

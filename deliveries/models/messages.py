@@ -65,6 +65,9 @@ class Message(models.Model):
     unsubscribe = models.BooleanField(
         default=False, db_default=False, help_text="It can be left with one click (RFC 8058)."
     )
+    test = models.BooleanField(
+        default=False, db_default=False, help_text="A test key sent it: to the receiver lab and nowhere else."
+    )
     redact = models.SmallIntegerField(
         default=0, db_default=0, help_text="states.Redact: what goes once it is finished; as it was asked at accept."
     )

@@ -10,7 +10,7 @@ from django.db import models
 from django.db.models import Q
 
 from deliveries.models.accounts import Tenant
-from deliveries.models.fields import EncryptedField, uuid7
+from deliveries.models.fields import EncryptedField, Sealed, uuid7
 
 
 class WebhookEndpoint(models.Model):
@@ -55,7 +55,10 @@ class WebhookEndpoint(models.Model):
 
     @property
     def verifier(self) -> str:
-        """What a receiver verifies with: the secret; of SendGrid's format the public key, as its clients take it."""
+        """What a receiver verifies with: the secret; of SendGrid's format the public key, as its clients take it.
+        Empty where it cannot be read."""
+        if isinstance(self.secret, Sealed):
+            return ""
         secret = bytes(self.secret).decode("ascii")
         if self.format != self.Format.SENDGRID:
             return secret

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
 from uuid import UUID
 
 from django.db import transaction
 from django.db.models.functions import Now
 
+from deliveries.errors import Unreadable
 from deliveries.models import WebhookDelivery, WebhookEndpoint
 from deliveries.models.fields import decrypt, uuid7
 from deliveries.models.sql import execute
@@ -34,6 +37,10 @@ LEASE_S = 60
 DISABLE_AFTER_DAYS = 5
 #: rows of a switched-off endpoint given up in one claim
 _DROP = 1_000
+_UNREADABLE = (
+    "Nothing was sent: the endpoint's secret cannot be read (no key of FIELD_KEYS opens it). Give it a new secret, and"
+    " its password once more where it has one."
+)
 
 State = WebhookDelivery.State
 
@@ -76,17 +83,29 @@ def claim(free: int, failing: int, busy: Mapping[UUID, int]) -> list[Telling]:
             endpoint_id=row["endpoint_id"],
             event_id=row["event_id"],
             url=row["url"],
-            # the newest first; the one before it as long as it is good (PROTOCOL 33)
-            secrets=" ".join(decrypt(bytes(row[s])).decode("ascii") for s in ("secret", "previous") if row[s]),
             body=row["body"] or made[row["event_id"], row["format"]],
             format=row["format"],
-            credentials=decrypt(bytes(row["credentials"])).decode() if row["credentials"] else "",
             tries=row["tries"],
             failing=row["failing"],
+            **_secrets(row),
         )
         for row in rows
         if row["body"] or (row["event_id"], row["format"]) in made
     ]
+
+
+def _secrets(row: Mapping[str, Any]) -> dict[str, str]:
+    """What signs and what logs in. One that cannot be read is its endpoint's failed try, and nobody else's affair."""
+    try:
+        # the newest first; the one before it as long as it is good (PROTOCOL 33)
+        secrets = decrypt(bytes(row["secret"])).decode("ascii")
+        credentials = decrypt(bytes(row["credentials"])).decode() if row["credentials"] else ""
+    except Unreadable:
+        return {"secrets": "", "broken": _UNREADABLE}
+    if row["previous"]:
+        with suppress(Unreadable):  # the newest signs alone
+            secrets += " " + decrypt(bytes(row["previous"])).decode("ascii")
+    return {"secrets": secrets, "credentials": credentials}
 
 
 def record(posted: Sequence[Posted]) -> None:

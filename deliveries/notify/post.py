@@ -45,6 +45,7 @@ class Telling:
     failing: bool = False  #: the endpoint's last answer was none, or no 2xx
     format: str = "native"
     credentials: str = field(default="", repr=False)  #: `user:password`, or none
+    broken: str = ""  #: why it cannot be told, in words; else empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,8 @@ async def post(telling: Telling, allow_private: bool, timeout_s: float = TIMEOUT
     """Never raises for what the receiver or the network does. With `keep` on a connection that may be there already."""
     at = datetime.now(UTC)
     began = time.monotonic()
+    if telling.broken:
+        return Posted(telling, at, 0, error=telling.broken)
     try:
         got = await fetch(
             "POST",

@@ -11,15 +11,19 @@ from uuid import uuid4
 
 import dkim
 import pytest
+from cryptography.fernet import Fernet
 from django.db import OperationalError, connection
 from django.test import override_settings
 from django.utils import timezone
 
 from deliveries import deliver, domains, queue
+from deliveries.accept.repeat import send_again
 from deliveries.deliver import jobs
 from deliveries.deliver.sweep import sweep
+from deliveries.errors import BadInput
 from deliveries.mime import verp
-from deliveries.models import ApiKey, Attempt, Delivery, MessageContent, Queued, Suppression
+from deliveries.mime.address import parse_address
+from deliveries.models import ApiKey, Attempt, Delivery, DkimKey, Message, MessageContent, Queued, Suppression
 from deliveries.retry import Schedule
 from deliveries.sandbox.lab import Lab
 from tests.fakes.house import build, dkim_pair
@@ -178,6 +182,20 @@ def test_content_that_is_gone_fails_the_delivery_and_no_other(lab: Lab) -> None:
     assert (status(gone), status(good)) == ("failed", "delivered")
 
 
+def test_a_dkim_key_that_cannot_be_read_keeps_the_mail_of_its_domain_and_no_other(lab: Lab, settings) -> None:
+    ill, well, keys = build(), build(), settings.FIELD_KEYS
+    settings.FIELD_KEYS = Fernet.generate_key().decode()
+    DkimKey.objects.filter(domain=ill.domain).update(private_key=b"as it was")
+    settings.FIELD_KEYS = keys
+    (waits,), (good,) = ill.send("delivered@simulator.test"), well.send("delivered@simulator.test")
+    pump_until(lambda: status(good) == "delivered")
+    pump_until(lambda: status(waits) == "deferred")
+    assert "DKIM key" in Delivery.objects.get(id=waits.id).reason
+    DkimKey.objects.filter(domain=ill.domain).update(private_key=dkim_pair()[0])
+    jobs._sender_cache.clear()
+    pump_until(lambda: status(waits) == "delivered")
+
+
 def test_without_the_ledgers_word_no_final_dot_is_written(lab: Lab, monkeypatch) -> None:
     (delivery,) = build().send("delivered@simulator.test")
     monkeypatch.setattr(queue, "start", lambda lease_id, ids: set())  # another worker has it
@@ -288,6 +306,9 @@ def test_mail_of_a_test_key_ends_by_the_labs_rules_where_all_other_mail_goes_out
     house = build()
     ApiKey.objects.filter(id=house.key.id).update(test=True)
     (delivery,) = house.send("ann@somebody.example")
+    house.key.delete()
+    with pytest.raises(BadInput, match="test key"):
+        send_again(Message.objects.get(id=delivery.message_id), [parse_address("ann@somebody.example")], "test")
     with fresh_pump():
         deliver.run()
     delivery.refresh_from_db()

@@ -9,6 +9,7 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from cryptography.fernet import Fernet
 from django.db import connection
 from django.utils import timezone
 from standardwebhooks import Webhook
@@ -258,6 +259,26 @@ def test_what_breaks_the_post_to_one_endpoint_is_its_own_failed_try_and_the_othe
     assert [row.state for row in rows(well)] == ["delivered"] * 3
     (tried,) = WebhookTry.objects.filter(delivery_id__in=[row.id for row in rows(ill)])[:1]
     assert tried.status_code is None and "internal error" in tried.error
+
+
+def test_a_secret_that_cannot_be_read_is_its_endpoints_own_failed_try_and_a_new_one_mends_it(settings) -> None:
+    house, other, keys = build(), build(), settings.FIELD_KEYS
+    with receiver() as web:
+        settings.FIELD_KEYS = Fernet.generate_key().decode()
+        ill, _ = endpoint_of(house, web.url("/ill"), ["domain.updated"])
+        settings.FIELD_KEYS = keys
+        well, _ = endpoint_of(other, web.url("/well"), ["domain.updated"])
+        tell_n(house, 2), tell_n(other, 2)
+        notify.run()
+        assert [row.state for row in rows(well)] == ["delivered"] * 2
+        assert [came.path for came in web.came] == ["/well"] * 2
+        tried = WebhookTry.objects.filter(delivery_id__in=[row.id for row in rows(ill)])
+        assert all("cannot be read" in row.error for row in tried) and tried
+        assert endpoints.update(house.tenant.id, ill.id, "test", events=["domain.updated", "email.sent"])
+        assert endpoints.rotate(house.tenant.id, ill.id, "test")
+        make_due()
+        tell_all(house)
+    assert [row.state for row in rows(ill)] == ["delivered"] * 2
 
 
 def test_an_answer_with_an_absurd_retry_after_harms_nobody() -> None:

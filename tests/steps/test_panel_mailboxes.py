@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
+import pytest
+from cryptography.fernet import Fernet
+
+from deliveries import mailboxes
 from deliveries.models import AuditEntry, BounceMailbox, FetchedMail, InboundRoute
 from tests.fakes import mail
 from tests.fakes.person import login
@@ -67,7 +71,7 @@ def test_what_cannot_be_is_said_at_the_form(wrong: dict[str, str]) -> None:
     assert not BounceMailbox.objects.exists()
 
 
-def test_check_now_asks_at_once_and_gives_a_mail_that_was_given_up_another_chance() -> None:
+def test_check_now_asks_at_once_and_gives_a_mail_that_was_given_up_another_chance(settings: Any) -> None:
     client = login(mail.person("root", operator=True))
     client.post(LIST + "add/", FORM)
     box = BounceMailbox.objects.get()
@@ -76,6 +80,16 @@ def test_check_now_asks_at_once_and_gives_a_mail_that_was_given_up_another_chanc
     client.post(LIST, {"action": "check_now", "_selected_action": [str(box.pk)]})
     box.refresh_from_db()
     assert box.next_poll_at.year < 2099 and FetchedMail.objects.get().tries == 0
+
+    keys, lost = settings.FIELD_KEYS, Fernet.generate_key().decode()
+    settings.FIELD_KEYS = lost
+    box.save()
+    settings.FIELD_KEYS = keys
+    assert mailboxes.poll(box.pk) == 0
+    assert "password cannot be read" in client.get(f"{LIST}{box.pk}/change/").content.decode()
+    BounceMailbox.objects.get().save()  # what cannot be opened stays as it is
+    settings.FIELD_KEYS = lost
+    assert bytes(BounceMailbox.objects.get().password) == b"pass w ord "
 
 
 # --- addresses that receive -----------------------------------------------------------------------------------------
