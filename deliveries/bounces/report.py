@@ -22,8 +22,9 @@ from deliveries.bounces.mail import Headers, Mail, read_mail
 from deliveries.bounces.prose import Prose, prose_of, read_prose, said_of
 from deliveries.bounces.ses import Notification, read_notification
 from deliveries.bounces.signs import from_daemon, looks_delayed, looks_like_bounce
-from deliveries.smtp.classify import Classified, classify_text, normalise, stage_of
+from deliveries.smtp.classify import Classified, classify_text, stage_of
 from deliveries.smtp.reply import clean
+from deliveries.smtp.rules import normalise
 from deliveries.states import Category
 
 #: the signed header in which each delivery carries its VERP token; the same literal stands in mime.verp

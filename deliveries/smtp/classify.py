@@ -1,34 +1,18 @@
 """From an outcome or a peer's text to what it means: Verdict for the session, Classified for DSN texts.
 
-Rules are data (rules.toml, loaded once), tried in file order; the first that fits says category, whether the
-address is dead, and whether the provider asks for less mail. No regular expressions over the peer's text: a
-pattern is a row of literals (`*` = a short gap), so the work is linear in the (capped) text.
+Rules are data (smtp.rules), tried in file order; the first that fits says category, whether the address is dead, and
+whether the provider asks for less mail.
 """
 
 from __future__ import annotations
 
-import re
-import tomllib
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from pathlib import Path
-from typing import Any
+from functools import lru_cache
 
 from deliveries.smtp.outcome import Broken, Outcome, Replied, Stage, Unable, Unanswered, Verdict
 from deliveries.smtp.reply import Reply, clean, parse_enhanced
+from deliveries.smtp.rules import HEAD_CHARS, normalise, rules
 from deliveries.states import SUPPRESSING, Category, Status
-
-RULES_FILE = Path(__file__).with_name("rules.toml")
-
-#: a reply line holds ≤ 512 octets (RFC 5321 §4.5.3.1.5); DSN diagnostics quote several. Head and tail are read
-HEAD_CHARS = 3_000
-TAIL_CHARS = 1_000
-
-#: the widest gap that a `*` bridges: an address, a host name and a few words
-GAP_CHARS = 100
-#: how many places a first literal is tried at; a hostile text repeats it without end
-MAX_STARTS = 16
 
 #: RFC 5321 §3.1, §3.2: what is refused here is us or our session, before any recipient was named
 ABOUT_US = frozenset({Stage.CONNECT, Stage.GREETING, Stage.EHLO, Stage.STARTTLS, Stage.AUTH, Stage.MAIL})
@@ -66,155 +50,6 @@ class Classified:
     rule: str
     permanent: bool | None
     slow_down: bool = False
-
-
-class Pattern:
-    """Literals in order, at most GAP_CHARS apart; a letter or digit at the start begins a word.
-
-    `^` at the start: at the opening of the text, past its codes; `|` at the end: the word ends there.
-    """
-
-    __slots__ = ("_ends", "_opens", "_parts", "_starts", "first")
-
-    def __init__(self, source: str) -> None:
-        text = " ".join(source.lower().split())
-        self._opens = text.startswith("^")
-        self._ends = text.endswith("|")
-        text = text.removeprefix("^")
-        self._parts = tuple(part for part in (p.strip() for p in text.removesuffix("|").split("*")) if part)
-        if not self._parts:
-            raise ValueError(f"empty pattern {source!r}")
-        self._starts = self._parts[0][0].isalnum()
-        #: a text without it cannot match: the cheap test that comes before `found`
-        self.first = self._parts[0]
-
-    def found(self, text: str) -> bool:
-        """Whether `text` (lower case, single spaces) holds the literals."""
-        if self._opens:
-            text = _opening(text)
-            if not text.startswith(self._parts[0]):
-                return False
-        first, start = self._parts[0], -1
-        for _ in range(MAX_STARTS):
-            start = text.find(first, start + 1)
-            if start < 0:
-                return False
-            if self._starts and start and text[start - 1].isalnum() and text[start - 1].isascii():
-                continue
-            end = start + len(first)
-            for part in self._parts[1:]:
-                at = text.find(part, end, end + GAP_CHARS + len(part))
-                if at < 0:
-                    break
-                end = at + len(part)
-            else:
-                if not self._ends or end >= len(text) or not text[end].isalnum():
-                    return True
-        return False
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One line of knowledge. Every condition that is given must hold; `patterns` and `unless` are alternatives."""
-
-    id: str
-    category: Category
-    source: str
-    patterns: tuple[Pattern, ...] = ()
-    unless: tuple[Pattern, ...] = ()
-    codes: frozenset[int] = frozenset()  #: reply codes; a single digit stands for its class
-    enhanced: tuple[str, ...] = ()  #: `5.7.26`, `5.7.` (prefix), `.2.2` (any class), `none`
-    stages: frozenset[str] = frozenset()  #: `unsaid` where no stage is known
-    suppress: bool = False
-    slow_down: bool = False
-    permanent: bool | None = None
-
-    def fits(self, text: str, code: int | None, enhanced: str, stage: Stage | None) -> bool:
-        if self.codes and (code is None or not (code in self.codes or code // 100 in self.codes)):
-            return False
-        if self.enhanced and not any(_same(enhanced, wanted) for wanted in self.enhanced):
-            return False
-        if self.stages and (stage or "unsaid") not in self.stages:
-            return False
-        if self.patterns and not _any_found(self.patterns, text):
-            return False
-        return not _any_found(self.unless, text)
-
-
-def _any_found(patterns: tuple[Pattern, ...], text: str) -> bool:
-    for pattern in patterns:  # noqa: SIM110 – a generator costs as much again as the test itself
-        if pattern.first in text and pattern.found(text):
-            return True
-    return False
-
-
-def _opening(text: str) -> str:
-    """The text without the codes that it begins with: `550 5.7.1 550-` and the like."""
-    return text[:80].lstrip("0123456789.- #") + text[80:]
-
-
-def _same(enhanced: str, wanted: str) -> bool:
-    if not enhanced:
-        return wanted == "none"
-    if wanted.startswith("."):
-        return enhanced[1:] == wanted
-    if wanted.endswith("."):
-        return enhanced.startswith(wanted)
-    return enhanced == wanted
-
-
-def parse_rules(table: Mapping[str, Any]) -> tuple[Rule, ...]:
-    """The rules of a parsed file in order. Raises ValueError on an unknown key, category or empty pattern."""
-    rules = []
-    seen = set()
-    for row in table["rule"]:
-        row = dict(row)
-        category = Category(row.pop("category"))
-        rule = Rule(
-            id=row.pop("id"),
-            category=category,
-            source=row.pop("source"),
-            patterns=_patterns(row.pop("patterns", ())),
-            unless=_patterns(row.pop("unless", ())),
-            codes=frozenset(row.pop("codes", ())),
-            enhanced=tuple(row.pop("enhanced", ())),
-            stages=frozenset(s if s == "unsaid" else Stage(s) for s in row.pop("stages", ())),
-            suppress=row.pop("suppress", category in SUPPRESSING),
-            slow_down=row.pop("slow_down", False),
-            permanent=row.pop("permanent", None),
-        )
-        if row:
-            raise ValueError(f"rule {rule.id}: unknown keys {sorted(row)}")
-        if rule.id in seen:
-            raise ValueError(f"rule {rule.id} stands twice")
-        if rule.suppress and category not in SUPPRESSING:
-            raise ValueError(f"rule {rule.id}: {category} never suppresses")
-        seen.add(rule.id)
-        rules.append(rule)
-    return tuple(rules)
-
-
-def _patterns(sources: Iterable[str]) -> tuple[Pattern, ...]:
-    return tuple(Pattern(s) for s in sources)
-
-
-@cache
-def rules() -> tuple[Rule, ...]:
-    """The house's rules, read once per process."""
-    with RULES_FILE.open("rb") as file:
-        return parse_rules(tomllib.load(file))
-
-
-#: the name in an address that a reply repeats: `<database@example.org>` says nothing about a database
-_REPEATED_NAME = re.compile(r"<[^<>@\s]{1,64}@")
-
-
-def normalise(text: str) -> str:
-    """Lower case, single spaces, straight quotes, capped, no repeated names: the form that patterns are written in."""
-    if len(text) > HEAD_CHARS + TAIL_CHARS:
-        text = f"{text[:HEAD_CHARS]} {text[-TAIL_CHARS:]}"
-    text = _REPEATED_NAME.sub("<@", text)
-    return " ".join(text.replace("\u2019", "'").lower().split())
 
 
 def classify_text(

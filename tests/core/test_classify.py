@@ -6,9 +6,10 @@ import time
 
 import pytest
 
-from deliveries.smtp.classify import Pattern, classify, classify_text, parse_rules, rules
+from deliveries.smtp.classify import classify, classify_text
 from deliveries.smtp.outcome import Broken, Outcome, Replied, Stage, Unable, Unanswered
 from deliveries.smtp.reply import EnhancedCode, Reply
+from deliveries.smtp.rules import Pattern, parse_rules, rules
 from deliveries.states import SUPPRESSING, Category, Status
 
 C = Category
@@ -85,6 +86,24 @@ def test_an_unknown_recipient_at_rcpt_bounces_and_suppresses(who: str, line: str
         ("550 MBOX NOT EXIST", C.BAD_MAILBOX),
         ("550 kim@example.net: unrecognised recipient", C.BAD_MAILBOX),
         ("554 Nobody by that name lives here", C.BAD_MAILBOX),
+        ("550 Mailbox ( kim@example.net ) not found", C.BAD_MAILBOX),
+        ('550 unknown local-part "kim" in domain "example.net"', C.BAD_MAILBOX),
+        ("550-5.1.1 kim@example.net 550-5.1.1 User 550 5.1.1 unknown", C.BAD_MAILBOX),
+        ("550 ERR_NO_SUCH_USER", C.BAD_MAILBOX),
+        ("550 Diese Mailadresse existiert nicht", C.BAD_MAILBOX),
+        ("550 Boîte aux lettres inexistante", C.BAD_MAILBOX),
+        ("550 La direccion de correo no existe", C.BAD_MAILBOX),
+        ("550 Indirizzo email non trovato", C.BAD_MAILBOX),
+        ("550 Utilizador desconhecido", C.BAD_MAILBOX),
+        ("550 Geen dergelijke gebruiker", C.BAD_MAILBOX),
+        ("550 Nie ma takiego użytkownika", C.BAD_MAILBOX),
+        ("550 Такой пользователь не существует", C.BAD_MAILBOX),
+        ("550 Schránka neexistuje", C.BAD_MAILBOX),
+        ("550 Mottagaren finns inte", C.BAD_MAILBOX),
+        ("550 メールボックスが見つかりません", C.BAD_MAILBOX),
+        ("550 收件人地址不存在", C.BAD_MAILBOX),
+        ("550 수신자를 찾을 수 없습니다", C.BAD_MAILBOX),
+        ("550 This address no longer accepts mail.", C.INACTIVE),
         ("550 The recipient has been removed", C.INACTIVE),
         ("550 Kim is no longer employed by us", C.INACTIVE),
     ],
@@ -94,7 +113,26 @@ def test_a_mailbox_that_is_not_there_or_is_gone_is_known_by_the_sense_of_the_wor
     assert (verdict.category, verdict.suppress) == (category, True), verdict.rule
 
 
-@pytest.mark.parametrize("line", ["550 The sender's account has been removed", "550 Unrecognized address of your IP"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "550 The sender's account has been removed",
+        "550 Unrecognized address of your IP",
+        "550 5.1.0 <a@example.org>: Sender address rejected: User unknown in virtual mailbox table",
+        "550 Sender verify failed: no such user here",
+        "550 Adresse de l'expéditeur inconnue",
+        "550 Absenderadresse existiert nicht",
+        "550 发件人不存在",
+        "550 送信者が存在しません",
+        "501 5.5.4 Invalid domain name in HELO",
+        "550 This message contains an invalid email address in the header",
+        "550 Requested action not taken: mailbox unavailable. Reject due to policy restrictions.",
+        "550 user not found in whitelist",
+        "550 5.7.1 recipient does not accept mail from you",
+        "550 Too many invalid users",
+        "550 mailbox is full or does not exist",
+    ],
+)
 def test_words_about_somebody_else_kill_no_address(line: str) -> None:
     assert not classify(said(Stage.RCPT, line)).suppress
 
@@ -261,6 +299,8 @@ def test_every_rule_says_where_it_comes_from_and_can_be_reached() -> None:
 def test_a_rule_that_suppresses_for_policy_is_refused() -> None:
     with pytest.raises(ValueError, match="never suppresses"):
         parse_rules({"rule": [{"id": "x", "category": "policy_auth", "source": "s", "codes": [550], "suppress": True}]})
+    with pytest.raises(ValueError, match="no family"):
+        parse_rules({"rule": [{"id": "x", "category": "unknown", "source": "s", "patterns": ["{odd}"]}]})
     with pytest.raises(ValueError, match="unknown keys"):
         parse_rules({"rule": [{"id": "x", "category": "unknown", "source": "s", "cods": [550]}]})
 
@@ -270,6 +310,13 @@ def test_patterns_are_literals_with_short_gaps() -> None:
     assert not Pattern("mailbox * full").found("mailbox " + "x" * 200 + " full")
     assert not Pattern("user unknown").found("superuser unknown")
     assert Pattern("ube|").found("no ube here") and not Pattern("ube|").found("ubergreen")
+    words = {"who": ("user", "пользователь"), "gone": ("unknown", "не найден")}
+    assert Pattern("{who} ~ {gone}", words).found("550 user (@) unknown")
+    assert Pattern("{who} ~ {gone}", words).found("550 пользователь @ не найден")
+    assert not Pattern("{who} ~ {gone}", words).found("550 user locked. reason unknown")
+    assert Pattern("{gone} {who}", words).found("unknown user") and not Pattern("{gone} {who}", words).found(
+        "unknown superuser"
+    )
     assert Pattern("^user unknown").found("550 5.1.1 user unknown") and not Pattern("^user unknown").found(
         "no: user unknown"
     )
