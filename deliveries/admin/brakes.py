@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.contrib import admin, messages
-from django.db.models import QuerySet
+from django.db.models import Count, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Coalesce
 from django.http import HttpRequest
 from unfold.decorators import display
 
@@ -31,9 +34,14 @@ class BrakeAdmin(OperatorAdmin):
     def word(self, brake: Brake) -> str:
         return brake.state
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        of_brake = Suppression.objects.filter(brake_id=OuterRef("pk")).order_by().values("brake_id")
+        count = Subquery(of_brake.annotate(n=Count("pk")).values("n"))
+        return super().get_queryset(request).annotate(suppressions=Coalesce(count, 0))
+
     @display(description="Provisional suppressions")
-    def provisional(self, brake: Brake) -> int:
-        return Suppression.objects.filter(brake_id=brake.pk).count() if brake.site else 0
+    def provisional(self, brake: Any) -> int:
+        return brake.suppressions
 
     @admin.action(description="Undo: the refusals were false", permissions=["act"])
     def undo(self, request: HttpRequest, queryset: QuerySet[Brake]) -> None:

@@ -36,6 +36,10 @@ def clean_port(port: int) -> int:
     return port
 
 
+#: who learns the password; nobody reads a kept one by naming a server of the own
+_GOES_TO = ("protocol", "host", "port", "tls")
+
+
 class MailboxForm(forms.ModelForm):
     secret = forms.CharField(
         label="Password",
@@ -43,7 +47,7 @@ class MailboxForm(forms.ModelForm):
         max_length=500,
         strip=False,
         widget=UnfoldAdminPasswordWidget(render_value=False),
-        help_text="Left empty, the one that is kept stays.",
+        help_text="Left empty, the one that is kept stays, for the same server.",
     )
 
     class Meta:
@@ -60,8 +64,11 @@ class MailboxForm(forms.ModelForm):
 
     def clean(self) -> dict[str, Any] | None:
         data = super().clean() or self.cleaned_data
-        if not data.get("secret") and self.instance._state.adding:
-            self.add_error("secret", "A mailbox has a password.")
+        if not data.get("secret"):
+            if self.instance._state.adding:
+                self.add_error("secret", "A mailbox has a password.")
+            elif any(data.get(name) != self.initial.get(name) for name in _GOES_TO):
+                self.add_error("secret", "Give the password again: the one that is kept goes to no other server.")
         for name in ("username", "secret", "folder"):
             if not (data.get(name) or "").isprintable():
                 self.add_error(name, "Line breaks and control characters are not possible here.")

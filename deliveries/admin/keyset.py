@@ -47,6 +47,8 @@ class KeysetChangeList(ChangeList):
 
     def get_filters_params(self, params: dict[str, Any] | None = None) -> dict[str, Any]:
         found: dict[str, Any] = super().get_filters_params(params)
+        if any("\0" in value for values in found.values() for value in values):
+            raise IncorrectLookupParameters  # no text of Postgres holds it
         return {k: v for k, v in found.items() if k not in (AFTER, BEFORE)}
 
     def get_query_string(self, new_params: Any = None, remove: Any = None) -> str:

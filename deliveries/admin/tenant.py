@@ -19,6 +19,7 @@ from unfold.decorators import display
 from deliveries.admin.access import RIGHTS, Rights, access
 from deliveries.admin.keyset import KeysetChangeList, Rows, keyset_rows
 from deliveries.models import AuditEntry, Tenant
+from deliveries.read.panel import COUNT_LIMIT
 
 #: tenants and domains offered in a filter; more are found by search
 MAX_CHOICES = 200
@@ -86,6 +87,14 @@ class ReadOnly(ModelAdmin):
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:
         return KeysetChangeList
 
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        # no key of Postgres holds a NUL
+        return None if "\0" in object_id else super().get_object(request, object_id, from_field)
+
+    def get_paginator(self, request: HttpRequest, queryset: Any, *args: Any, **kwargs: Any) -> Any:
+        # lists have their own; Django's autocomplete view counts what there is
+        return super().get_paginator(request, queryset[:COUNT_LIMIT], *args, **kwargs)
+
     def keyset_rows(self, request: HttpRequest, cl: KeysetChangeList, after: UUID | None, before: UUID | None) -> Rows:
         """One page of the list; huge tables override it with a read model."""
         return keyset_rows(cl.queryset, self.list_per_page, after, before)
@@ -131,10 +140,10 @@ class TenantAdmin(ReadOnly):
         tenants = access(request).tenants_with(self.rights.reads)
         return rows if tenants is None else rows.filter(**{f"{self.tenant_field}__in": tenants})
 
-    def acting(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """Those of `queryset` on which the person may act, not only look."""
+    def acting(self, request: HttpRequest, queryset: QuerySet[Any], field: str = "") -> QuerySet[Any]:
+        """Those of `queryset` on which the person may act, not only look; `field` where it is of another model."""
         tenants = access(request).tenants_with(self.rights.acts)
-        return queryset if tenants is None else queryset.filter(**{f"{self.tenant_field}__in": tenants})
+        return queryset if tenants is None else queryset.filter(**{f"{field or self.tenant_field}__in": tenants})
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         return access(request).may(self.rights.reads)
@@ -163,8 +172,11 @@ class TenantAdmin(ReadOnly):
                 kwargs["initial"] = tenants[0]
         else:
             other = self.admin_site._registry.get(remote)
-            rows = other.get_queryset(request) if isinstance(other, TenantAdmin) else remote._default_manager.none()
-            kwargs["queryset"] = rows
+            if isinstance(other, TenantAdmin):
+                # whoever reads a tenant's rows may not hang another's on them
+                kwargs["queryset"] = self.acting(request, other.get_queryset(request), other.tenant_field)
+            else:
+                kwargs["queryset"] = remote._default_manager.none()
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:

@@ -28,9 +28,12 @@ def test_the_operator_adds_a_mailbox_of_the_installation_and_its_password_is_nev
     assert (box.tenant, box.host, bytes(box.password)) == (None, "imap.example.com", b"pass w ord ")
     page = client.get(f"{LIST}{box.pk}/change/").content.decode()
     assert "imap.example.com" in page and "pass w ord" not in page
-    assert client.post(f"{LIST}{box.pk}/change/", {**FORM, "secret": "", "port": "143"}).status_code == 302
+    assert client.post(f"{LIST}{box.pk}/change/", {**FORM, "secret": "", "folder": "Bounces"}).status_code == 302
     box.refresh_from_db()
-    assert (box.port, bytes(box.password)) == (143, b"pass w ord ")
+    assert (box.folder, bytes(box.password)) == ("Bounces", b"pass w ord ")
+    for elsewhere in ({"host": "imap.evil.example"}, {"port": "143"}, {"tls": "none"}):
+        answer = client.post(f"{LIST}{box.pk}/change/", {**FORM, "secret": "", **elsewhere})
+        assert "Give the password again" in answer.content.decode(), "a kept password goes to the server it was for"
     assert list(AuditEntry.objects.order_by("id").values_list("action", flat=True)) == [
         "mailbox.added",
         "mailbox.changed",
