@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,7 +19,7 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, transaction
 
 from deliveries.accept import accept, of_raw
-from deliveries.errors import KeyRefused, MailapiError
+from deliveries.errors import BadInput, KeyRefused, MailapiError
 from deliveries.mime import raw
 from deliveries.mime.address import parse_address
 from deliveries.mime.notification import Notification, notification
@@ -65,21 +66,29 @@ def _look(row: dict[str, Any]) -> bool:
             log.warning("no report, as no key of the account may send: %s", error, extra=_ids(row))
         except MailapiError as error:  # over its quota, suspended, or a domain that was given up
             log.warning("no report yet: %s", error, extra=_ids(row))
-            execute(_LATER, {"id": row["delivery_id"], "told": told})
-            return False
+            return _not_yet(row)
         except (OperationalError, InterfaceError):
             raise
         except Exception:
             # a bug of ours with one mail: what is due after it is told all the same
             log.exception("no report, an internal error came up", extra=_ids(row))
-            execute(_LATER, {"id": row["delivery_id"], "told": told})
-            return False
+            return _not_yet(row)
         told |= bit
     if _over(row, told):
         execute("DELETE FROM report_request WHERE delivery_id = %(id)s", {"id": row["delivery_id"]})
     else:
         execute(_LATER, {"id": row["delivery_id"], "told": told})
     return bit is not None
+
+
+def _not_yet(row: dict[str, Any]) -> bool:
+    """Asked again, but not for ever."""
+    if row["settled_at"] is not None and row["now"] - row["settled_at"] > _LATE:
+        log.warning("a report is given up", extra=_ids(row))
+        execute("DELETE FROM report_request WHERE delivery_id = %(id)s", {"id": row["delivery_id"]})
+    else:
+        execute(_LATER, {"id": row["delivery_id"], "told": row["told"]})
+    return False
 
 
 def _ids(row: dict[str, Any]) -> dict[str, Any]:
@@ -116,28 +125,37 @@ def _send(row: dict[str, Any], bit: Notify) -> None:
     usual = {"failed": _STATUS.get(row["status"], "5.0.0"), "relayed": "2.0.0", "delayed": "4.0.0"}[action]
     # the code is the receiver's only where it says the same as the action
     status = row["enhanced"] if row["enhanced"][:1] == usual[:1] else usual
-    octets = notification(
-        Notification(
-            delivery_id=row["delivery_id"],
-            sender=f"mailer-daemon@{row['domain']}",
-            to=row["return_to"],
-            reporting_host=settings.HELO_NAME,
-            at=datetime.now(UTC),
-            arrived=row["created_at"],
-            recipient=row["recipient"],
-            action=action,
-            status=status,
-            reply=row["reply"] or (row["reason"] if action == "failed" else ""),
-            remote_host=row["host"],
-            until=row["expires_at"] if action == "delayed" else None,
-            envid=row["envid"],
-            orcpt=row["orcpt"],
-            original=bytes(row["raw"] or b""),
-            whole=row["whole"] and action == "failed",
-        )
+    told = Notification(
+        delivery_id=row["delivery_id"],
+        sender=f"mailer-daemon@{row['domain']}",
+        to=row["return_to"],
+        reporting_host=settings.HELO_NAME,
+        at=datetime.now(UTC),
+        arrived=row["created_at"],
+        recipient=row["recipient"],
+        action=action,
+        status=status,
+        reply=row["reply"] or (row["reason"] if action == "failed" else ""),
+        remote_host=row["host"],
+        until=row["expires_at"] if action == "delayed" else None,
+        envid=row["envid"],
+        orcpt=row["orcpt"],
+        original=bytes(row["raw"] or b""),
+        whole=row["whole"] and action == "failed",
     )
-    draft = of_raw(raw.read(octets), [parse_address(row["return_to"])], stream=STREAM)
+    draft = of_raw(_readable(told), [parse_address(row["return_to"])], stream=STREAM)
     accept(_key(row), [draft])
+
+
+def _readable(told: Notification) -> raw.Raw:
+    """With as much of the mail as was asked for, and as a mail of ours may hold: a report around one that is nested as
+    deep as is let in would be nested deeper. RFC 3464 §2: what is returned of it is optional."""
+    for less in (told, replace(told, whole=False)):
+        try:
+            return raw.read(notification(less))
+        except BadInput as error:
+            log.info("a report with less of its mail: %s", error)
+    return raw.read(notification(replace(told, original=b"")))
 
 
 def _key(row: dict[str, Any]) -> bytes:

@@ -51,7 +51,14 @@ def door(authority: trustme.CA) -> Iterator[tuple[tuple[str, int], ssl.SSLContex
         yield tls, context
 
 
-def submit(door, house: House, to: dict[str, str], sender: str = ME, mail: str = "RET=HDRS ENVID=id+2B1") -> Message:
+def submit(
+    door,
+    house: House,
+    to: dict[str, str],
+    sender: str = ME,
+    mail: str = "RET=HDRS ENVID=id+2B1",
+    body: str = "\r\nText",
+) -> Message:
     """One mail; `to`: forward-path → its parameters."""
     where, context = door
     with smtplib.SMTP_SSL(*where, local_hostname="app.test", timeout=30, context=context) as smtp:
@@ -60,7 +67,7 @@ def submit(door, house: House, to: dict[str, str], sender: str = ME, mail: str =
         for path, words in to.items():
             code, said = smtp.docmd(f"RCPT TO:<{path}> {words}")
             assert code == 250, said
-        octets = f"From: {house.sender}\r\nSubject: the original\r\n\r\nText\r\n".encode()
+        octets = f"From: {house.sender}\r\nSubject: the original\r\n{body}\r\n".encode()
         code, said = smtp.data(octets)
         assert code == 250, said
     return Message.objects.get(id=said.decode().split()[-1])
@@ -97,6 +104,14 @@ def test_a_failure_is_told_once_with_the_null_reverse_path(lab: Lab, door) -> No
     assert "the original" in list(report.iter_parts())[2].get_content()
     assert len(reports(lab)) == 1 and not ReportRequest.objects.exists()
     assert Message.objects.filter(tenant=house.tenant, stream="reports").count() == 1
+
+
+def test_a_mail_nested_too_deep_for_a_report_around_it_comes_back_by_its_header(lab: Lab, door) -> None:
+    body = "Content-Type: message/rfc822\r\n\r\n" * 29 + "Text"
+    submit(door, build(), {"bounced@simulator.test": "NOTIFY=FAILURE"}, mail="RET=FULL", body=body)
+    deliver.run()
+    ((_, report),) = reports(lab)
+    assert "the original" in list(report.iter_parts())[2].get_content() and not ReportRequest.objects.exists()
 
 
 def test_success_is_told_as_relayed_and_a_late_bounce_still_as_a_failure(lab: Lab, door) -> None:
