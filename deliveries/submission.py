@@ -18,7 +18,7 @@ from django.conf import settings
 from django.db import OperationalError, connection
 
 from deliveries import keys
-from deliveries.accept import Reports, accept, of_raw
+from deliveries.accept import Reports, accept, of_raw, replayed
 from deliveries.accept.whole import fields_of, once
 from deliveries.errors import BadInput, Conflict, Fault, KeyRefused, MailapiError, OverQuota
 from deliveries.keys import Caller
@@ -77,10 +77,15 @@ def take(mail: Received) -> Refusal | str:
         return Refusal(450, f"4.7.1 This API key may send {limit} mails a second, come again")
     try:
         whole = raw.read(mail.octets)
-        control = read_control(whole.control, datetime.now(UTC))
+        late: list[Fault] = []
+        control = read_control(whole.control, datetime.now(UTC), late)
         envelope = [parse_address(path) for path in mail.forward_paths]
         draft = of_raw(whole, envelope, reports=_reports(mail, envelope), **fields_of(control))
-        accepted = accept(caller.secret_hash, [draft], once("smtp", control, whole, envelope))
+        key = once("smtp", control, whole, envelope)
+        accepted = replayed(caller.tenant_id, key) if late and key else None
+        if late and accepted is None:
+            raise BadInput(late)
+        accepted = accepted or accept(caller.secret_hash, [draft], key)
     except MailapiError as error:
         return _refusal(error)
     except OperationalError:

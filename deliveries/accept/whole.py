@@ -32,7 +32,7 @@ def once(endpoint: str, control: Control, mail: Raw, envelope: Iterable[Address]
         return None
     recipients = "\0".join(sorted(a.addr_spec for a in envelope))
     asked = repr((
-        control.tags, control.metadata, control.stream, control.scheduled_at, control.deliver_before,
+        control.tags, control.metadata, control.stream, *control.times,
         control.unsubscribe, int(control.redact),
     ))  # fmt: skip
     digest = hashlib.sha256(mail.same + f"\0{recipients}\0{asked}".encode()).digest()

@@ -50,8 +50,9 @@ class Control:
     metadata: tuple[tuple[str, str], ...] = ()
     stream: str | None = None
     idempotency_key: str | None = None
-    scheduled_at: datetime | None = None
+    scheduled_at: datetime | None = None  #: None also for a time that has passed: at once
     deliver_before: datetime | None = None
+    times: tuple[datetime | None, ...] = (None, None)  #: both as they were written, passed or not
     unsubscribe: bool | None = None
     redact: Redact = Redact.NOTHING
 
@@ -61,8 +62,11 @@ def is_control(name: bytes) -> bool:
     return name in _NAMES or name.startswith(_METADATA_NAMES)
 
 
-def read_control(fields: Sequence[tuple[str, str]], now: datetime) -> Control:
-    """BadInput names every field whose value cannot be understood. Of a field that counts once the last one does."""
+def read_control(fields: Sequence[tuple[str, str]], now: datetime, late: list[Fault] | None = None) -> Control:
+    """BadInput names every field whose value cannot be understood. Of a field that counts once the last one does.
+
+    That a time has passed is no fault of a mail that was taken before: `late`, where given, is told of it instead.
+    """
     faults: list[Fault] = []
     tags: list[tuple[str, str]] = []
     metadata: dict[str, str] = {}
@@ -83,6 +87,8 @@ def read_control(fields: Sequence[tuple[str, str]], now: datetime) -> Control:
             streams.append(value)
         elif name in _TIME_FIELDS:
             times[name] = _time(name, value, now, faults)
+            if name == "x-deliver-before" and (moment := times[name]) and moment <= now:
+                (faults if late is None else late).append(Fault(name, "invalid_time", f"{name} has passed already."))
         elif name == _KEY:
             key = value
         elif name == _UNSUBSCRIBE:
@@ -96,6 +102,9 @@ def read_control(fields: Sequence[tuple[str, str]], now: datetime) -> Control:
     if key is not None and not (1 <= len(key) <= 256 and key.isprintable()):
         why = "X-Idempotency-Key must have 1 to 256 printable characters."
         faults.append(Fault(_KEY, "invalid_idempotency_key", why))
+    scheduled, before = times.get("x-scheduled-at"), times.get("x-deliver-before")
+    if scheduled and before and before <= scheduled:
+        faults.append(Fault("x-deliver-before", "invalid_time", "x-deliver-before must be later than x-scheduled-at."))
     if len(tags) > MAX_TAGS or len(metadata) > MAX_METADATA:
         faults.append(Fault("x-tag", "too_many", f"At most {MAX_TAGS} tags and {MAX_METADATA} metadata are kept."))
     if faults:
@@ -105,8 +114,9 @@ def read_control(fields: Sequence[tuple[str, str]], now: datetime) -> Control:
         metadata=tuple(metadata.items()),
         stream=streams[-1] if streams else None,
         idempotency_key=key,
-        scheduled_at=times.get("x-scheduled-at"),
-        deliver_before=times.get("x-deliver-before"),
+        scheduled_at=scheduled if scheduled and scheduled > now else None,
+        deliver_before=before,
+        times=(scheduled, before),
         unsubscribe=unsubscribe,
         redact=redact,
     )
@@ -132,13 +142,9 @@ def _time(name: str, value: str, now: datetime, faults: list[Fault]) -> datetime
         why = f"{name}: write the time in ISO 8601 with a zone, such as 2030-01-31T09:00:00Z."
         faults.append(Fault(name, "invalid_time", why))
         return None
-    if name == "x-deliver-before" and moment <= now:
-        faults.append(Fault(name, "invalid_time", f"{name} has passed already."))
-    elif moment - now > MAX_SCHEDULE:
+    if moment - now > MAX_SCHEDULE:
         faults.append(Fault(name, "invalid_time", f"{name} is more than {MAX_SCHEDULE.days} days ahead."))
-    elif moment > now:
-        return moment.astimezone(UTC)
-    return None
+    return moment.astimezone(UTC)
 
 
 def _flag(name: str, value: str, faults: list[Fault]) -> bool | None:

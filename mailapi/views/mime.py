@@ -39,16 +39,18 @@ class Mime(View):
             if kind == _WHOLE:
                 octets = read(request._request, raw.MAX_OCTETS)
                 given = idempotency_of(request, _ENDPOINT, hashlib.sha256(octets).digest())
-                draft, own = _draft(octets, (), {}, "")
+                draft, own, late = _draft(octets, (), {}, "")
             elif kind == _JSON:
                 with json_body(request._request) as body:
                     given = idempotency_of(request, _ENDPOINT, body.digest)
                     asked = read_shape(body, SendMime)
                     options = {name: v for name, v in asked.options().items() if name in _said(asked)}
-                    draft, own = _draft(asked.raw, asked.to or (), options, "raw")
+                    draft, own, late = _draft(asked.raw, asked.to or (), options, "raw")
             else:
                 message = f"Send the mail as {_WHOLE}, or base64 in the field `raw` of {_JSON}."
                 raise BadInput([Fault("Content-Type", "unsupported_media_type", message)], "validation_error", 415)
+            if late:
+                raise BadInput(late)
             accepted = accept(self.caller().secret_hash, [draft], given or own)
         except BadInput:
             # since the first request with this key a time may have passed, or a domain have gone
@@ -66,16 +68,17 @@ def _said(asked: SendMime) -> set[str]:
 
 def _draft(
     octets: bytes, envelope: Sequence[Address], options: dict[str, Any], place: str
-) -> tuple[Draft, Idempotency | None]:
-    """The mail, and by which key of its own it is the same again; faults are told as those of the field `place`."""
+) -> tuple[Draft, Idempotency | None, list[Fault]]:
+    """The mail, by which key of its own it is the same again, and what is wrong if it is not; faults are told as those
+    of the field `place`."""
+    late: list[Fault] = []
     if b"\r" not in octets:  # read from a text file
         octets = octets.replace(b"\n", b"\r\n")
     try:
         mail = raw.read(octets)
-        control = read_control(mail.control, datetime.now(UTC))
+        control = read_control(mail.control, datetime.now(UTC), late)
     except BadInput as refused:
-        faults = [Fault(".".join(filter(None, (place, f.field))), f.code, f.message) for f in refused.faults]
-        raise BadInput(faults, refused.name, refused.http_status) from None
+        raise BadInput(_told(refused.faults, place), refused.name, refused.http_status) from None
     recipients = tuple(envelope) or (*mail.to, *mail.cc, *mail.bcc)
     faults = []
     if not envelope:
@@ -97,4 +100,8 @@ def _draft(
     draft = of_raw(mail, envelope, **{**fields_of(control), **options})
     if draft.deliver_before and draft.scheduled_at and draft.deliver_before <= draft.scheduled_at:
         raise BadInput([Fault("deliver_before", "invalid_time", "Must be later than `scheduled_at`.")])
-    return draft, once(_ENDPOINT, control, mail, recipients)
+    return draft, once(_ENDPOINT, control, mail, recipients), _told(late, place)
+
+
+def _told(faults: Sequence[Fault], place: str) -> list[Fault]:
+    return [Fault(".".join(filter(None, (place, f.field))), f.code, f.message) for f in faults]
