@@ -22,6 +22,7 @@ from deliveries.smtp.hop import Envelope, Hop, Tls
 from deliveries.smtp.listener import NO_SUCH_USER, Bounds, Listener, Received, Refusal
 from deliveries.smtp.outcome import Replied
 from deliveries.smtp.pool import Pool
+from deliveries.smtp.reading import Room, read_data
 from deliveries.smtp.session import open_gate
 
 SMUGGLING = Path(__file__).parents[3] / "shared/corpora/vectors/smuggling.jsonl"
@@ -373,6 +374,29 @@ def test_data_that_never_end_or_come_in_the_shortest_lines_take_no_memory(block:
             assert most - before < 24
             assert house.mails == []
             writer.close()
+
+    asyncio.run(work())
+
+
+def test_millions_of_the_shortest_lines_cost_a_step_for_each_block_and_what_follows_the_dot_stays() -> None:
+    class Counted(asyncio.StreamReader):
+        steps = 0
+
+        async def read(self, n: int = -1) -> bytes:
+            self.steps += 1
+            return await super().read(n)
+
+        async def readuntil(self, separator: Any = b"\n") -> bytes:
+            self.steps += 1
+            return await super().readuntil(separator)
+
+    async def work() -> None:
+        for line, kept in ((b"\r\n", b"\r\n"), (b"..\r\n", b".\r\n"), (b"a.\r\n", b"a.\r\n")):
+            reader, lines = Counted(), 1_000_000
+            reader.feed_data(line * lines + b".\r\nQUIT\r\n")
+            with Room(1 << 30).share() as share:
+                assert await read_data(reader, share, 0) == kept * lines
+            assert await reader.readline() == b"QUIT\r\n" and reader.steps < 10
 
     asyncio.run(work())
 
