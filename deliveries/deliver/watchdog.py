@@ -26,6 +26,8 @@ from functools import partial
 log = logging.getLogger(__name__)
 
 _TICK_S = 1.0
+#: the descriptor itself: sys.stderr may be an object without one, such as Celery's, which tells the log
+_STDERR = 2
 
 
 @dataclass(slots=True)
@@ -79,7 +81,7 @@ class Watchdog:
 
     def _arm(self) -> None:
         """Anew in every tick; it must outlast what the ticks find by themselves."""
-        faulthandler.dump_traceback_later(2 * self._most * _TICK_S, exit=True)
+        faulthandler.dump_traceback_later(2 * self._most * _TICK_S, exit=True, file=_STDERR)
 
     def tick(self) -> None:
         for name, watched in list(self._watched.items()):

@@ -13,6 +13,8 @@ from django.db import connection
 
 from deliveries.deliver.watchdog import Watchdog
 
+#: the tests' database is made where a test asks for one
+pytestmark = pytest.mark.django_db
 ROOT = Path(__file__).resolve().parents[2]
 
 #: the engine of a real process, in which something then stands still
