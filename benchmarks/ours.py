@@ -42,6 +42,7 @@ class Service:
             HELO_NAME="out.bench.example",
             BOUNCE_DOMAIN="bounce.bench.example",
             LOG_LEVEL="WARNING",
+            **{name: os.environ[name] for name in ("BENCH_STAMPS",) if name in os.environ},
         )
         self.webhook_port = webhook_port
 

@@ -207,7 +207,8 @@ class Bench:
         sent = self._feeder(plan)()["sent"]
         until(lambda: self._asked("count") >= len(sent), "the sink with a clock", 60)
         came = self._asked("times")
-        ms = sorted((came[recipient] - at) * 1000 for recipient, at in sent.items())
+        self.last = [(at, came[recipient]) for recipient, at in sent.items()]
+        ms = sorted((dot - at) * 1000 for at, dot in self.last)
         self.note(f"{name}to_wire_ms_p50", statistics.median(ms))
         self.note(f"{name}to_wire_ms_p99", ms[min(len(ms) - 1, len(ms) * 99 // 100)])
 

@@ -1,8 +1,10 @@
-"""Accept: one statement, one commit, and only then a 2xx.
+"""Accept: one statement, one commit, the disk, and only then a 2xx.
 
 The statement checks the key, the sender domains, the idempotency key and the suppressions, and inserts
 messages, contents, attachments, deliveries, queue rows, events and outbox rows for one mail or a batch
-of a hundred. When any check fails it inserts nothing and says which one failed.
+of a hundred. When any check fails it inserts nothing and says which one failed. Its commit is seen at once, and the
+bell rings; the 2xx waits until the log is on disk, the mail does not: the start that precedes its final dot stands
+behind it in the same log, and waits as well (docs/decisions/ledger.md).
 
     gather       requests that wait at the same moment, as one batch
     most         a batch without what is refused of it
@@ -30,7 +32,7 @@ from deliveries.accept.drafts import Idempotency as Idempotency
 from deliveries.accept.drafts import Reports as Reports
 from deliveries.accept.drafts import of_raw as of_raw
 from deliveries.accept.gather import Gatherer, is_small
-from deliveries.accept.statement import STATEMENT, WITH_REPORTS
+from deliveries.accept.statement import ON_DISK, STATEMENT, WITH_REPORTS
 from deliveries.errors import BadInput, Conflict, Fault, KeyRefused
 from deliveries.models.fields import uuid7
 from deliveries.models.sql import execute
@@ -49,7 +51,6 @@ def accept(secret_hash: bytes, drafts: Sequence[Draft], idempotency: Idempotency
     if idempotency is None and is_small(drafts) and not connection.in_atomic_block:
         gathered = _gatherer.accept(secret_hash, drafts)
         if gathered is not None:
-            queue.wake()
             return Accepted(gathered)
     ids = tuple(uuid7() for _ in drafts)
     params = columns(secret_hash, ids, drafts, idempotency)
@@ -72,7 +73,7 @@ def accept(secret_hash: bytes, drafts: Sequence[Draft], idempotency: Idempotency
     if not row["stored"]:
         assert idempotency is not None  # the only check left
         return _replay(row["tenant_id"], idempotency)
-    queue.wake()
+    _keep()
     return Accepted(ids)
 
 
@@ -91,13 +92,24 @@ def _store(secret_hash: bytes, drafts: Sequence[Draft]) -> tuple[UUID, ...] | No
     """The ids where all of it was stored; what a refusal says is said to each alone."""
     ids = tuple(uuid7() for _ in drafts)
     row = _execute(columns(secret_hash, ids, drafts, None))
-    return ids if row["stored"] else None
+    if not row["stored"]:
+        return None
+    _keep()
+    return ids
+
+
+def _keep() -> None:
+    """What was committed may be claimed, and is on disk once this returns; part of a larger transaction, with that."""
+    queue.wake()
+    if not connection.in_atomic_block:
+        execute(ON_DISK)
 
 
 _gatherer = Gatherer(_store)
 
 
 def _execute(params: dict[str, Any]) -> dict[str, Any]:
+    params["nested"] = connection.in_atomic_block
     for left in reversed(range(_TRIES)):
         try:
             row = execute(WITH_REPORTS if params["r_delivery"] else STATEMENT, params).fetchone()
@@ -133,6 +145,8 @@ def _replay(tenant_id: UUID, idempotency: Idempotency) -> Accepted:
             "invalid_idempotent_request",
             "This Idempotency-Key was used within the last 24 hours for another body; use a new key for a new mail.",
         )
+    if not connection.in_atomic_block:
+        execute(ON_DISK)  # who stored it may be waiting still
     answer = found[1] if isinstance(found[1], dict) else json.loads(found[1])
     return Accepted(tuple(UUID(i) for i in answer["ids"]), replayed=True)
 

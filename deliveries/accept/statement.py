@@ -18,6 +18,10 @@ WITH api AS (
       FROM api_key k JOIN tenant t ON t.id = k.tenant_id
      WHERE k.secret_hash = %(secret_hash)s AND k.revoked_at IS NULL AND k.suspended_at IS NULL
        AND k.scope <> '{ApiKey.Scope.READING}' AND (k.expires_at IS NULL OR k.expires_at > now())
+       -- the commit waits for nothing, ON_DISK does: the mail is under way meanwhile
+       AND (SELECT set_config('synchronous_commit',
+                              CASE WHEN %(nested)s::bool THEN current_setting('synchronous_commit') ELSE 'off' END,
+                              true)) IS NOT NULL
 ), asked AS (
     SELECT * FROM unnest(
         %(m_id)s::uuid[], %(m_domain)s::text[], %(m_message_id)s::text[], %(m_from)s::text[], %(m_to)s::text[],
@@ -143,3 +147,7 @@ _REPORTS = """report_rows AS (
 
 #: the same for mails whose sender wants reports: few, so that the others do not pay for it
 WITH_REPORTS = STATEMENT.replace("due AS (", f"{_REPORTS}due AS (", 1)
+
+#: waits until all that was committed so far is on disk, and on a synchronous standby: the least that has a commit,
+#: which stands behind them in the log
+ON_DISK = "SELECT pg_logical_emit_message(true, 'mailapi', '')"

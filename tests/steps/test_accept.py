@@ -6,7 +6,7 @@ import threading
 from datetime import timedelta
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.utils import timezone
 
 from deliveries import keys
@@ -57,6 +57,51 @@ def test_a_mail_is_stored_whole_with_a_row_for_each_forward_path() -> None:
     assert sorted(queued) == ["one.test", "two.test"]
     events = Event.objects.filter(message=message).order_by("id")
     assert [(e.type, e.recipient) for e in events] == [("email.sent", "a@one.test"), ("email.sent", "b@two.test")]
+
+
+@pytest.mark.parametrize("once", [None, "key"])
+def test_the_bell_rings_before_the_disk_has_it_and_the_answer_waits(once: str | None, monkeypatch) -> None:
+    house, seen = build(), []
+
+    def log_ends() -> str:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_current_wal_insert_lsn()::text FROM message WHERE tenant_id = %s", [house.tenant.id]
+            )
+            return cursor.fetchone()[0]
+
+    monkeypatch.setattr("deliveries.queue.wake", lambda: seen.append(log_ends()))
+    with connection.cursor() as cursor:
+        cursor.execute(_WITNESS)
+        try:
+            for _ in range(2):  # the second time with a key is a replay of the first
+                if once:
+                    keyed(house, once)
+                else:
+                    accept(keys.hash_of(house.secret), [house.draft("a@one.test")])
+                cursor.execute("SELECT pg_current_wal_flush_lsn() >= %s::pg_lsn", [seen[-1]])
+                assert cursor.fetchone() == (True,)
+                cursor.execute("SET synchronous_commit = off; INSERT INTO witness VALUES ('off')")
+                seen.append(log_ends())
+                cursor.execute("RESET synchronous_commit")
+            cursor.execute("SELECT DISTINCT waits FROM witness")
+            assert cursor.fetchall() == [("off",)]
+            with transaction.atomic():  # another's commit stays what it is
+                keyed(house, "nested")
+                cursor.execute("SHOW synchronous_commit")
+                assert cursor.fetchone() == ("on",)
+        finally:
+            cursor.execute("DROP TABLE witness; DROP FUNCTION bear_witness() CASCADE")
+
+
+_WITNESS = """
+CREATE TABLE witness (waits text);
+CREATE FUNCTION bear_witness() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO witness VALUES (current_setting('synchronous_commit')); RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER witness AFTER INSERT ON queued DEFERRABLE INITIALLY DEFERRED
+   FOR EACH ROW EXECUTE FUNCTION bear_witness();
+"""
 
 
 def test_a_message_id_of_the_senders_is_kept_as_the_mails_own() -> None:
