@@ -203,6 +203,8 @@ class Delivery(models.Model):
                 opclasses=("text_pattern_ops", "uuid_ops"),
                 name="delivery_recipient",
             ),
+            # search by category; what is accepted and what is delivered has none, and no entry here
+            models.Index(fields=("tenant", "category", "-id"), condition=~Q(category=""), name="delivery_category"),
             # the brake on a tenant's complaints
             models.Index(
                 fields=("tenant", "complained_at"),

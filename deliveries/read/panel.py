@@ -3,7 +3,7 @@
 A search is answered from the index that fits it best:
 
 - status: `delivery_status`, read tenant by tenant (LATERAL) and merged, so that the page costs
-  tenants × log n, however many rows have that status; a category alone reads the statuses that have one;
+  tenants × log n, however many rows have that status; a category so by `delivery_category`;
 - recipient: `delivery_recipient`, exact or by prefix;
 - subject words: `message_subject` (GIN) where they are rare, else the newest mails, which soon have enough;
 - nothing: `message_tenant`, tenant by tenant; for the operator the primary key;
@@ -85,12 +85,20 @@ class Page:
     older: UUID | None  #: pass as `after`
 
 
-def page(search: Search, now_ms: int, limit: int, after: UUID | None = None, before: UUID | None = None) -> Page:
-    """One page: after `after` (older), or before `before` (newer), or the newest."""
+def page(
+    search: Search,
+    now_ms: int,
+    limit: int,
+    after: UUID | None = None,
+    before: UUID | None = None,
+    counted: int | None = None,
+) -> Page:
+    """One page: after `after` (older), before `before` (newer), or the newest. `counted`: by count(), where known."""
     fenced = False
     if (search.words or search.tag) and not (search.by_delivery or search.ident or search.message_id):
         # the planner takes rare words for common ones, or the reverse; so they are counted first
-        fenced = (count(search, now_ms) or 0) < COUNT_LIMIT
+        counted = count(search, now_ms) if counted is None else counted
+        fenced = counted is not None and counted < COUNT_LIMIT
     statement, params = _statement(search, now_ms, limit + 1, after, before, fenced=fenced)
     with connection.cursor() as cursor:
         cursor.execute(statement, params)
@@ -186,8 +194,7 @@ def _statement(
     where.insert(0, f"{owner} = t.id")
     if search.category and not search.status:
         p["statuses"] = [s.value for s in _HAS_CATEGORY]
-        groups += " CROSS JOIN unnest(%(statuses)s::text[]) AS s(status)"
-        where.insert(1, "d.status = s.status")
+        where.insert(1, "d.category <> '' AND d.status = ANY (%(statuses)s::text[])")
     return _merged(groups, columns, table, where, order, outer), p
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from uuid import UUID
 
 from deliveries.read import senders
-from deliveries.read.panel import Search, page
+from deliveries.read.panel import Search, count, page
 
 _WORD = re.compile(r'(?:(to|from|subject|tag|stream|id):)?(?:"([^"]*)"|(\S+))', re.IGNORECASE)
 
@@ -49,17 +49,20 @@ def parse(text: str, search: Search) -> Search:
     return replace(search, words=" ".join(words)) if words else search
 
 
-def found(search: Search, now_ms: int) -> Search:
-    """`search` as it finds something: `<a@b>` may be an address, and `anna` the beginning of one.
+def found(search: Search, now_ms: int) -> tuple[Search, int | None]:
+    """(`search` as it finds something, how many where that was counted): `<a@b>` may be an address, and `anna` the
+    beginning of one.
 
     Asked anew for every page, so that a cursor keeps its meaning.
     """
     if search.message_id and not page(search, now_ms, 1).ids:
-        return replace(search, message_id="", recipient=address(search.message_id))
-    one_word = search.words and " " not in search.words and not search.recipient
-    if one_word and not page(search, now_ms, 1).ids:
-        return replace(search, words="", recipient=search.words)
-    return search
+        return replace(search, message_id="", recipient=address(search.message_id)), None
+    if search.words and " " not in search.words and not search.recipient:
+        counted = count(search, now_ms)
+        if not counted:
+            return replace(search, words="", recipient=search.words), None
+        return search, counted
+    return search, None
 
 
 def message_ident(text: str) -> UUID | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
 from deliveries.models import AuditEntry, Event, Message, Queued, WebhookEndpoint
 from deliveries.states import Status
@@ -187,6 +189,14 @@ def test_the_list_costs_the_same_number_of_queries_whatever_it_shows(client, sho
         client.get(LIST)
     with django_assert_num_queries(9):
         client.get(LIST, {"q": "a1@", "status": "delivered"})
+
+
+@pytest.mark.parametrize("query", ["receipt", "your receipt", "tag:welcome"])
+def test_what_a_search_finds_is_counted_once(client, shop, query):
+    mail.message(shop, "anna@example.net", tags=[{"name": "kind", "value": "welcome"}])
+    with CaptureQueriesContext(connection) as asked:
+        assert subjects(client.get(LIST, {"q": query})) == ["Your receipt"]
+    assert len([q for q in asked if q["sql"].startswith("SELECT count(*) FROM (")]) == 1
 
 
 def test_the_page_of_a_message_tells_its_story_in_a_fixed_number_of_queries(client, shop, django_assert_num_queries):
