@@ -28,31 +28,25 @@ _UNITEXT = re.compile(r"\\x\{([0-9A-Fa-f]{2,6})\}")
 _XTEXT = re.compile(r"\+([0-9A-F]{2})")
 
 
-def status_part(mail: Mail) -> Part | None:
-    """The part that holds the fields: by type, else the first text whose lines are such fields."""
-    for part in mail.of_type(*TYPES):
-        return part
+def status_parts(mail: Mail) -> list[Part]:
+    """The parts that may hold the fields: those of the type, else the first text whose lines are such fields."""
+    if typed := mail.of_type(*TYPES):
+        return typed
     for part in mail.parts[:6]:
         if part.type.startswith(("text/", "message/")) and part.type not in ("message/rfc822", "text/rfc822-headers"):
             text = part.text.lower()
             if "\nstatus:" in text and ("final-recipient:" in text or "original-recipient:" in text):
-                return part
-    return None
+                return [part]
+    return []
 
 
 def read_status(mail: Mail) -> list[Finding]:
-    """A Finding per recipient group of the mail's status part; empty where there is none."""
-    part = status_part(mail)
-    if part is None:
-        return []
-    found = []
-    for group in groups(decode_text(part.octets[:400_000], part.params.get("charset", ""))):
-        one = _finding(group)
-        if one:
-            found.append(one)
-        if len(found) >= MAX_RECIPIENTS:
-            break
-    return found
+    """A Finding per recipient group of the mail's first status part that has any; empty where there is none."""
+    for part in status_parts(mail):
+        groups_ = groups(decode_text(part.octets[:400_000], part.params.get("charset", "")))
+        if found := [one for group in groups_ if (one := _finding(group))]:
+            return found[:MAX_RECIPIENTS]
+    return []
 
 
 def groups(text: str, every_field: bool = False) -> list[Headers]:

@@ -48,8 +48,16 @@ def addresses(text: str, limit: int = MAX_RECIPIENTS) -> list[str]:
     return list(seen.values())
 
 
+#: words of a script without spaces that run into an ASCII address: 收件人：kim@example.net的邮件
+_RUNS_IN = re.compile(r"^[^\x00-\x7f]+(?=[!-~]{1,64}@)")
+_RUNS_ON = re.compile(r"(\.[a-zA-Z]{2,24})[^\x00-\x7f].*")
+
+
 def tidy(address: str) -> str:
-    """An address without the brackets, quotes and dots that prose puts around it; "" where none is left."""
+    """An address without what prose puts around it: brackets, quotes, dots, words; "" where none is left."""
+    if not address.isascii():
+        local, at, domain = address.rpartition("@")
+        address = _RUNS_IN.sub("", local + at) + _RUNS_ON.sub(r"\1", domain)
     address = address.strip().strip("<>()[]\"';,:`").rstrip(".")
     for prefix in ("mailto:", "smtp:", "smtp=", "rfc822:", "rfc822="):  # X.400 writes dda:SMTP=a@b
         if address.lower().startswith(prefix):

@@ -59,6 +59,9 @@ def plain(part: Part) -> str:
 
 
 def strip_html(text: str) -> str:
+    """The text of HTML, a line for each block; what has no tag that breaks lines keeps its own."""
+    if not any(found[2].lower() in _BREAKS for found in _TAG.finditer(text)):
+        text = text.replace("\n", "<br>")
     for block in ("style", "script", "head"):
         kept, low, at = [], text.lower(), 0
         if len(low) != len(text):  # a few letters grow when lowered; then positions would not agree
@@ -101,6 +104,24 @@ def _returned(part: Part) -> Headers:
     return read_headers(octets.partition(b"\n\n")[0])
 
 
+#: a header that was pasted: these begin lines of it, two of the second kind prove it
+_RETURNED_FIELD = re.compile(r"(from|to|subject|date|sender|reply-to|cc|message-id|mime-version|content-type|x-[\w-]{1,40}): ", re.I)
+_PROVES = frozenset({"message-id", "mime-version", "content-type"})
+
+
+def _is_header(lines: list[str]) -> bool:
+    """Whether a mail's header begins here: four fields at the margin, From and one that no person writes among them."""
+    names = set()
+    for line in lines[:30]:
+        if line[:1] in (" ", "\t") and names:
+            continue
+        field = _RETURNED_FIELD.match(line)
+        if not field:
+            break
+        names.add(field[1].lower())
+    return len(names) >= 4 and "from" in names and not names.isdisjoint(_PROVES)
+
+
 def _cut(text: str) -> tuple[str, str]:
     """The text before and after the line that announces the returned mail, or before its header."""
     lines = text.split("\n")[: MAX_LINES * 4]
@@ -114,6 +135,8 @@ def _cut(text: str) -> tuple[str, str]:
         if flat.startswith(
             ("received: from", "received: (", "received: by", "return-path: <", "> received: from", "dkim-signature:")
         ):
+            return "\n".join(lines[:at][:MAX_LINES]), "\n".join(lines[at:])
+        if _RETURNED_FIELD.match(line) and _is_header(lines[at:]):
             return "\n".join(lines[:at][:MAX_LINES]), "\n".join(lines[at:])
     return "\n".join(lines[:MAX_LINES]), ""
 
@@ -188,7 +211,7 @@ _LABEL = re.compile(
     r"[^:<@]{0,20}[:=<]",
     re.I,
 )
-_CODES = re.compile(r"[<>*\-\s]{0,6}([245]\d\d[ -]{1,3})?([245]\.\d\.\d{1,2}[ ]{1,3})?[<\"'(*>\s-]{0,6}")
+_CODES = re.compile(r"[<>*\[\-\s]{0,6}([245]\d\d[ -]{1,3})?([245]\.\d\.\d{1,2}[ ]{1,3})?[<\"'(*\[>\s-]{0,6}")
 
 
 def weigh(line: str) -> list[tuple[str, int]]:
@@ -205,7 +228,7 @@ def weigh(line: str) -> list[tuple[str, int]]:
         if not address:
             continue
         before = line[: match.start()]
-        rest = line[match.end() :].strip(" >\"')\t")
+        rest = line[match.end() :].strip(" >\"')]\t")
         weight = 1
         if _CODES.fullmatch(before):
             alone = not rest or rest.startswith((":", "...", "on ", "- ", "(", ";", ","))

@@ -90,14 +90,16 @@ def read_report(octets: bytes) -> Report:
         return Report(ReportKind.UNREADABLE, notes=(*mail.notes, "no header field"))
     prose = prose_of(mail)
     report, notes = _read(mail, prose, octets), mail.notes
-    if report.kind is ReportKind.ORDINARY:
+    if report.kind in (ReportKind.ORDINARY, ReportKind.BOUNCE) and not (from_daemon(mail) or read_status(mail)):
         for part in mail.of_type("message/rfc822")[:MAX_FORWARDS]:
             inner = read_mail(part.octets)
-            inner_prose = prose_of(inner)
-            # a person may forward anything; only a bounce with fields counts
-            if read_status(inner) and (again := _read(inner, inner_prose, part.octets)).recipients:
-                report, mail, prose, notes = again, inner, inner_prose, (*notes, "inside a forwarded mail")
-                break
+            # a person may forward anything, and under its subject; only a bounce with fields counts
+            if read_status(inner):
+                inner_prose = prose_of(inner)
+                again = _read(inner, inner_prose, part.octets)
+                if again.recipients:
+                    report, mail, prose, notes = again, inner, inner_prose, (*notes, "inside a forwarded mail")
+                    break
     return replace(report, token=_token(mail, prose), original_message_id=_message_id(prose.returned), notes=notes)
 
 
@@ -174,9 +176,13 @@ def _judge(finding: Finding, prose: Prose) -> Recipient:
 
 
 def _status(finding: Finding) -> str:
-    """The code that says most: the one that the peer's own reply carries, else the Status field."""
+    """The code that says most: the one that the peer's own reply carries, else the Status field.
+
+    X.5.x after another is what follows from it: RFC 2920 §3.1, DATA is refused because every RCPT was.
+    """
     quoted = [code for code in enhanced_codes(finding.diagnostic) if not code.endswith(".0.0")]
-    return quoted[-1] if quoted else finding.status
+    said = [code for code in quoted if code[2] != "5"] or quoted
+    return said[-1] if said else finding.status
 
 
 def _kind(said: Classified, finding: Finding) -> Kind:
