@@ -9,6 +9,7 @@ from deliveries.bounces.finding import addresses
 from deliveries.bounces.mail import Headers, Mail
 from deliveries.bounces.wordings import wordings
 from deliveries.encoded import decode_text
+from deliveries.smtp.rules import fold
 
 TYPE = "message/feedback-report"
 
@@ -32,7 +33,7 @@ def read_complaint(mail: Mail, returned: Headers) -> Complaint | None:
         return Complaint(report.get("feedback-type").lower()[:40] or "abuse", tuple(named or _sent_to(returned)))
     if mail.report_type == "feedback-report":
         return Complaint("abuse", tuple(_sent_to(returned)))
-    subject = mail.headers.decoded("subject").lower()
+    subject = fold(mail.headers.decoded("subject"))
     sender = mail.headers.get("from").lower()
     # Before RFC 5965: AOL's "Client TOS Notification", Hotmail's staff mail, both with the mail returned
     tos = "client tos notification" in subject or ("staff@hotmail.com" in sender and "complaint" in subject)

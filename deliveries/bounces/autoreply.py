@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from deliveries.bounces.finding import Finding
 from deliveries.bounces.mail import Mail
 from deliveries.bounces.wordings import wordings
+from deliveries.smtp.rules import fold
 
 #: header fields whose presence alone says so
 _FIELDS = (
@@ -30,9 +32,19 @@ def is_auto_reply(mail: Mail, text: str) -> bool:
         return True
     if headers.get("delivered-to").lower() == "autoresponder":
         return True
-    subject = headers.decoded("subject").lower()
+    subject = fold(headers.decoded("subject"))
     words = wordings()
     if any(phrase in subject for phrase in words.auto_subjects):
         return True
-    head = " ".join(text[:2_000].lower().split())
-    return any(phrase in head for phrase in words.auto_texts)
+    head = fold(text[:2_000])
+    return any(phrase in head for phrase in (*words.auto_texts, *words.challenge_texts))
+
+
+def is_challenge(findings: list[Finding], text: str) -> bool:
+    """Whether a report with fields is a filter's question to the sender: held for policy (RFC 3463 X.7), and it asks.
+
+    Boxbe and others send these as delivery status notifications.
+    """
+    held = all(f.status[1:4] == ".7." for f in findings)
+    head = fold(text[:2_000])
+    return held and any(phrase in head for phrase in wordings().challenge_texts)

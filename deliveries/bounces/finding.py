@@ -16,8 +16,8 @@ _ATOM = r"[^\s<>()\[\]\",;:@\\\x00-\x1f]"
 ADDRESS = re.compile(
     rf"(?<![^\s<>()\[\]\",;:'=`])(\"[^\"\n]{{1,64}}\"|{_ATOM}{{1,120}})@((?:[\w-]{{1,63}}\.){{0,10}}[\w-]{{1,63}}|\[[\d.:a-fA-F]{{3,45}}\])",
 )
-#: enhanced code anywhere in a text, not a piece of an IP address or version number
-ENHANCED = re.compile(r"(?<![\d.\[])([245]\.\d{1,2}\.\d{1,3})(?![\d.\]]\d|\d|\])")
+#: enhanced code anywhere in a text, not a piece of an IP address or version number; qmail and others write `[#5.1.1]`
+ENHANCED = re.compile(r"(?<=#)[245]\.\d{1,3}\.\d{1,3}(?!\d)|(?<![\d.\[])[245]\.\d{1,3}\.\d{1,3}(?![\d.\]]\d|\d|\])")
 #: reply code at the start of a text or after a host's words; never inside a longer number
 REPLY_CODE = re.compile(r"(?<![\w.#/<-])([245][0-5]\d)(?=[\s\-:]|$)")
 
@@ -68,7 +68,7 @@ def tidy(address: str) -> str:
 
 def enhanced_codes(text: str) -> list[str]:
     """Enhanced status codes in a text in order (RFC 3463), first 4,000 characters."""
-    return [found[1] for found in ENHANCED.finditer(text[:MAX_DIAGNOSTIC_CHARS])]
+    return [found[0] for found in ENHANCED.finditer(text[:MAX_DIAGNOSTIC_CHARS])]
 
 
 def reply_codes(text: str) -> list[int]:

@@ -15,6 +15,7 @@ from functools import cached_property
 from deliveries.bounces.finding import ADDRESS, MAX_DIAGNOSTIC_CHARS, MAX_RECIPIENTS, Finding, addresses, tidy
 from deliveries.bounces.mail import Headers, Mail, Part, read_headers
 from deliveries.bounces.wordings import wordings
+from deliveries.smtp.rules import fold
 
 #: lines of human text that are read; a bounce that says nothing within them says nothing
 MAX_LINES = 400
@@ -104,14 +105,17 @@ def _returned(part: Part) -> Headers:
     return read_headers(octets.partition(b"\n\n")[0])
 
 
-#: a header that was pasted: these begin lines of it, two of the second kind prove it
-_RETURNED_FIELD = re.compile(r"(from|to|subject|date|sender|reply-to|cc|message-id|mime-version|content-type|x-[\w-]{1,40}): ", re.I)
+#: a line of a header that was pasted
+_RETURNED_FIELD = re.compile(
+    r"(from|to|subject|date|sender|reply-to|cc|message-id|mime-version|content-type|x-[\w-]{1,40}): ", re.I
+)
+#: fields that no person writes: one of them proves it
 _PROVES = frozenset({"message-id", "mime-version", "content-type"})
 
 
 def _is_header(lines: list[str]) -> bool:
     """Whether a mail's header begins here: four fields at the margin, From and one that no person writes among them."""
-    names = set()
+    names: set[str] = set()
     for line in lines[:30]:
         if line[:1] in (" ", "\t") and names:
             continue
@@ -127,7 +131,7 @@ def _cut(text: str) -> tuple[str, str]:
     lines = text.split("\n")[: MAX_LINES * 4]
     marks = wordings().returned_mail
     for at, line in enumerate(lines):
-        flat = " ".join(line.lower().split())
+        flat = fold(line)
         if not flat:
             continue
         if any(mark in flat for mark in marks):
@@ -228,6 +232,8 @@ def weigh(line: str) -> list[tuple[str, int]]:
         if not address:
             continue
         before = line[: match.start()]
+        if before[-7:].lower().rstrip(" <\"':").endswith(("from", " von", " de la part de")):
+            continue  # the sender's own
         rest = line[match.end() :].strip(" >\"')]\t")
         weight = 1
         if _CODES.fullmatch(before):

@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from deliveries.bounces.arf import read_complaint
-from deliveries.bounces.autoreply import is_auto_reply
+from deliveries.bounces.autoreply import is_auto_reply, is_challenge
 from deliveries.bounces.dsn import read_status
 from deliveries.bounces.finding import MAX_DIAGNOSTIC_CHARS, Finding, enhanced_codes, reply_codes
 from deliveries.bounces.last_resort import find_addresses
 from deliveries.bounces.mail import Headers, Mail, read_mail
 from deliveries.bounces.prose import Prose, prose_of, read_prose, said_of
 from deliveries.bounces.ses import Notification, read_notification
-from deliveries.bounces.signs import from_daemon, looks_delayed, looks_like_bounce
+from deliveries.bounces.signs import from_daemon, looks_delayed, looks_delivered, looks_like_bounce
 from deliveries.smtp.classify import Classified, classify_text, stage_of
 from deliveries.smtp.reply import clean
 from deliveries.smtp.rules import normalise
@@ -60,7 +60,10 @@ class ReportKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """One forward-path that the mail speaks of. `status` is an enhanced code or ""; `action` RFC 3464 §2.3.3 or ""."""
+    """One forward-path that the mail speaks of.
+
+    `address` is "" where the mail names none, `status` an enhanced code or "", `action` of RFC 3464 §2.3.3 or "".
+    """
 
     address: str
     kind: Kind
@@ -116,7 +119,9 @@ def _read(mail: Mail, prose: Prose, octets: bytes) -> Report:
         return _of_event(event, prose)
     findings = read_status(mail)
     if findings:
-        return _of_fields(mail, prose, findings)
+        if is_challenge(findings, prose.text):
+            return Report(ReportKind.AUTO_REPLY)
+        return _of_fields(prose, findings)
     bounce = looks_like_bounce(mail, prose)
     # Exim marks its own warnings auto-replied: who signs decides
     if not (bounce and from_daemon(mail)) and is_auto_reply(mail, prose.text):
@@ -126,8 +131,14 @@ def _read(mail: Mail, prose: Prose, octets: bytes) -> Report:
     findings = read_prose(mail, prose)
     if not findings:
         findings = [Finding(address, prose.text) for address in find_addresses(octets, mail)]
+    if not findings:
+        if not from_daemon(mail) and not len(prose.returned):
+            return Report(ReportKind.ORDINARY)  # words of failure, but of no mail system, about no mail and nobody
+        findings = [Finding("", prose.text)]  # it says why; the token says whom
     if looks_delayed(mail, prose):
         return Report(ReportKind.DELAYED, tuple(_judge(replace(f, action="delayed"), prose) for f in findings))
+    if looks_delivered(mail, prose):
+        return Report(ReportKind.DELIVERED, tuple(_judge(replace(f, action="delivered"), prose) for f in findings))
     return Report(ReportKind.BOUNCE, tuple(_judge(f, prose) for f in findings))
 
 
@@ -139,7 +150,7 @@ def _of_event(event: Notification, prose: Prose) -> Report:
     return Report(ReportKind.BOUNCE if event.kind == "bounce" else ReportKind.DELIVERED, said)
 
 
-def _of_fields(mail: Mail, prose: Prose, findings: list[Finding]) -> Report:
+def _of_fields(prose: Prose, findings: list[Finding]) -> Report:
     """A report by its fields: failed ones make it a bounce, else delayed, else delivered."""
     failed = [f for f in findings if f.action == "failed" or (not f.action and f.status[:1] != "2")]
     delayed = [f for f in findings if f.action == "delayed"]

@@ -1,15 +1,24 @@
-"""Signs by which a bounce without fields is told from ordinary mail, and a delay notice from a failure."""
+"""Signs by which a bounce without fields is told from ordinary mail, and a delay notice or a receipt from a failure."""
 
 from __future__ import annotations
+
+import re
 
 from deliveries.bounces.mail import Mail
 from deliveries.bounces.prose import Prose
 from deliveries.bounces.wordings import wordings
+from deliveries.smtp.rules import fold
+
+#: what people and lists put before a subject that they pass on
+_PASSED_ON = re.compile(r"\s{0,4}(\[|(fwd?|wg|tr|rv|vs|vb|vl|enc|i|doorst) ?:)", re.I)
+#: RFC 7489 §7.2.1.1, RFC 8460 §5.3: reports about our mail that postmasters send, no bounces
+_AGGREGATE = re.compile(r"\s{0,4}report domain: ?\S{1,255} +submitter:", re.I)
+_TEXT_CHARS = 8_000
 
 
 def from_daemon(mail: Mail) -> bool:
     """Whether a mail system signs as the sender."""
-    sender = mail.headers.decoded("from").lower()
+    sender = fold(mail.headers.decoded("from"))
     return any(name in sender for name in wordings().daemon_names)
 
 
@@ -18,24 +27,41 @@ def looks_like_bounce(mail: Mail, prose: Prose) -> bool:
     headers = mail.headers
     if "x-failed-recipients" in headers or mail.report_type == "delivery-status":
         return True
+    subject = headers.decoded("subject")
+    if _AGGREGATE.match(subject):
+        return False
     words = wordings()
-    subject = " ".join(headers.decoded("subject").lower().split())
-    text = " ".join(prose.text[:8_000].lower().split())
     null_path = headers.get("return-path").replace(" ", "").lower() in ("<>", "<mailer-daemon>")
-    told = any(phrase in subject for phrase in words.bounce_subjects)
-    said = any(phrase in text for phrase in words.bounce_texts)
+    told = _any(words.bounce_subjects, fold(subject))
+    said = _any(words.bounce_texts, fold(prose.text[:_TEXT_CHARS]))
     returned = bool(len(prose.returned)) and (told or said)
     daemon = from_daemon(mail)
-    # a parcel may be delayed too: words prove nothing without a mail system, a returned mail or an address blamed
-    certain = null_path or daemon or returned or (told and said and _blames(prose))
+    # a parcel may be delayed too, and people write about bounces: words prove nothing without a mail system, a returned
+    # mail, or an address blamed by who tells it first
+    certain = null_path or daemon or returned or (told and said and _blames(prose) and not _PASSED_ON.match(subject))
     return certain and null_path + daemon + told + said + returned >= 2
 
 
 def _blames(prose: Prose) -> bool:
-    return any(weight >= 2 for blamed in prose.weighed[:60] for _, weight in blamed)
+    lines = zip(prose.lines[:60], prose.weighed, strict=False)
+    return any(weight >= 2 for line, blamed in lines for _, weight in blamed if not line.lstrip().startswith(">"))
 
 
 def looks_delayed(mail: Mail, prose: Prose) -> bool:
-    """Whether the text says that delivery goes on."""
-    text = " ".join(f"{mail.headers.decoded('subject')} {prose.text[:8_000]}".lower().split())
-    return any(phrase in text for phrase in wordings().delay_texts)
+    """Whether the text says that delivery goes on, and not that it ended."""
+    text, words = _subject_and_text(mail, prose), wordings()
+    return _any(words.delay_texts, text) and not _any(words.final_texts, text)
+
+
+def looks_delivered(mail: Mail, prose: Prose) -> bool:
+    """Whether the text says that the mail arrived or was handed on, and of nobody that it did not."""
+    text, words = _subject_and_text(mail, prose), wordings()
+    return _any(words.success_texts, text) and not _any(words.bounce_texts, text)
+
+
+def _subject_and_text(mail: Mail, prose: Prose) -> str:
+    return fold(f"{mail.headers.decoded('subject')} {prose.text[:_TEXT_CHARS]}")
+
+
+def _any(phrases: tuple[str, ...], text: str) -> bool:
+    return any(phrase in text for phrase in phrases)

@@ -7,20 +7,25 @@ from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 
+from deliveries.smtp.rules import fold
+
 FILE = Path(__file__).with_name("wordings.toml")
 
 
 @dataclass(frozen=True, slots=True)
 class Wordings:
-    """Lower-case phrases, single spaces; matched by `in`, so that they cost linear time."""
+    """Folded phrases (smtp.rules.fold), matched by `in` against folded text, so that they cost linear time."""
 
     returned_mail: tuple[str, ...]  #: lines that announce the returned mail
     role_names: frozenset[str]  #: local parts that are never the failed recipient
     daemon_names: tuple[str, ...]  #: local parts and display names that send bounces
     bounce_subjects: tuple[str, ...]
     bounce_texts: tuple[str, ...]
+    success_texts: tuple[str, ...]  #: of reports that a mail arrived, or was relayed where no report comes from
     delay_texts: tuple[str, ...]
+    final_texts: tuple[str, ...]  #: no more tries: what was delayed before is a failure
     auto_subjects: tuple[str, ...]
+    challenge_texts: tuple[str, ...]  #: of filters that hold a mail until its sender answers
     auto_texts: tuple[str, ...]
     complaint_subjects: tuple[str, ...]
 
@@ -32,5 +37,5 @@ def wordings() -> Wordings:
         table = tomllib.load(file)
     if set(table) != {field.name for field in fields(Wordings)}:
         raise ValueError(f"wordings.toml: {sorted(set(table) ^ {field.name for field in fields(Wordings)})}")
-    lists = {name: tuple(" ".join(text.lower().split()) for text in texts) for name, texts in table.items()}
+    lists = {name: tuple(fold(text) for text in texts) for name, texts in table.items()}
     return Wordings(**{**lists, "role_names": frozenset(lists["role_names"])})  # type: ignore[arg-type]

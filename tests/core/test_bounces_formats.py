@@ -376,3 +376,118 @@ def test_a_format_without_fields_is_read(
         assert report.kind in (ReportKind.AUTO_REPLY, ReportKind.ORDINARY)
     else:
         assert (report.kind, report.recipients[0].kind) == (ReportKind.BOUNCE, kind), report.recipients[0].rule
+
+
+#: Exchange in the languages of its users: Subject, the line before the address, the line after it
+EXCHANGE = [
+    ("Unzustellbar: x", "Fehler bei der Nachrichtenzustellung an folgende Empfänger oder Gruppen:", "Die von Ihnen eingegebene E-Mail-Adresse konnte nicht gefunden werden."),
+    ("Non remis : x", "Échec de la remise à ces destinataires ou groupes :", "L'adresse de messagerie que vous avez entrée est introuvable."),
+    ("No se puede entregar: x", "Error al entregar a los siguientes destinatarios o grupos:", "No se encontró la dirección de correo electrónico que ha escrito."),
+    ("Non recapitabile: x", "Recapito non riuscito per i seguenti destinatari o gruppi:", "L'indirizzo di posta elettronica immesso non è stato trovato."),
+    ("Niet te bezorgen: x", "Bezorging aan de volgende geadresseerden of groepen is mislukt:", "Het door u ingevoerde e-mailadres is niet gevonden."),
+    ("Não entregue: x", "Falha na entrega para estes destinatários ou grupos:", "O endereço de e-mail inserido não foi encontrado."),
+    ("Niedostarczalne: x", "Nie można dostarczyć wiadomości do następujących adresatów lub grup:", "Nie znaleziono wprowadzonego adresu e-mail."),
+    ("Kan inte levereras: x", "Det gick inte att leverera till följande mottagare eller grupper:", "Den e-postadress du angav hittades inte."),
+    ("Kan ikke leveres: x", "Levering til disse modtagere eller grupper mislykkedes:", "Den mailadresse, du angav, blev ikke fundet."),
+    ("Nedoručitelné: x", "Doručení následujícím příjemcům nebo skupinám se nezdařilo:", "Zadaná e-mailová adresa nebyla nalezena."),
+    ("Teslim Edilemedi: x", "Şu alıcılara veya gruplara teslim edilemedi:", "Girdiğiniz e-posta adresi bulunamadı."),
+    ("Недоставлено: x", "Сбой доставки следующим получателям или группам:", "Не найден указанный адрес электронной почты."),
+    ("配信不能: x", "次の受信者またはグループに配信できませんでした:", "入力した電子メール アドレスが見つかりませんでした。"),
+    ("未传递: x", "无法向以下收件人或组传递邮件:", "找不到您输入的电子邮件地址。"),
+    ("배달되지 않음: x", "다음 받는 사람 또는 그룹에게 배달하지 못했습니다:", "입력한 전자 메일 주소를 찾을 수 없습니다."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("subject", "before", "after"), EXCHANGE, ids=[row[0] for row in EXCHANGE])
+def test_exchange_says_in_every_language_that_an_address_is_not_there(subject: str, before: str, after: str) -> None:
+    mail = (
+        f"From: postmaster@corp.example\nSubject: {subject}\nReturn-Path: <>\n\n{before}\n\nkim@example.net\n{after}\n"
+    )
+    (said,) = read_report(mail.encode()).recipients
+    assert (said.address, said.kind) == ("kim@example.net", "hard"), said.rule
+
+
+DAEMON = "From: Mail Delivery System <MAILER-DAEMON@mx.example>\nReturn-Path: <>\n"
+PARCEL = "From: Parcels <noreply@parcel.example>\nReturn-Path: <>\n"
+BOB = "From: Bob <bob@example.org>\n"
+
+#: what only sounds like a failure: sender's lines, Subject, text, what it is
+NOT_FAILED = [
+    (PARCEL, "Your parcel has been delayed", "Your delivery has been delayed.", ReportKind.ORDINARY),
+    (PARCEL, "You have been unsubscribed", "Undeliverable mail came back from your address.", ReportKind.ORDINARY),
+    (DAEMON, "Report Domain: a.example Submitter: mx.example Report-ID: 1", "3 messages failed", ReportKind.ORDINARY),
+    (BOB, "[org/mta] Undeliverable: the wording (#12)", "> <kim@example.net>: 550 5.1.1 User unknown\n\nDelivery has failed", ReportKind.ORDINARY),
+    (BOB, "Fwd: Mail delivery failed", "It says it could not be delivered:\n\n  kim@example.net\n    550 unknown user", ReportKind.ORDINARY),
+    (BOB, "Automatická odpověď: x", "Jsem mimo kancelář.", ReportKind.AUTO_REPLY),
+    (DAEMON, "Delivery Status Notification (Success)", "Your message was successfully delivered to\n\n<kim@example.net>", ReportKind.DELIVERED),
+    (DAEMON, "Relayed: x", "Delivery is complete, but no delivery notification was sent by the destination server:\n\nkim@example.net", ReportKind.DELIVERED),
+    (DAEMON, "Remise différée", "Votre message à kim@example.net n'a pas encore pu être remis.", ReportKind.DELAYED),
+    (DAEMON, "Mail Delivery Warning", "Delivery to\n\n\"kim@example.net\"\n\nhas been postponed. We will continue to try.", ReportKind.DELAYED),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sender", "subject", "text", "kind"), NOT_FAILED, ids=[row[1] for row in NOT_FAILED])
+def test_what_only_sounds_like_a_failure_is_none(sender: str, subject: str, text: str, kind: ReportKind) -> None:
+    assert read_report(f"{sender}Subject: {subject}\n\n{text}\n".encode()).kind is kind
+
+
+def test_a_delay_that_ended_is_a_failure() -> None:
+    text = "<kim@example.net>:\nhas been delayed for 5 days. I'm giving up: 550 5.1.1 User unknown"
+    report = read_report(f"{DAEMON}Subject: failure notice\n\n{text}\n".encode())
+    assert (report.kind, report.recipients[0].kind) == (ReportKind.BOUNCE, "hard")
+
+
+RETURNED = "From: App <app@ours.example>\nTo: kim@example.net\nSubject: x\nMessage-ID: <1@ours.example>\n\nHello\n"
+FIELDS = (
+    "Reporting-MTA: dns; mx.example\n\nFinal-Recipient: rfc822; kim@example.net\nAction: failed\nStatus: 5.1.1\n"
+    "Diagnostic-Code: smtp; 550 5.1.1 User unknown\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("mail", "kind"),
+    [
+        (  # the first status part names nobody (InterMail)
+            f"{DAEMON}Content-Type: multipart/report; boundary=b\n\n--b\nContent-Type: message/delivery-status\n\n"
+            f"Undeliverable\n--b\nContent-Type: message/delivery-status\n\n{FIELDS}\n--b--\n",
+            "hard",
+        ),
+        (  # passed on by a person whose subject already says so
+            f"{BOB}Subject: Fwd: Undelivered mail\nContent-Type: multipart/mixed; boundary=c\n\n--c\n"
+            f"Content-Type: message/rfc822\n\n{DAEMON}Content-Type: message/delivery-status\n\n{FIELDS}\n--c--\n",
+            "hard",
+        ),
+        (  # the returned header is known by its shape, not by the line above it
+            f"{DAEMON}Subject: Fehler\n\n<kim@example.net>:\nEmpfänger unbekannt.\n\n--- Es folgt die Nachricht.\n\n{RETURNED}",
+            "hard",
+        ),
+        (  # DATA is refused because RCPT was (RFC 2920 §3.1): its code does not count
+            f"{DAEMON}Subject: Returned mail\n\n<kim@example.net>\n    (reason: 552 5.2.2 Over quota)\n\n>>> DATA\n"
+            "<<< 552 5.2.2 Over quota\n<<< 503 5.5.1 No recipients\n",
+            "soft",
+        ),
+        (f"{DAEMON}Subject: 退信\n\n收件人：kim@example.net的邮件\n退信原因：收件人邮件地址不存在\n", "hard"),
+        (
+            f"{DAEMON}Subject: Undeliverable\n\n\t* [kim@example.net]: 550 over quota\n\n * To: bob@example.net\n",
+            "soft",
+        ),
+    ],
+)
+def test_odd_shapes_name_the_one_whom_the_mail_did_not_reach(mail: str, kind: str) -> None:
+    (said,) = read_report(mail.encode()).recipients
+    assert (said.address, said.kind) == ("kim@example.net", kind), said.rule
+    assert said.status != "5.5.1"
+
+
+def test_a_failure_that_names_nobody_still_says_why() -> None:
+    (said,) = read_report(f"{DAEMON}Subject: Undeliverable\n\nThe user kim does not exist.\n".encode()).recipients
+    assert (said.address, said.kind) == ("", "hard")
+
+
+def test_a_question_in_the_form_of_a_report_is_an_automatic_reply() -> None:
+    held = FIELDS.replace("5.1.1", "4.7.0").replace("User unknown", "Sender not pre-approved")
+    mail = (
+        f"From: noreply@filter.example\nContent-Type: multipart/report; report-type=delivery-status; boundary=b\n\n--b\n\n"
+        f"Please confirm your message.\n--b\nContent-Type: message/delivery-status\n\n{held}\n--b--\n"
+    )
+    assert read_report(mail.encode()).kind is ReportKind.AUTO_REPLY

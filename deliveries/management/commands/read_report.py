@@ -19,7 +19,7 @@ def line_of(file: str, report: Report) -> dict[str, Any]:
     return {
         "file": file,
         "is": report.kind,
-        "recipients": [r.address for r in report.recipients],
+        "recipients": [r.address for r in report.recipients if r.address],
         "kind": (first.kind if first else Kind.UNKNOWN) if bounce else "not_a_bounce",
         "status": (first.status or None) if first else None,
         "category": first.category if first else None,
