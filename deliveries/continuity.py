@@ -20,14 +20,13 @@ import threading
 import time
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import redis
 from django.conf import settings
 
+from deliveries.counters import valkey
 from deliveries.models.sql import execute
 
 log = logging.getLogger(__name__)
@@ -80,7 +79,7 @@ def beat() -> bool:
     row = execute(_BEAT).fetchone()
     if row is not None:
         _remember(row["name"], row["beats"])
-        if (client := _client()) is not None:
+        if (client := valkey()) is not None:
             with contextlib.suppress(redis.RedisError):
                 client.set(_key(row["name"]), row["beats"], ex=_KEPT_S)
     return row is not None
@@ -136,7 +135,7 @@ def _look() -> bool:
 def _beats_outside(name: UUID) -> int:
     """The most that anybody outside of the database has seen; what cannot be asked has seen nothing."""
     seen = [_seen.get(name, 0)]
-    if (client := _client()) is not None:
+    if (client := valkey()) is not None:
         with contextlib.suppress(redis.RedisError, ValueError):
             seen.append(int(client.get(_key(name)) or 0))
     with contextlib.suppress(OSError, ValueError):
@@ -163,13 +162,6 @@ def _file() -> Path:
 
 def _key(name: UUID) -> str:
     return f"mailapi:beats:{name}"
-
-
-@lru_cache(maxsize=1)
-def _client() -> Any:
-    if not settings.REDIS_URL:
-        return None
-    return redis.Redis.from_url(settings.REDIS_URL, socket_timeout=0.5, socket_connect_timeout=0.5)
 
 
 _HERE = """

@@ -14,6 +14,7 @@ import os
 import threading
 import time
 from functools import lru_cache
+from typing import Any
 
 import redis
 from django.conf import settings
@@ -87,15 +88,18 @@ def _run() -> None:
 
 def flush() -> bool:
     """Add what this process has counted; False where Valkey does not take it yet."""
+    client = valkey()
+    if client is None:
+        return False
     taken = {counter: n for counter in ALL if (n := counter.take())}
     if not taken:
         return True
     try:
-        pipe = _client().pipeline(transaction=True)
+        pipe = client.pipeline(transaction=True)
         for counter, n in taken.items():
             pipe.hincrby(_key(), counter.name, n)
         pipe.execute()
-    except (redis.RedisError, ValueError):  # no REDIS_URL
+    except redis.RedisError:
         for counter, n in taken.items():
             counter.give_back(n)
         return False
@@ -104,15 +108,21 @@ def flush() -> bool:
 
 def read() -> dict[str, int] | None:
     """Name → the installation's figure; None where Valkey does not tell."""
+    client = valkey()
+    if client is None:
+        return None
     try:
-        found = _client().hgetall(_key())
-    except (redis.RedisError, ValueError):
+        found: Any = client.hgetall(_key())
+    except redis.RedisError:
         return None
     return {counter.name: int(found.get(counter.name.encode(), 0)) for counter in ALL}
 
 
 @lru_cache(maxsize=1)
-def _client() -> redis.Redis:
+def valkey() -> redis.Redis | None:
+    """For what may be lost, and waits for nobody; None where there is none (REDIS_URL)."""
+    if not settings.REDIS_URL:
+        return None
     return redis.Redis.from_url(settings.REDIS_URL, socket_timeout=0.5, socket_connect_timeout=0.5)
 
 

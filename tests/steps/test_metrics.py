@@ -85,7 +85,7 @@ def test_what_every_process_counts_is_added_up(settings) -> None:
 def test_what_valkey_does_not_take_waits_and_is_not_told_as_zero(settings, monkeypatch) -> None:
     counters.flush()
     settings.REDIS_URL = "redis://127.0.0.1:1/0"
-    counters._client.cache_clear()
+    counters.valkey.cache_clear()
     try:
         counters.LOGS_DROPPED.inc(2)
         assert not counters.flush()
@@ -94,7 +94,7 @@ def test_what_valkey_does_not_take_waits_and_is_not_told_as_zero(settings, monke
         assert ("mailapi_request_logs_dropped_total",) not in away
         assert counters.LOGS_DROPPED.take() == 2
     finally:
-        counters._client.cache_clear()
+        counters.valkey.cache_clear()
 
 
 def database_url() -> str:
