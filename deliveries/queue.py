@@ -37,7 +37,7 @@ from deliveries.claim import claim as claim
 from deliveries.claim import look_again as look_again
 from deliveries.models.sql import execute
 from deliveries.smtp.providers import trusted_sites
-from deliveries.states import OPT_IN
+from deliveries.states import OPT_IN, Lane, Status
 
 log = logging.getLogger(__name__)
 
@@ -137,6 +137,41 @@ WITH held AS (
 ), due AS (
     SELECT lane, destination AS name, min(due_at) AS due_at FROM freed GROUP BY lane, destination
 ), {ANNOUNCE} SELECT 1
+"""
+
+
+def waiting(rule: str) -> list[tuple[UUID, bool, int]]:
+    """Whose mail waits for its time by that rule: (tenant, bulk, lane)."""
+    rows = execute(_WAITING, {"rule": rule}).fetchall()
+    return [(row["tenant_id"], row["lane"] == Lane.BULK, row["lane"]) for row in rows]
+
+
+def due_now(rule: str, tenant_id: UUID, lane: int, most: int | None) -> int:
+    """What of it waits, up to `most`, is due at once; how many."""
+    row = execute(_DUE_NOW, {"rule": rule, "tenant": tenant_id, "lane": lane, "most": most}).fetchone()
+    assert row is not None
+    return int(row["n"])
+
+
+_OF_RULE = f"""
+  FROM queued q JOIN delivery d ON d.id = q.delivery_id
+ WHERE q.lease_id IS NULL AND q.due_at > now() AND d.status = '{Status.DEFERRED}' AND d.rule = %(rule)s
+"""
+
+_WAITING = f"SELECT DISTINCT q.tenant_id, q.lane {_OF_RULE}"
+
+_DUE_NOW = f"""
+WITH held AS (
+    SELECT q.delivery_id {_OF_RULE} AND q.tenant_id = %(tenant)s AND q.lane = %(lane)s
+     ORDER BY q.due_at LIMIT %(most)s::int FOR UPDATE SKIP LOCKED
+), told AS (
+    UPDATE delivery d SET next_attempt_at = now() FROM held WHERE d.id = held.delivery_id
+), woken AS (
+    UPDATE queued q SET due_at = now() FROM held WHERE q.delivery_id = held.delivery_id
+    RETURNING q.lane, q.destination, q.due_at
+), due AS (
+    SELECT lane, destination AS name, min(due_at) AS due_at FROM woken GROUP BY lane, destination
+), {ANNOUNCE} SELECT count(*) AS n FROM woken
 """
 
 

@@ -3,6 +3,7 @@
     takes      for a claim: whose mail this host can send
     choose     for what was claimed: addresses, or why it waits
     pooled     whether there is anything to decide
+    wake       for the sweeper: what waits for addresses that can send again is due
 
 Pools, rules and addresses stand in Postgres, read every few seconds; smtp/sources.py decides. What warms up is counted
 there too, a batch at a time: a day's allowance must outlive a flush of the broker.
@@ -14,15 +15,16 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC
+from datetime import UTC, timedelta
 from ipaddress import ip_address
 from uuid import UUID
 
 from django.conf import settings
 from django.utils import timezone
 
+from deliveries import queue
 from deliveries.claim import ALL, ANY_KIND, Takes
-from deliveries.models import PoolRule
+from deliveries.models import PoolRule, SourcePool
 from deliveries.models.sql import execute
 from deliveries.read import pools
 from deliveries.smtp import sources
@@ -31,6 +33,7 @@ from deliveries.smtp.sources import Address, Network, Rule, Source, Waits
 #: how soon a change in the panel counts
 READ_S = 5.0
 _SIGN_S = 20.0
+_SETTLED_S = 60.0
 #: before any time.monotonic()
 NEVER = float("-inf")
 
@@ -81,6 +84,8 @@ class Sources:
         found: dict[int, Chosen] = {}
         for pool, places in by_pool.items():
             found |= zip(places, self._of_pool(pool, len(places)), strict=True)
+        if put_off := sorted(p for p, places in by_pool.items() if p and isinstance(found[places[-1]], Waits)):
+            execute(_PUT_OFF, {"pools": put_off})
         if any(isinstance(one, Elsewhere) for one in found.values()):
             self._read_at = NEVER  # the next claim shall not bring it back here
         return [found[place] for place in range(len(wants))]
@@ -152,17 +157,45 @@ class Sources:
     def _read(self) -> None:
         self.now = timezone.now()
         self._network = pools.network(self.now, settings.SOURCE_IPS)
-        bulk = {PoolRule.Kind.ALL: None, PoolRule.Kind.BULK: True, PoolRule.Kind.TRANSACTIONAL: False}
-        self._rules = tuple(
-            Rule(r["pool_id"], r["tenant_id"], bulk[PoolRule.Kind(r["kind"])])
-            for r in PoolRule.objects.values("pool_id", "tenant_id", "kind")
-        )
+        self._rules = _rules()
         goes = [not isinstance(self._way(rule.pool), Elsewhere) for rule in self._rules]
         self._takes = None if all(goes) else Takes(
             tuple(rule.tenant or ALL for rule in self._rules),
             tuple(ANY_KIND if rule.bulk is None else int(rule.bulk) for rule in self._rules),
             tuple(goes),
         )  # fmt: skip
+
+
+def _rules() -> tuple[Rule, ...]:
+    bulk = {PoolRule.Kind.ALL: None, PoolRule.Kind.BULK: True, PoolRule.Kind.TRANSACTIONAL: False}
+    rows = PoolRule.objects.values("pool_id", "tenant_id", "kind")
+    return tuple(Rule(r["pool_id"], r["tenant_id"], bulk[PoolRule.Kind(r["kind"])]) for r in rows)
+
+
+# --- what waits -----------------------------------------------------------------------------------------------------
+
+
+def wake() -> int:
+    """Mail that was put off for a pool that can send again, for as much as it may: due now. How many.
+
+    It would look again by itself within LOOK_S: a backlog without a host costs a look an hour, and no claim between.
+    """
+    waiting = list(SourcePool.objects.filter(waits_at__isnull=False))
+    if not waiting:
+        return 0
+    now, rules, woken = timezone.now(), _rules(), 0
+    network = pools.network(now)
+    ways = {p.pk: sources.way(p.pk, network, now) for p in waiting}
+    able = {pk: way for pk, way in ways.items() if not isinstance(way, Waits)}
+    for tenant, bulk, lane in queue.waiting(sources.RULE) if able else ():
+        if (by := able.get(sources.chosen(rules, tenant, bulk) or 0)) is not None:
+            left = [a.left for a in network.of(by) if a.sends(now)]
+            most = None if None in left else sum(n for n in left if n)
+            woken += queue.due_now(sources.RULE, tenant, lane, most)
+    # whoever read the pools before they could send may put mail off for a moment yet
+    settled = now - timedelta(seconds=_SETTLED_S)
+    SourcePool.objects.filter(pk__in=able, waits_at__lt=settled).update(waits_at=None)
+    return woken
 
 
 # a host lives that said so; its new addresses appear in the panel by themselves
@@ -175,6 +208,11 @@ ON CONFLICT (address) DO UPDATE SET seen_at = now(), seen_on = EXCLUDED.seen_on
 _GIVE_BACK = """
 UPDATE source_address s SET used = greatest(0, s.used - u.n)
   FROM unnest(%(addresses)s::text[], %(unused)s::int[]) AS u(address, n) WHERE s.address = u.address
+"""
+
+_PUT_OFF = """
+UPDATE source_pool SET waits_at = now()
+ WHERE id = ANY (%(pools)s::int[]) AND (waits_at IS NULL OR waits_at < now() - interval '10 seconds')
 """
 
 _RESERVE = """

@@ -11,11 +11,10 @@ from deliveries.deliver.engine import Ended, Released
 from deliveries.deliver.jobs import Job
 from deliveries.record.settle import Result
 from deliveries.smtp.outcome import Verdict
-from deliveries.smtp.sources import Waits
+from deliveries.smtp.sources import RULE, Waits
 from deliveries.sources import Elsewhere, Sources
 from deliveries.states import Lane, Status
 
-RULE = "pool-waits"
 #: not all of what waits is due in the same moment
 _JITTER = 0.1
 
@@ -34,8 +33,8 @@ def addressed(jobs: Sequence[Job], sources: Sources) -> tuple[list[Job], list[En
         elif isinstance(chosen, Waits):
             wait_s = (chosen.until - sources.now).total_seconds()
             due = sources.now + timedelta(seconds=wait_s * (1 + random.uniform(0, _JITTER)))
-            verdict = Verdict(Status.DEFERRED, RULE, text=chosen.reason)
-            put_off.append(Result(job.delivery_id, job.lease_id, verdict, reason=chosen.reason, due=due))
+            verdict = Verdict(Status.DEFERRED, RULE, text=chosen.told)
+            put_off.append(Result(job.delivery_id, job.lease_id, verdict, reason=chosen.told, due=due))
         else:
             ready.append(replace(job, sources=chosen or None))
     return ready, put_off

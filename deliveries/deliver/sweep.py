@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from deliveries import queue
+from deliveries import queue, sources
 from deliveries.record.outcomes import record
 from deliveries.record.settle import Result
 from deliveries.smtp.outcome import Verdict
@@ -18,6 +18,7 @@ _WORDS = "The worker was lost after it may have sent the mail and before the ans
 def sweep() -> tuple[int, int]:
     """One pass: how many leases were given back, and how many ended as unknown. Also the alarm of the queue."""
     queue.heal()
+    sources.wake()
     expired = queue.expired()
     unstarted = [(e.delivery_id, e.lease_id) for e in expired if not e.started]
     queue.release(unstarted)

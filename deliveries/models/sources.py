@@ -21,6 +21,7 @@ class SourcePool(models.Model):
         related_name="+",
         help_text="Takes over while its addresses rest or have sent what they may on a day; empty: mail waits.",
     )
+    waits_at = models.DateTimeField(null=True, editable=False, help_text="Mail was put off for want of an address.")
 
     class Meta:
         db_table = "source_pool"
@@ -49,7 +50,7 @@ class SourceAddress(models.Model):
         null=True, blank=True, help_text="First day of its warm-up (WARM_UP); empty: it sends as much as there is."
     )
     rests_until = models.DateTimeField(null=True, blank=True, help_text="Nothing is begun from it until then.")
-    rests_why = models.CharField(max_length=300, blank=True, help_text="In words, for those whose mail waits.")
+    rests_why = models.CharField(max_length=300, blank=True, help_text="In words, for the operator.")
     used_on = models.DateField(null=True)
     used = models.IntegerField(default=0)
     seen_at = models.DateTimeField(null=True)

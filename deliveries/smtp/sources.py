@@ -22,8 +22,10 @@ WARM_UP = (
 )  # fmt: skip
 #: a host that said nothing for so long is taken for dead; one that has nothing to do says it now and then
 ALIVE_S = 120
-#: how soon a mail that waits for an address looks again
-LOOK_S = 120
+#: of mail that waits for an address: the rule of its deferral
+RULE = "pool-waits"
+#: how soon it looks again by itself; who can send again wakes it (deliveries.sources)
+LOOK_S = 3_600
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +82,12 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """No address can send it now: why, in words, and when it is worth another look."""
+    """No address can send it now: why, in words for the operator; what a tenant is told; and when it is worth another
+    look. Pools, addresses and why they rest are nobody's affair but the operator's."""
 
     reason: str
     until: datetime
+    told: str = "None of the addresses that send it is in service; it goes as soon as one is."
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,8 @@ def way(pool: int, network: Network, now: datetime) -> int | Waits:
     found = [_why(network.pools[p].name, network.of(p), now) for p in seen]
     if not found:
         return Waits("Its IP pool is gone.", soon)
-    return Waits(" ".join(w.reason for w in found), min(w.until for w in found))
+    first = min(found, key=lambda w: w.until)
+    return Waits(" ".join(w.reason for w in found), first.until, first.told)
 
 
 def shared_way(network: Network, now: datetime) -> list[Address] | Waits:
@@ -177,5 +182,9 @@ def _why(name: str, addresses: Sequence[Address], now: datetime) -> Waits:
         first = min(living, key=lambda a: a.rests_until or now)
         why = f": {first.rests_why.rstrip('.')}" if first.rests_why else ""
         # looked at now and then, for a person may end the rest before
-        return Waits(f"The addresses of {whose} rest{why}.", min(first.rests_until or soon, now + timedelta(hours=1)))
-    return Waits(f"The addresses of {whose} have sent what their warm-up allows today.", tomorrow(now))
+        until = min(first.rests_until or soon, soon)
+        return Waits(f"The addresses of {whose} rest{why}.", until, "The addresses that send it rest for a while.")
+    return Waits(
+        f"The addresses of {whose} have sent what their warm-up allows today.", tomorrow(now),
+        "The addresses that send it are new, and have sent what they may today.",
+    )  # fmt: skip

@@ -18,6 +18,7 @@ from django.utils import timezone
 from deliveries import claim, deliver, queue
 from deliveries.deliver import jobs
 from deliveries.deliver.addressed import RULE
+from deliveries.deliver.sweep import sweep
 from deliveries.models import (
     AuditEntry,
     Delivery,
@@ -130,7 +131,8 @@ def test_without_an_overflow_the_rest_waits_for_tomorrow_and_says_why(lab: Lab, 
     waiting = Delivery.objects.filter(id__in=[d.id for d in deliveries], status="deferred")
     assert peers(lab) == {ONE: 3} and waiting.count() == 5
     for delivery in waiting:
-        assert delivery.rule == RULE and "cold have sent what their warm-up allows today" in delivery.reason
+        assert delivery.rule == RULE and "have sent what they may today" in delivery.reason
+        assert "cold" not in delivery.reason and ONE not in delivery.reason  # the operator's affair
         assert delivery.attempts == 0 and delivery.next_attempt_at >= deciding.tomorrow(timezone.now()) - timedelta(1)
         assert delivery.next_attempt_at <= delivery.expires_at
     assert Queued.objects.filter(lease_id=None).count() == 5
@@ -175,9 +177,21 @@ def test_a_host_leaves_what_another_host_sends_and_its_own_mail_is_not_held_up(l
     # the other host died: now somebody says why it waits
     SourceAddress.objects.filter(address=ELSEWHERE).update(seen_at=timezone.now() - timedelta(hours=1))
     pump_until(ended(foreign, "deferred"))
-    reason = Delivery.objects.get(id=foreign[0].id).reason
-    assert "No worker host that lives has an address of the IP pool theirs (127.0.0.99)" in reason
+    waits = Delivery.objects.get(id=foreign[0].id)
+    assert "None of the addresses that send it is in service" in waits.reason and "theirs" not in waits.reason
+    assert waits.next_attempt_at > timezone.now() + timedelta(minutes=30)
     assert set(peers(lab)) <= {ONE, TWO, THREE}
+    sweep()
+    assert ended(foreign, "deferred")()  # nothing has changed
+    # its host is back, or the operator gives the pool another address
+    SourceAddress.objects.filter(address=ONE).update(pool=SourcePool.objects.get(name="theirs"))
+    lab._spool.messages.clear()
+    sweep()
+    pump_until(ended(foreign))
+    assert peers(lab) == {ONE: 20}
+    SourcePool.objects.update(waits_at=timezone.now() - timedelta(hours=1))
+    sweep()
+    assert not SourcePool.objects.filter(waits_at__isnull=False).exists()
 
 
 def test_what_waits_for_another_host_does_not_hold_up_other_mail_of_its_receiver(lab: Lab, monkeypatch) -> None:
