@@ -48,17 +48,17 @@ def signs(roles: tuple[str, ...]) -> set[str] | None:
     return {role for role, answer in zip(roles, answers, strict=True) if answer}
 
 
-def mark(name: str, ttl_s: int) -> bool:
-    """Whether this process is the first to say so, of all that share Valkey; False without it."""
+def mark(name: str, ttl_s: int) -> bool | None:
+    """Whether this process is the first to say so, of all that share Valkey; None where that does not tell."""
     try:
-        return (client := _client()) is not None and bool(client.set(f"mailapi:mark:{name}", "1", ex=ttl_s, nx=True))
+        return bool(client.set(f"mailapi:mark:{name}", "1", ex=ttl_s, nx=True)) if (client := _client()) else None
     except redis.RedisError:
-        return False
+        return None
 
 
-def unmark(name: str) -> bool:
-    """Whether this process is the first to take it back."""
+def unmark(name: str) -> bool | None:
+    """Whether this process is the first to take it back; None as above."""
     try:
-        return (client := _client()) is not None and bool(client.delete(f"mailapi:mark:{name}"))
+        return bool(client.delete(f"mailapi:mark:{name}")) if (client := _client()) else None
     except redis.RedisError:
-        return False
+        return None

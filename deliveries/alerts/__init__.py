@@ -38,6 +38,8 @@ _A_DAY_S = 86_400
 _SIGN_S = 3.0
 #: any number, the same in all processes
 _LOCK = 7_201_943
+#: this process has told that the database is away, with nobody to ask who else did
+_told_alone = False
 
 
 def run(now: datetime | None = None) -> int:
@@ -124,8 +126,19 @@ def _watch(role: str) -> None:
 
 
 def _database_is(away: bool) -> None:
-    """Told without it: once by whichever process is first to say so in Valkey, and its end by the first as well."""
-    if not ways.any_set() or not (metrics.mark(_MARK, _A_DAY_S) if away else metrics.unmark(_MARK)):
+    """Told without it: once by whichever process is first to say so in Valkey, and its end by the first as well.
+
+    Valkey may be away with it, as both are where a host died: each process then tells for itself, for told by several
+    is better than by none.
+    """
+    global _told_alone
+    if not ways.any_set():
+        return
+    first = metrics.mark(_MARK, _A_DAY_S) if away else metrics.unmark(_MARK)
+    if first is None or (_told_alone and not away):
+        first = _told_alone is not away
+        _told_alone = away
+    if not first:
         return
     now = datetime.now(UTC)
     trouble = Trouble(Kind.DATABASE_AWAY, "", "Postgres does not answer: nothing is accepted, nothing is delivered.")

@@ -8,13 +8,15 @@ from collections import namedtuple
 from datetime import timedelta
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from django.utils import timezone
 
 from deliveries import alerts, metrics
 from deliveries.alerts import look
 from deliveries.models import Brake, Destination, Message, MessageContent, OperatorAlert, WebhookEndpoint
+from tests.fakes.dns import FakeDns
 from tests.fakes.house import build
+from tests.fakes.labs import running_lab
 from tests.fakes.receiver import receiver
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -163,6 +165,48 @@ def test_a_webhook_that_refuses_is_asked_again(settings) -> None:
     first, second = chat.came
     first_body, second_body = json.loads(first.body), json.loads(second.body)
     assert first_body["id"] == second_body["id"] and second_body["alerts"][0]["kind"] == "mail_waits"
+
+
+def test_what_the_queue_cannot_take_is_told_through_the_smarthost(settings) -> None:
+    with running_lab(tls=False) as lab:
+        settings.ALERT_EMAIL, settings.ALERT_FROM = ("delivered@simulator.test",), "alerts@not-ours.test"
+        settings.ALERT_SMARTHOST = "smtp://{}:{}".format(*lab.address)
+        wrong(build())
+        assert alerts.run() == 1 and alerts.run() == 0
+        (mail,) = lab.messages
+    assert b"Subject: [mailapi] trouble: mail waits" in mail.octets and mail.reverse_path == "alerts@not-ours.test"
+
+
+@pytest.mark.parametrize("valkey", [True, False])
+def test_a_database_that_is_away_is_told_once_without_it_and_so_is_its_end(settings, monkeypatch, valkey) -> None:
+    if not valkey:  # both were on the host that died
+        monkeypatch.setattr(metrics, "mark", lambda name, ttl_s: None)
+        monkeypatch.setattr(metrics, "unmark", lambda name: None)
+    alerts._database_is(away=False)
+    with receiver() as chat, connection.execute_wrapper(away):
+        settings.ALERT_WEBHOOK_URL, settings.ALERT_EMAIL = chat.url(), ("ops@example.com",)
+        for gone in (True, True, False, False):
+            alerts._database_is(away=gone)
+    words = [(a["kind"], a["word"]) for came in chat.came for a in json.loads(came.body)["alerts"]]
+    assert words == [("database_away", "begins"), ("database_away", "ends")]
+
+
+def away(execute, sql, params, many, context):
+    raise OperationalError("the database is away")
+
+
+def test_an_address_on_a_block_list_is_told_and_its_end_only_by_a_list_that_answers(settings) -> None:
+    with FakeDns("2.9.9.9.bl.example A 127.0.0.2") as dns, receiver() as chat:
+        settings.DNS_NAMESERVERS, settings.SOURCE_IPS = (dns.address,), ("9.9.9.2",)
+        settings.DNS_BLOCK_LISTS, settings.ALERT_WEBHOOK_URL = ("bl.example",), chat.url()
+        assert alerts.run_listings() == 1 and alerts.run() == 0
+        later = timezone.now() + timedelta(minutes=10)
+        dns.set("2.9.9.9.bl.example * SERVFAIL")
+        assert alerts.run_listings(later) == 0
+        dns.set("bl.example A 192.0.2.1")
+        assert alerts.run_listings(later) == 1
+    told = [json.loads(came.body)["alerts"][0] for came in chat.came]
+    assert [t["word"] for t in told] == ["begins", "ends"] and told[0]["subject"] == "9.9.9.2 bl.example"
 
 
 def test_many_troubles_of_a_kind_are_one_mail(settings) -> None:
