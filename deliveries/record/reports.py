@@ -165,6 +165,9 @@ SELECT l.id, l.tenant_id, l.status, l.complained_at, EXISTS (SELECT FROM queue) 
 
 _READ = f"""
 UPDATE inbound_message SET state = %(state)s, kind = %(kind)s, note = %(note)s, delivery_id = %(delivery)s,
+       -- most reports bring the mail back, which was asked not to be kept
+       octets = CASE WHEN EXISTS (SELECT FROM delivery d JOIN message m ON m.id = d.message_id
+                                   WHERE d.id = %(delivery)s AND m.redact > 0) THEN '' ELSE octets END,
        -- what came to a tenant's own mailbox or address stays with it, whatever it turned out to be
        tenant_id = coalesce(%(tenant)s, tenant_id)
  WHERE id = %(id)s AND state = '{State.WAITING}'

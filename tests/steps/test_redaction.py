@@ -20,14 +20,15 @@ from deliveries.models import (
     Attempt,
     Delivery,
     Event,
+    InboundMessage,
     Message,
     MessageContent,
     RequestLog,
     SendingDomain,
 )
-from deliveries.record import operator, retention, visits
+from deliveries.record import operator, reports, retention, visits
 from deliveries.record.outcomes import record
-from deliveries.states import EventType, Redact
+from deliveries.states import Category, EventType, Redact
 from mailapi import auth, noting
 from tests.fakes.house import build, known_sites
 from tests.steps.api import Client, make_tenant, template
@@ -157,6 +158,19 @@ def test_what_the_log_of_requests_kept_of_the_body_goes_with_it(api) -> None:
     prune.redact()
     bodies = {str(r.request_body) for r in RequestLog.objects.filter(tenant_id=api.tenant.id)}
     assert any("code 42" in body for body in bodies) and not any("4711" in body for body in bodies)
+
+
+def test_a_report_that_brings_the_mail_back_is_not_kept_once_it_was_read() -> None:
+    house = build()
+    (code,), (plain,) = house.send("a@one.test", redact=Redact.CONTENT), house.send("b@one.test")
+    for delivery, left in ((code, b""), (plain, b"Your code is 1234")):
+        returned = InboundMessage.objects.create(
+            received_at=datetime.now(UTC), peer="x", forward_path="b@here.test", octets=b"Your code is 1234"
+        )
+        said = reports.Refused(Category.BAD_MAILBOX, "gone", True, "550 5.1.1 no such user")
+        assert reports.bounced(reports.Reading(returned.id, "bounce"), delivery.id, said)
+        returned.refresh_from_db()
+        assert (returned.state, bytes(returned.octets)) == ("acted", left)
 
 
 def test_privacy_keeps_nothing_of_a_finished_mail_but_that_it_was(settings) -> None:
