@@ -26,8 +26,11 @@ MAX_HEADERS = 500
 MAX_FIELD_CHARS = 8_000
 #: decoded text of one part that is looked at: MTAs put the reason before the returned mail
 MAX_TEXT_CHARS = 60_000
+#: text before the first part in which its delimiter is looked for
+MAX_PREAMBLE_OCTETS = 4_000
 
 _FIELD = re.compile(r"([!-9;-~]{1,76})[ \t]{0,8}:")
+_DELIMITER = re.compile(rb"(?:\n|\A)--([^\s-][^\n]{0,99})(?=\n)")
 _PARAM = re.compile(r";[ \t\n]{0,8}([\w.*-]{1,40})[ \t]{0,4}=[ \t]{0,4}(\"[^\"\n]{0,300}\"|[^\s;\"]{1,300})")
 
 
@@ -110,9 +113,8 @@ def read_mail(octets: bytes, max_octets: int | None = None) -> Mail:
         if len(leaves) >= MAX_PARTS:
             notes.append("cut at the part cap")
             break
-        boundary = leaf_params.get("boundary", "")
-        if leaf_type.startswith("multipart/") and boundary and depth < MAX_DEPTH:
-            inner = _split(raw, boundary.encode("utf-8", "replace"))
+        if leaf_type.startswith("multipart/") and depth < MAX_DEPTH:
+            inner = _split(raw, leaf_params.get("boundary", "")) or _split(raw, _first_delimiter(raw))
             if inner:
                 for piece in reversed(inner):
                     sub_head, sub_body = split_head(piece, part=True)
@@ -120,7 +122,7 @@ def read_mail(octets: bytes, max_octets: int | None = None) -> Mail:
                     sub_type, sub_params = content_type(sub)
                     work.append((sub, sub_type, sub_params, sub_body, depth + 1))
                 continue
-            leaf_type = "text/plain"  # the boundary never comes: read it as it stands
+            leaf_type = "text/plain"  # no boundary comes: read it as it stands
         leaves.append(Part(fields, leaf_type, leaf_params, raw, depth))
     return Mail(headers, kind, report_type, tuple(leaves), tuple(notes))
 
@@ -174,9 +176,17 @@ def content_type(headers: Headers) -> tuple[str, dict[str, str]]:
     return (kind if "/" in kind else "text/plain"), params
 
 
-def _split(body: bytes, boundary: bytes) -> list[bytes]:
-    """The pieces between boundary lines (RFC 2046 §5.1.1); empty where the boundary never comes."""
-    mark = b"\n--" + boundary
+def _first_delimiter(body: bytes) -> str:
+    """The boundary that a body shows, for headers that lost the parameter or its fold; "" where it shows none."""
+    found = _DELIMITER.search(body[:MAX_PREAMBLE_OCTETS])
+    return found[1].decode("latin-1").rstrip() if found else ""
+
+
+def _split(body: bytes, boundary: str) -> list[bytes]:
+    """The pieces between boundary lines (RFC 2046 §5.1.1); empty where there is none or it never comes."""
+    if not boundary:
+        return []
+    mark = b"\n--" + boundary.encode("latin-1", "replace")
     pieces: list[bytes] = []
     body = b"\n" + body
     start = body.find(mark)

@@ -28,7 +28,9 @@ RETURNED_TYPES = (
     "message/partial",
 )
 
-_TAG = re.compile(r"<(/?)([a-zA-Z]{1,12})(?=[\s>/])[^<>]{0,400}>")
+_TAG = re.compile(r"<(/?)(!?[a-zA-Z][a-zA-Z0-9]{0,11})(?=[\s>/])[^<>]{0,4000}>")
+#: what is not shown: from the first to the second
+_UNSHOWN = (("<!--", "-->"), ("<style", "</style"), ("<script", "</script"), ("<head", "</head"))
 _BREAKS = frozenset({"br", "p", "div", "tr", "li", "h1", "h2", "h3", "h4", "table", "ul", "ol", "pre", "hr"})
 _ENTITY = {"&lt;": "<", "&gt;": ">", "&amp;": "&", "&nbsp;": " ", "&quot;": '"', "&#64;": "@", "&#39;": "'"}
 
@@ -52,30 +54,37 @@ class Prose:
 
 
 def plain(part: Part) -> str:
-    """A text part as lines; HTML without its tags."""
+    """A text part as lines; HTML without its tags, also where its type says that it is plain."""
     text = part.text
-    if part.type != "text/html":
-        return text
-    return strip_html(text)
+    if part.type == "text/html" or text[:200].lstrip().lower().startswith(("<!doctype html", "<html")):
+        return strip_html(text)
+    return text
 
 
 def strip_html(text: str) -> str:
     """The text of HTML, a line for each block; what has no tag that breaks lines keeps its own."""
     if not any(found[2].lower() in _BREAKS for found in _TAG.finditer(text)):
         text = text.replace("\n", "<br>")
-    for block in ("style", "script", "head"):
+    for opens, closes in _UNSHOWN:
         kept, low, at = [], text.lower(), 0
         if len(low) != len(text):  # a few letters grow when lowered; then positions would not agree
             low = text
-        while (start := low.find(f"<{block}", at)) >= 0 and (end := low.find(f"</{block}>", start)) >= 0:
+        while (start := low.find(opens, at)) >= 0 and (end := low.find(closes, start)) >= 0:
             kept.append(text[at:start])
-            at = end + len(block) + 3
+            at = end + len(closes)
+            at = at if closes[-1] == ">" else low.find(">", end) + 1 or at
         text = "".join(kept) + text[at:]
-    text = text.replace("\n", " ")
+    text = "<pre".join(_kept(piece) if at else piece.replace("\n", " ") for at, piece in enumerate(text.split("<pre")))
     text = _TAG.sub(lambda m: "\n" if m[2].lower() in _BREAKS else " ", text)
     for entity, char in _ENTITY.items():
         text = text.replace(entity, char)
     return "\n".join(" ".join(line.split()) for line in text.split("\n"))
+
+
+def _kept(piece: str) -> str:
+    """What follows `<pre`: its lines stay until `</pre`."""
+    inside, end, outside = piece.partition("</pre")
+    return inside.replace("\n", "<br>") + end + outside.replace("\n", " ")
 
 
 def prose_of(mail: Mail) -> Prose:
@@ -90,7 +99,7 @@ def prose_of(mail: Mail) -> Prose:
         if part.type == "text/html":
             html.append(plain(part))
         elif part.type.startswith("text/") and "attachment" not in part.headers.get("content-disposition").lower():
-            texts.append(part.text)
+            texts.append(plain(part))
     text = "\n".join(texts) if any(t.strip() for t in texts) else "\n".join(html)
     text, inline = _cut(text)
     if not len(returned) and inline:

@@ -16,13 +16,14 @@ from enum import StrEnum
 from deliveries.bounces.arf import read_complaint
 from deliveries.bounces.autoreply import is_auto_reply, is_challenge
 from deliveries.bounces.dsn import read_status
-from deliveries.bounces.finding import MAX_DIAGNOSTIC_CHARS, Finding, enhanced_codes, reply_codes
+from deliveries.bounces.finding import MAX_DIAGNOSTIC_CHARS, REPLY_CODE, Finding, enhanced_codes, reply_codes
 from deliveries.bounces.last_resort import find_addresses
 from deliveries.bounces.mail import Headers, Mail, read_mail
 from deliveries.bounces.prose import Prose, prose_of, read_prose, said_of
 from deliveries.bounces.ses import Notification, read_notification
 from deliveries.bounces.signs import from_daemon, looks_delayed, looks_delivered, looks_like_bounce
 from deliveries.smtp.classify import Classified, classify_text, stage_of
+from deliveries.smtp.outcome import Stage
 from deliveries.smtp.reply import clean
 from deliveries.smtp.rules import normalise
 from deliveries.states import Category
@@ -34,6 +35,10 @@ MAX_TOKEN_CHARS = 120
 MAX_ADDRESS_CHARS = 400
 #: octets of each part in which the token field is looked for
 MAX_TOKEN_SEARCH = 200_000
+#: what a quoted reply may say without deciding: "554 Service unavailable" ends many a transcript
+_VAGUE = frozenset({Category.UNKNOWN, Category.NETWORK})
+#: a reply quoted in a letter: two or three lines of it (RFC 5321 §4.5.3.1.5)
+MAX_REPLY_CHARS = 300
 #: attached mails that are looked into for a forwarded bounce
 MAX_FORWARDS = 3
 
@@ -166,13 +171,9 @@ def _judge(finding: Finding, prose: Prose) -> Recipient:
     if not finding.diagnostic:
         finding = replace(finding, diagnostic=said_of(prose, finding.address))
     status = _status(finding)
-    code = next(iter(reply_codes(finding.diagnostic)), None)
+    code = _code(finding.diagnostic, status)
     stage = finding.stage or stage_of(normalise(finding.diagnostic)) or stage_of(normalise(prose.text))
-    said = classify_text(finding.diagnostic, code, status, stage)
-    if said.category is Category.UNKNOWN and prose.text:
-        again = classify_text(prose.text, code, status, stage)
-        if again.category is not Category.UNKNOWN:
-            said = again
+    said = _meaning(finding, prose, code, status, stage)
     if not status:
         status = next(iter(enhanced_codes(prose.text)), "")
     return Recipient(
@@ -184,6 +185,33 @@ def _judge(finding: Finding, prose: Prose) -> Recipient:
         clean(finding.diagnostic[:MAX_DIAGNOSTIC_CHARS]),
         finding.action,
     )
+
+
+def _meaning(finding: Finding, prose: Prose, code: int | None, status: str, stage: Stage | None) -> Classified:
+    """The peer's own words before what the reporter wraps around them, and the finding's before the whole letter's."""
+    if quoted := _reply_in(finding.diagnostic):
+        said = classify_text(quoted, code, status, stage)
+        if said.category not in _VAGUE:
+            return said
+    said = classify_text(finding.diagnostic, code, status, stage)
+    if said.category is Category.UNKNOWN and prose.text:
+        again = classify_text(prose.text, code, status, stage)
+        return said if again.category is Category.UNKNOWN else again
+    return said
+
+
+def _reply_in(text: str) -> str:
+    """The reply that a letter quotes, from its code on; "" where the text is a reply itself, or quotes none."""
+    if len(text) <= MAX_REPLY_CHARS:
+        return ""
+    found = next((f for f in REPLY_CODE.finditer(text[:MAX_DIAGNOSTIC_CHARS]) if f[1][0] in "45"), None)
+    return text[found.start() : found.start() + MAX_REPLY_CHARS] if found else ""
+
+
+def _code(text: str, status: str) -> int | None:
+    """The reply code of a refusal: of those quoted the first of the status's class; earlier tries are told too."""
+    codes = [code for code in reply_codes(text) if code >= 400]
+    return next((code for code in codes if status[:1] == str(code)[0]), codes[0] if codes else None)
 
 
 def _status(finding: Finding) -> str:

@@ -36,6 +36,8 @@ _CLAUSE_ENDS = frozenset(".;!?")
 #: how many places a first literal is tried at; a hostile text repeats it without end
 MAX_STARTS = 16
 
+#: letters that have no decomposition into a plain one and an accent
+_PLAIN = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ı": "i", "\u2018": "'", "\u2019": "'"})
 #: an address that a reply repeats: `<database@example.org>` says nothing about a database
 _ADDRESS = re.compile(r"[^\s<>@\"'(),;:\[\]]{1,64}@[\w.-]{1,255}")
 #: the first code of a reply of several lines; relays run the lines together with their codes
@@ -48,8 +50,8 @@ def fold(text: str) -> str:
     """Lower case, single spaces, no accents, straight quotes, `_` as a space, `e-mail` as `email`."""
     text = text.lower()
     if not text.isascii():
-        text = text.replace("\u2019", "'").replace("\u2018", "'")
-        text = "".join(c for c in unicodedata.normalize("NFKD", text) if not "\u0300" <= c <= "\u036f")
+        text = unicodedata.normalize("NFKD", text.translate(_PLAIN))
+        text = "".join(c for c in text if not "\u0300" <= c <= "\u036f")
     return " ".join(text.replace("_", " ").replace("e-mail", "email").split())
 
 

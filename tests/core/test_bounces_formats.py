@@ -466,6 +466,15 @@ FIELDS = (
             "<<< 552 5.2.2 Over quota\n<<< 503 5.5.1 No recipients\n",
             "soft",
         ),
+        (  # an earlier try is told too: the last word is the 550's
+            f"{DAEMON}Subject: failure\n\n<kim@example.net>:\nfirst 421 4.7.0 too busy, then 550 5.1.1 User unknown\n",
+            "hard",
+        ),
+        (  # the fold before boundary= was lost
+            f"{DAEMON}Subject: failure\nContent-Type: multipart/mixed;\nboundary=b\n\n--b\nContent-Type: text/html\n\n"
+            f"<!-- <a@b.example> --><h2>Failed</h2><pre>\n&lt;kim@example.net&gt;:\n550 5.1.1 User unknown\n</pre>\n--b--\n",
+            "hard",
+        ),
         (f"{DAEMON}Subject: 退信\n\n收件人：kim@example.net的邮件\n退信原因：收件人邮件地址不存在\n", "hard"),
         (
             f"{DAEMON}Subject: Undeliverable\n\n\t* [kim@example.net]: 550 over quota\n\n * To: bob@example.net\n",
