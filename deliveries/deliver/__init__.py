@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 #: while more than so many are under way, the next claim waits for half of them to end, but not for longer
 FEW = 8
-GATHER_S = 0.03
+GATHER_S = 0.05
 #: how often due mail is looked for while nothing ends and no bell rings
 LOOK_S = 0.25
 #: emptied destinations are settled together, after so long or when so many would be looked at in vain: in a steady flow

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 #: results of one commit, at most; and how long the first of them waits for company, where much is under way
 BATCH = 200
-BATCH_S = 0.03
+BATCH_S = 0.05
 #: Postgres is away: how often it is asked whether it is back
 AWAY_S = 0.5
 
