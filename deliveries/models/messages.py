@@ -225,7 +225,7 @@ class Attempt(models.Model):
     """One SMTP transaction with one hop, or a connection that failed; partitioned by id."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    delivery = _loose(Delivery, related_name="tries")
+    delivery = _loose(Delivery, db_index=False, related_name="tries")
     tenant_id = models.UUIDField()
     number = models.IntegerField(help_text="The round it belongs to, from 1.")
     host = models.TextField()

@@ -80,7 +80,7 @@ class WebhookDelivery(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     tenant_id = models.UUIDField()
     endpoint = models.ForeignKey(
-        WebhookEndpoint, on_delete=models.DO_NOTHING, db_constraint=False, related_name="deliveries"
+        WebhookEndpoint, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="deliveries"
     )
     event_id = models.UUIDField(db_index=True)
     type = models.CharField(max_length=40)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 import pytest
+from django.db import connection
 
 from deliveries import queue
 from deliveries.models import (
@@ -135,3 +136,20 @@ def test_one_result_that_cannot_be_stored_parks_its_transcript_and_harms_no_othe
     transcripts = dict(Attempt.objects.filter(tenant_id=house.tenant.id).values_list("delivery_id", "transcript"))
     assert transcripts[deliveries[2].id] == PARKED
     assert transcripts[deliveries[1].id] != PARKED
+
+
+def test_no_index_that_a_mail_pays_for_repeats_the_beginning_of_another() -> None:
+    tables = ["attempt", "delivery", "event", "message", "message_content", "queued", "webhook_delivery", "webhook_try"]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT a.indexrelid::regclass::text, b.indexrelid::regclass::text
+              FROM pg_index a JOIN pg_index b ON b.indrelid = a.indrelid AND b.indexrelid <> a.indexrelid
+             WHERE a.indrelid = ANY (%s::regclass[]) AND NOT a.indisunique AND a.indexprs IS NULL
+               AND a.indpred IS NULL AND b.indpred IS NULL
+               AND (string_to_array(b.indkey::text, ' '))[:a.indnatts] = string_to_array(a.indkey::text, ' ')
+               AND (string_to_array(b.indclass::text, ' '))[:a.indnatts] = string_to_array(a.indclass::text, ' ')
+            """,
+            [tables],
+        )
+        assert cursor.fetchall() == []
