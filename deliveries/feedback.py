@@ -23,6 +23,7 @@ from deliveries.bounces.letter import read_letter
 from deliveries.bounces.report import Kind, Recipient, Report, ReportKind, read_report
 from deliveries.errors import TokenError
 from deliveries.mime import verp
+from deliveries.mime.address import folded
 from deliveries.models import InboundMessage, InboundRoute
 from deliveries.models.sql import execute
 from deliveries.read.receiving import facts
@@ -44,6 +45,8 @@ _NO_COMPLAINT = frozenset({"not-spam", "auth-failure", "dmarc"})
 ROLES = frozenset({"postmaster", "abuse"})
 #: the address is dead. bad_domain needs a second sight, which record.reports looks for
 _DEAD = frozenset({Category.BAD_MAILBOX, Category.INACTIVE})
+#: from the worst to the mildest
+_MILD = (Kind.HARD, Kind.UNKNOWN, Kind.SOFT)
 #: reports that act also where they came to an address of a tenant: some servers send them to From
 _ABOUT_US = frozenset({ReportKind.BOUNCE, ReportKind.COMPLAINT})
 #: of pg_try_advisory_lock: any constant that nobody else in this database uses
@@ -105,7 +108,7 @@ def _act(row: dict[str, Any], report: Report) -> None:
         return put_aside(Reading(row["id"], report.kind.value, why), state)
     match report.kind:
         case ReportKind.BOUNCE:
-            bounced(reading, delivery_id, _refused(report))
+            bounced(reading, delivery_id, _refused(report, _recipient(delivery_id)))
         case ReportKind.COMPLAINT if report.feedback_type not in _NO_COMPLAINT:
             complained(reading, delivery_id, report.feedback_type or "abuse")
         case _:  # delayed, delivered, auto-reply, ordinary: told to whoever looks, of no effect
@@ -135,20 +138,29 @@ def _named(forward_path: str, report: Report, received_at: datetime) -> tuple[UU
     return None, ("; ".join(whys) or "no token of ours").capitalize() + "."
 
 
-def _refused(report: Report) -> Refused:
-    """What the report says of the one recipient that each of our transactions has; the worst where it names several."""
-    order = (Kind.HARD, Kind.SOFT, Kind.UNKNOWN)
-    worst: Recipient | None = min(report.recipients, key=lambda r: order.index(r.kind), default=None)
-    if worst is None:
+def _recipient(delivery_id: UUID) -> str:
+    row = execute("SELECT recipient FROM delivery WHERE id = %(id)s", {"id": delivery_id}).fetchone()
+    return row["recipient"] if row else ""
+
+
+def _refused(report: Report, recipient: str) -> Refused:
+    """What the report says of the one recipient that each of our transactions has, if it names that one.
+
+    Of several others the mildest: an address may stand for a list, and one member that is dead kills none.
+    """
+    ours = [r for r in report.recipients if folded(r.address) == folded(recipient)] or report.recipients
+    failed = [r for r in ours if r.action != "delayed"] or ours
+    said: Recipient | None = max(failed, key=lambda r: _MILD.index(r.kind), default=None)
+    if said is None:
         return Refused(Category.UNKNOWN, "report", False, "")
     return Refused(
-        worst.category,
-        worst.rule,
-        worst.kind is Kind.HARD and worst.category in _DEAD,
-        worst.diagnostic,
+        said.category,
+        said.rule,
+        said.kind is Kind.HARD and said.category in _DEAD,
+        said.diagnostic,
         # "" or an enhanced code; a column of 12 characters holds every one that RFC 3463 allows
-        worst.status[:12],
-        worst.kind is Kind.HARD and worst.category is Category.BAD_DOMAIN,
+        said.status[:12],
+        said.kind is Kind.HARD and said.category is Category.BAD_DOMAIN,
     )
 
 

@@ -98,6 +98,25 @@ def test_the_token_wins_over_the_address_that_the_report_names() -> None:
     assert Suppression.objects.get(tenant=house.tenant).address == "ann@one.test"
 
 
+def test_of_several_recipients_ours_counts_and_of_a_lists_members_the_one_that_lives() -> None:
+    house = build()
+    field = b"Final-Recipient"
+    full = dsn("bob@one.test", status="5.2.2", said="552 5.2.2 Mailbox full").partition(field)[2].partition(b"--b")[0]
+    both = dsn("carol@one.test").replace(field, field + full + field, 1)
+    listed, living, dead = (
+        delivered(house, "list@one.test"),
+        delivered(house, "bob@one.test"),
+        delivered(house, "carol@one.test"),
+    )
+    for delivery in (listed, living, dead):
+        came(address(delivery), both)
+    feedback.run()
+    assert set(Delivery.objects.values_list("recipient", "category")) == {
+        ("list@one.test", "mailbox_full"), ("bob@one.test", "mailbox_full"), ("carol@one.test", "bad_mailbox"),
+    }  # fmt: skip
+    assert list(Suppression.objects.values_list("address", flat=True)) == ["carol@one.test"]
+
+
 @pytest.mark.parametrize("action", ["delayed", "relayed", "delivered", "expanded"])
 def test_a_report_that_says_no_failure_changes_nothing(action) -> None:
     house = build()
