@@ -6,6 +6,7 @@ whether the provider asks for less mail.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -200,7 +201,11 @@ def _replied(outcome: Replied, own_smarthost: bool) -> Verdict:
 
 
 def _words(reply: Reply) -> str:
-    """The reply's lines as one text, without the enhanced code that servers repeat on every line."""
-    own = str(reply.enhanced or "")
-    lines = (line.strip().removeprefix(own).strip() if own else line.strip() for line in reply.lines)
-    return " ".join(line for line in lines if line)
+    """The reply as one text, without the enhanced code that servers repeat on every line.
+
+    The lines may be one already: so an attempt keeps them. A code in a reply that is quoted stands behind its number.
+    """
+    text = " ".join(filter(None, (line.strip() for line in reply.lines)))
+    if not reply.enhanced:
+        return text
+    return re.sub(rf"(?<!\d )\b{re.escape(str(reply.enhanced))}(?:\s+|$)", "", text)

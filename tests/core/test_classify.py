@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+import tomllib
+from itertools import product
 
 import pytest
 
 from deliveries.smtp.classify import classify, classify_text
 from deliveries.smtp.outcome import Broken, Outcome, Replied, Stage, Unable, Unanswered
 from deliveries.smtp.reply import EnhancedCode, Reply
-from deliveries.smtp.rules import Pattern, parse_rules, rules
+from deliveries.smtp.rules import RULES_FILE, Pattern, parse_rules, rules
 from deliveries.states import SUPPRESSING, Category, Status
 
 C = Category
@@ -154,6 +156,9 @@ ALIVE = [
     ("554 5.7.9 Message not accepted for policy reasons. See https://postmaster.yahooinc.com", C.POLICY_AUTH),
     ("550 5.2.2 <kim@example.net>... Mailbox Full", C.MAILBOX_FULL),
     ("552 5.2.2 The email account that you tried to reach is over quota", C.MAILBOX_FULL),
+    ("550 User has too many messages on the server", C.MAILBOX_FULL),
+    ("550 5.7.1 Sent through an open relay", C.IP_REPUTATION),
+    ("550 message timed out", C.EXPIRED),
     ("552 5.3.4 Message size exceeds fixed limit", C.MESSAGE_TOO_LARGE),
     ("535 5.7.8 Authentication credentials invalid", C.POLICY_AUTH),
     ("550 5.7.1 Your account has been disabled", C.POLICY_AUTH),
@@ -258,6 +263,15 @@ def test_any_2xx_to_the_final_dot_is_delivery() -> None:
         assert classify(Replied(Stage.DOT, Reply(code, ("ok",)))).status is Status.DELIVERED
 
 
+def test_a_reply_of_several_lines_means_the_same_when_they_were_joined() -> None:
+    # an attempt keeps them so, and `manage.py reclassify` reads it again
+    for lines in (("5.2.0 The mailbox", "5.2.0 you wrote to is", "5.2.0 full"), ("5.1.1 No such", "5.1.1 customer")):
+        first = classify(Replied(Stage.RCPT, Reply(550, lines)))
+        again = classify(Replied(Stage.RCPT, Reply(550, (" ".join(lines),))))
+        assert (again.rule, again.category, again.suppress) == (first.rule, first.category, first.suppress)
+        assert first.category is not C.UNKNOWN and first.rule[:4] != "code"
+
+
 def test_nonsense_after_the_dot_is_unknown_and_before_it_deferred() -> None:
     assert classify(Replied(Stage.DOT, Reply(999, ("?",)))).status is Status.UNKNOWN
     assert classify(Replied(Stage.DATA, Reply(250, ("ok",)))).status is Status.DEFERRED
@@ -294,6 +308,23 @@ def test_every_rule_says_where_it_comes_from_and_can_be_reached() -> None:
     for rule in rules():
         assert rule.source
         assert rule.patterns or rule.codes or rule.enhanced, rule.id
+
+
+def test_no_pattern_is_shadowed_by_a_rule_of_another_category() -> None:
+    shadowed = []
+    for row in tomllib.loads(RULES_FILE.read_text(encoding="utf-8"))["rule"]:
+        codes = [code * 100 + 50 if code < 10 else code for code in row.get("codes", [550, 450])]
+        # `.2.2` is any class, `5.7.` any detail
+        enhanced = [f"5{e}" if e[0] == "." else f"{e}1" if e[-1] == "." else e for e in row.get("enhanced", ["none"])]
+        for pattern in row.get("patterns", []):
+            words = pattern.strip("^|").replace("*", "x").replace("~", "x")
+            readings = (
+                classify_text(text, code, "" if e == "none" else e)
+                for text, code, e in product((words, f"{words} temporarily"), codes, enhanced)
+            )
+            if "{" not in pattern and all(said.category != row["category"] for said in readings):
+                shadowed.append((row["id"], pattern))
+    assert not shadowed
 
 
 def test_a_rule_that_suppresses_for_policy_is_refused() -> None:
