@@ -32,6 +32,7 @@ UNFOLD = {
     },
     "DASHBOARD_CALLBACK": "deliveries.admin.home.dashboard",
     "STYLES": [lambda request: static("panel/panel.css")],
+    "SCRIPTS": [lambda request: static("panel/panel.js")],
     "SIDEBAR": {
         "navigation": [
             {

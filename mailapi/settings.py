@@ -204,6 +204,8 @@ _behind_https = BASE_URL.startswith("https://")
 ALLOWED_HOSTS = list(words("ALLOWED_HOSTS")) or [urlsplit(BASE_URL).hostname or "localhost", "127.0.0.1", "localhost"]
 CSRF_TRUSTED_ORIGINS = [BASE_URL]
 INSTALLED_APPS = [
+    # before the theme, two of whose templates it replaces
+    "deliveries",
     "unfold",
     "axes",
     "django_otp",
@@ -217,7 +219,6 @@ INSTALLED_APPS = [
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
-    "deliveries",
     "mailapi",
 ]
 MIDDLEWARE = [

@@ -92,7 +92,7 @@ def _rates(told: home.Figures, url: str) -> list[dict[str, str]]:
         {
             "word": "delivery rate",
             "count": percent(today),
-            "meaning": f"{percent(week)} in the last 7 days",
+            "meaning": "nothing has ended yet" if week is None else f"{percent(week)} in the last 7 days",
             "tone": "default" if today is None else "success" if today >= (week or 0) - 0.05 else "warning",
             "url": f"{url}?status=bounced&period=day",
         }
@@ -102,7 +102,7 @@ def _rates(told: home.Figures, url: str) -> list[dict[str, str]]:
         {
             "word": "time to delivery",
             "count": seconds(half),
-            "meaning": f"half of them; 95 % within {seconds(most)}",
+            "meaning": "nothing was delivered" if half is None else f"half of them; 95 % within {seconds(most)}",
             "tone": "default",
             "url": f"{url}?status=delivered&period=day",
         }
@@ -158,7 +158,8 @@ def _many(w: home.Waiting, operator: bool) -> str:
 def _site(w: home.Weather, now: datetime) -> dict[str, Any]:
     why = w.why
     if w.word in ("rests", "paused"):
-        why += f" Goes on in {span(w.until, now)}." if w.until else " Goes on when a person resumes it."
+        end = f"goes on in {span(w.until, now)}" if w.until else "goes on when a person resumes it"
+        why = f"{why.rstrip('.')}; {end}." if why else f"{end.capitalize()}."
     elif w.word == "worse":
         why = f"{percent(w.now.success)} taken, {percent(w.normal.success)} in the week before."
     elif w.word == "slow":

@@ -55,6 +55,7 @@ class MailboxForm(forms.ModelForm):
         fields = (
             "tenant", "protocol", "host", "port", "tls", "username", "folder", "delete_after", "enabled",
         )  # fmt: skip
+        labels = {"tls": "TLS"}
 
     def clean_host(self) -> str:
         return clean_host(self.cleaned_data["host"])
@@ -174,7 +175,7 @@ class RouteForm(forms.ModelForm):
 class InboundRouteAdmin(TenantAdmin):
     """Which addresses receive. Where mail is handed on to is the operator's affair: those servers stand inside."""
 
-    list_display = ("address", "domain", "verified", "forward", "host", "port")
+    list_display = ("address", "domain", "verified", "handed_on")
     list_select_related = ("domain",)
     form = RouteForm
     actions = ("remove",)
@@ -202,6 +203,17 @@ class InboundRouteAdmin(TenantAdmin):
         super().save_model(request, obj, form, change)
         what = "" if obj.forward == InboundRoute.Forward.NONE else f", on to {obj.forward}://{obj.host}:{obj.port}"
         self.audit(request, "address.changed" if change else "address.added", f"{obj}{what}", obj.tenant_id)
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        shown = super().get_list_display(request)
+        # which servers stand inside is the operator's to know
+        return shown if access(request).operator else [name for name in shown if name != "handed_on"]
+
+    @display(description="Handed on to")
+    def handed_on(self, route: InboundRoute) -> str:
+        if route.forward == InboundRoute.Forward.NONE:
+            return "nobody; it is kept here"
+        return f"{route.get_forward_display()} {route.host}:{route.port}"
 
     @display(description="Domain verified", boolean=True)
     def verified(self, route: InboundRoute) -> bool:

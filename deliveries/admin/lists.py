@@ -39,7 +39,7 @@ class InboundFilter(admin.SimpleListFilter):
 class InboundMessageAdmin(TenantAdmin):
     """What came back to us. Mail that matched nobody belongs to the operator."""
 
-    list_display = ("received_at", "state_word", "kind", "reverse_path", "forward_path", "peer", "short_note")
+    list_display = ("received_at", "state_word", "kind", "reverse_path", "forward_path", "short_note")
     list_display_links = ("received_at", "forward_path")
     list_filter = (InboundFilter,)
     fields = (
@@ -140,5 +140,4 @@ class SiteAdmin(OperatorAdmin):
 @admin.register(AuditEntry)
 class AuditEntryAdmin(TenantAdmin):
     list_display = ("at", "actor", "action", "subject")
-    list_display_links = None
     fields = ("at", "actor", "action", "subject", "tenant")

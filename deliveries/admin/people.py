@@ -198,6 +198,14 @@ class TenantsAdmin(OperatorAdmin):
         messages.success(request, f"{tenant} is released; {count} held mails are due now.")
 
 
+#: the flags of a login in the words of this service: label and what it does
+_RIGHTS = {
+    "is_active": ("Active", "Off: it opens nothing; its name and what it did stay."),
+    "is_staff": ("Panel", "Off: it cannot log in here."),
+    "is_superuser": ("Operator", "Sees and does everything, in every tenant."),
+}
+
+
 class MembershipInline(TabularInline):
     """Told here, and changed under Members, where the rules of a tenant's people hold."""
 
@@ -226,7 +234,7 @@ class PeopleAdmin(DjangoUserAdmin, ModelAdmin):
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
     inlines = (MembershipInline,)
-    list_display = ("username", "email", "is_superuser", "is_active", "last_login")
+    list_display = ("username", "email", "operator", "is_active", "last_login")
     list_filter = ()
     search_fields = ("username__istartswith", "email__istartswith")
     filter_horizontal = ()
@@ -236,6 +244,16 @@ class PeopleAdmin(DjangoUserAdmin, ModelAdmin):
         ("Person", {"fields": ("first_name", "last_name", "email")}),
         ("Rights", {"fields": ("is_active", "is_staff", "is_superuser")}),
     )
+
+    @display(description="Operator", boolean=True)
+    def operator(self, user: User) -> bool:
+        return user.is_superuser
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        field = super().formfield_for_dbfield(db_field, request, **kwargs)
+        if field is not None and db_field.name in _RIGHTS:
+            field.label, field.help_text = _RIGHTS[db_field.name]
+        return field
 
     def get_inlines(self, request: HttpRequest, obj: Any) -> Any:
         return self.inlines if obj else ()

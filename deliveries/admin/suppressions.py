@@ -90,6 +90,10 @@ class UndoForm(forms.Form):
 
 
 class SuppressionForm(forms.ModelForm):
+    address = forms.CharField(max_length=320, widget=UnfoldAdminTextInputWidget)
+    detail = forms.CharField(
+        required=False, max_length=500, widget=UnfoldAdminTextInputWidget, help_text="Why, for those who ask later."
+    )
     stream = forms.CharField(
         required=False, max_length=64, initial="*", widget=UnfoldAdminTextInputWidget, help_text="* is every stream."
     )
@@ -128,7 +132,7 @@ def _progress(head: str, steps: Iterator[tuple[int, int]], count: int, tail: str
 
 @admin.register(Suppression)
 class SuppressionAdmin(TenantAdmin):
-    list_display = ("address", "reason", "stream", "short_detail", "rule", "site", "created_at", "expires_at")
+    list_display = ("address", "reason", "stream", "short_detail", "created_at", "expires_at")
     list_filter = (ReasonFilter,)
     search_fields = ("address__startswith",)
     search_help_text = "Address, or its beginning"
@@ -162,7 +166,9 @@ class SuppressionAdmin(TenantAdmin):
 
     @display(description="Detail")
     def short_detail(self, row: Suppression) -> str:
-        return row.detail if len(row.detail) <= 100 else row.detail[:99] + "…"
+        text = row.detail if len(row.detail) <= 100 else row.detail[:99] + "…"
+        by = ", ".join(part for part in (row.rule, row.site) if part)
+        return format_html('<div>{} <span class="panel-dim">{}</span></div>', text, by) if by else text
 
     @admin.action(description="Remove from the list", permissions=["act"])
     def remove(self, request: HttpRequest, queryset: QuerySet[Suppression]) -> None:
@@ -187,7 +193,8 @@ class SuppressionAdmin(TenantAdmin):
         if "confirmed" in request.POST:
             return self._import(request)
         form = ImportForm(request.POST or None, request.FILES or None)
-        form.fields["tenant"].queryset = self._tenants(request)  # type: ignore[attr-defined]
+        form.fields["tenant"].queryset = own = self._tenants(request)  # type: ignore[attr-defined]
+        form.fields["tenant"].initial = own[0] if len(own[:2]) == 1 else None
         context: dict[str, Any] = {"title": "Import suppressions", "form": form}
         if request.method == "POST" and form.is_valid():
             reading = self._read(form)

@@ -13,6 +13,7 @@ from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.db.models import ForeignKey, Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
+from django.utils.text import capfirst
 from unfold.admin import ModelAdmin, checkbox
 from unfold.decorators import display
 
@@ -95,6 +96,11 @@ class ReadOnly(ModelAdmin):
         # lists have their own; Django's autocomplete view counts what there is
         return super().get_paginator(request, queryset[:COUNT_LIMIT], *args, **kwargs)
 
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        # one button: a secret is shown by the next page, and a row's own page is where its actions are
+        only = {"show_save_and_add_another": False, "show_save_and_continue": False}
+        return super().render_change_form(request, {**context, **only}, *args, **kwargs)
+
     def keyset_rows(self, request: HttpRequest, cl: KeysetChangeList, after: UUID | None, before: UUID | None) -> Rows:
         """One page of the list; huge tables override it with a read model."""
         return keyset_rows(cl.queryset, self.list_per_page, after, before)
@@ -110,7 +116,7 @@ class ReadOnly(ModelAdmin):
             data = request.POST.copy()
             data["select_across"] = "0"
             request.POST = data  # type: ignore[assignment]
-        context = {"title": str(self.opts.verbose_name_plural).capitalize(), **(extra_context or {})}
+        context = {"title": capfirst(self.opts.verbose_name_plural), **(extra_context or {})}
         return super().changelist_view(request, context)
 
     def audit(self, request: HttpRequest, action: str, subject: str, tenant_id: UUID | None) -> None:

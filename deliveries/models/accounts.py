@@ -64,7 +64,7 @@ class User(AbstractUser):
 
     class Meta:
         db_table = "account"
-        verbose_name = _("user")
+        verbose_name = "login"
 
 
 class Membership(models.Model):
@@ -84,6 +84,7 @@ class Membership(models.Model):
 
     class Meta:
         db_table = "membership"
+        verbose_name = "member"
         constraints = [models.UniqueConstraint(fields=("user", "tenant"), name="membership_once")]
 
     def __str__(self) -> str:
@@ -102,7 +103,7 @@ class AuditEntry(models.Model):
 
     class Meta:
         db_table = "audit_entry"
-        verbose_name_plural = "audit entries"
+        verbose_name, verbose_name_plural = "entry of the audit log", "audit log"
         ordering = ("-id",)
 
     def __str__(self) -> str:
@@ -173,6 +174,7 @@ class SendingDomain(models.Model):
 
     class Meta:
         db_table = "sending_domain"
+        verbose_name = "domain"
         constraints = [
             models.UniqueConstraint(fields=("tenant", "name"), name="sending_domain_once"),
             # whose mail it is must have one answer: the first that proves it keeps it
@@ -284,6 +286,7 @@ class ApiKey(models.Model):
 
     class Meta:
         db_table = "api_key"
+        verbose_name = "API key"
         ordering = ("-created_at",)
 
     def __str__(self) -> str:

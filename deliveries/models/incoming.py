@@ -97,6 +97,7 @@ class InboundRoute(models.Model):
 
     class Meta:
         db_table = "inbound_route"
+        verbose_name, verbose_name_plural = "receiving address", "receiving addresses"
         constraints = [models.UniqueConstraint(fields=("domain", "address"), name="inbound_route_once")]
 
     def __str__(self) -> str:
@@ -127,6 +128,7 @@ class Handover(models.Model):
 
     class Meta:
         db_table = "handover"
+        verbose_name, verbose_name_plural = "mail handed on", "mails handed on"
         indexes = [models.Index(fields=("due_at",), condition=Q(state="pending"), name="handover_due")]
 
     def __str__(self) -> str:

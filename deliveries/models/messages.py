@@ -365,6 +365,7 @@ class InboundMessage(models.Model):
 
     class Meta:
         db_table = "inbound_message"
+        verbose_name = "inbound mail"
         indexes = [
             # GET /emails/receiving: newest first, by keyset
             models.Index(fields=("tenant", "-id"), condition=Q(state="received"), name="inbound_received"),

@@ -92,7 +92,7 @@ class WebhookDelivery(models.Model):
 
     class Meta:
         db_table = "webhook_delivery"
-        verbose_name_plural = "webhook deliveries"
+        verbose_name = "webhook post"
         indexes = [
             # notify: what is due, endpoint by endpoint, so that one with a million rows costs the others nothing
             models.Index(fields=("endpoint", "next_try_at"), condition=Q(state="pending"), name="webhook_due"),

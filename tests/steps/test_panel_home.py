@@ -198,7 +198,7 @@ def test_a_site_is_held_against_its_own_last_week(shop):
                      "new.example": "slowed", "rests.example": "rests", "paused.example": "paused"}  # fmt: skip
     assert home.weather(now)[0].word == "paused", "what troubles stands first"
     text = login(mail.person("root", operator=True)).get("/admin/").content.decode()
-    assert "rests.example said &lt;421&gt;. Goes on in 12 min." in text
+    assert "rests.example said &lt;421&gt;; goes on in 12 min." in text
     assert "60.0 % taken, 100 % in the week before." in text
 
 

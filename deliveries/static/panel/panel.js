@@ -30,3 +30,14 @@ document.addEventListener("click", async (event) => {
     button.textContent = document.execCommand("copy") ? "Copied" : "Marked: copy it";
   }
 });
+
+// The theme's fields that only a placeholder names, and the pictures that open a calendar, for those who hear the page.
+window.addEventListener("load", () => setTimeout(() => {
+  for (const field of document.querySelectorAll("input[placeholder]:not([type=hidden])")) {
+    if (!field.labels.length && !field.ariaLabel) field.ariaLabel = field.placeholder;
+  }
+  for (const link of document.querySelectorAll(".datetimeshortcuts a")) {
+    const named = link.querySelector("[title]");
+    if (named && !link.textContent.trim()) link.ariaLabel = named.title;
+  }
+})); // after the calendars were made
