@@ -29,13 +29,17 @@ _HELD = timedelta(minutes=5)
 _AGAIN = timedelta(minutes=5)
 
 
-def order(tenant_id: UUID | None, address: str, actor: str, keep_suppressions: bool = True) -> Erasure:
-    """Write the order down; the task takes it up within a minute. `address` is an addr-spec in A-labels."""
+def order(
+    tenant_id: UUID | None, address: str, actor: str, keep_suppressions: bool = True, rehearsal: bool = False
+) -> Erasure:
+    """Write the order down; the task takes it up within a minute. `address` is an addr-spec in A-labels. `rehearsal`:
+    what it would find is counted, and nothing is changed."""
     with transaction.atomic():
         row = Erasure.objects.create(
-            tenant_id=tenant_id, address=address.encode(), asked_by=actor[:200], keep_suppressions=keep_suppressions
-        )
-        _audit(row, actor, "person.erasure_asked")
+            tenant_id=tenant_id, address=address.encode(), asked_by=actor[:200], keep_suppressions=keep_suppressions,
+            rehearsal=rehearsal,
+        )  # fmt: skip
+        _audit(row, actor, "person.erasure_rehearsed" if rehearsal else "person.erasure_asked")
     return row
 
 
@@ -53,16 +57,18 @@ def work(row: Erasure, left: Time) -> bool:
     """Go on with an order; whether it came to its end."""
     at = Progress(row.step, row.after or UUID(int=0), dict(row.found), row.waiting)
     person = Person(bytes(row.address or b"").decode(), row.tenant_id, row.keep_suppressions)
-    through = walk(person, at, left, f"erasure:{row.id}")
+    through = walk(person, at, left, f"erasure:{row.id}", dry=row.rehearsal)
     row.found, row.waiting = at.found, at.waiting
     row.step, row.after = at.step, at.after
     row.due_at = timezone.now()
-    if through and at.waiting:  # from the beginning, once more time has passed
+    done = through and (row.rehearsal or not at.waiting)
+    if through and not done:  # from the beginning, once more time has passed
         row.step, row.after, row.due_at = 0, None, timezone.now() + _AGAIN
     with transaction.atomic():
-        if through and not at.waiting:
+        if done:
             row.address, row.done_at = None, timezone.now()
-            _audit(row, row.asked_by, "person.erased")
+            if not row.rehearsal:
+                _audit(row, row.asked_by, "person.erased")
         row.save()
     if through:
         log.info("erasure %s: %s; %d mails wait", row.id, row.found, row.waiting)

@@ -1,4 +1,4 @@
-"""One person's data taken away, by the owner of a tenant; the operator's order may be for all of them."""
+"""One person's data taken away, or what would go, by the owner of a tenant; `manage.py erase` is for all tenants."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ class ErasureForm(forms.ModelForm):
 
     class Meta:
         model = Erasure
-        fields = ("tenant", "keep_suppressions")
+        fields = ("tenant", "keep_suppressions", "rehearsal")
+        labels = {"rehearsal": "Only look"}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -50,7 +51,7 @@ class ErasureAdmin(TenantAdmin):
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         if obj is None:
-            return ("tenant", "person", "keep_suppressions")
+            return ("tenant", "person", "keep_suppressions", "rehearsal")
         return ("tenant", "state", "outcome", "keep_suppressions", "asked_by", "asked_at", "done_at")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
@@ -59,20 +60,25 @@ class ErasureAdmin(TenantAdmin):
     def has_add_permission(self, request: HttpRequest) -> bool:
         return self.has_act_permission(request)
 
-    @display(description="State", label={"done": "success", "waiting": "warning", "running": "info", "asked": "info"})
+    @display(
+        description="State",
+        label={"done": "success", "rehearsed": "info", "waiting": "warning", "running": "info", "asked": "info"},
+    )
     def state(self, row: Erasure) -> str:
         return row.status
 
     @display(description="Found")
     def outcome(self, row: Erasure) -> str:
-        found = [f"{count} {kind}" for kind, count in row.found.items()]
+        found = [f"{kind}: {count}" for kind, count in row.found.items()]
         if row.waiting:
             found.append(f"{row.waiting} wait for others, or to be read")
-        return ", ".join(found) or ("nothing" if row.done_at else "")
+        told = ", ".join(found) or ("nothing" if row.done_at else "")
+        return f"would go: {told}; nothing was changed" if row.rehearsal and told else told
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: Any) -> None:
         data = form.cleaned_data
-        obj.pk = erase.order(obj.tenant_id, data["person"], actor(request), data["keep_suppressions"]).pk
+        who, keep, look = actor(request), data["keep_suppressions"], data["rehearsal"]
+        obj.pk = erase.order(obj.tenant_id, data["person"], who, keep, look).pk
         messages.success(request, "It is worked off within minutes; this page tells what was found.")
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:

@@ -27,10 +27,11 @@ from deliveries.mime.address import parse_address
 from deliveries.mime.template import Dialect
 from deliveries.mime.template.variables import TYPES, key_fault
 from deliveries.models import SendingDomain, Template
+from deliveries.states import REDACT_WORDS, Redact
 
 #: characters of a part in the form; the API takes more
 MAX_PART = 500_000
-_PARTS = ("name", "alias", "sender", "subject", "html", "text", "language")
+_PARTS = ("name", "alias", "sender", "subject", "html", "text", "language", "redact")
 
 
 class NewTemplate(forms.ModelForm):
@@ -136,7 +137,8 @@ class TemplateAdmin(TenantAdmin):
             raise Http404
         made = found[1]
         domain = SendingDomain.objects.filter(tenant_id=row.tenant_id, name=sender.domain).first()
-        draft = Draft(sender, (to,), subject=made.subject or row.name, html=made.html, text=made.text)
+        kept = REDACT_WORDS.get(row.redact, Redact.NOTHING)  # sample data may be of a person, too
+        draft = Draft(sender, (to,), subject=made.subject or row.name, html=made.html, text=made.text, redact=kept)
         (ident,) = accept(key_of(row.tenant_id, domain.pk if domain else None), [draft]).ids
         self.audit(request, "template.tested", f"{row.name} as {ident} to {to.addr_spec}", row.tenant_id)
         return ident
@@ -166,6 +168,8 @@ def _changes(request: HttpRequest) -> dict[str, Any]:
         raise ValueError("A template needs a name.")
     if asked["language"] not in {d.value for d in Dialect}:
         raise ValueError("No such language of templates.")
+    if asked["redact"] not in ("", *REDACT_WORDS):
+        raise ValueError(f"What is not kept is {' or '.join(REDACT_WORDS)}, or nothing of the kind.")
     if asked["sender"].strip():
         parse_address(asked["sender"].strip())
     return {
@@ -176,6 +180,7 @@ def _changes(request: HttpRequest) -> dict[str, Any]:
         "html": asked["html"] or None,
         "text": asked["text"] or None,
         "language": asked["language"],
+        "redact": asked["redact"],
         "variables": _variables(asked["variables"]),
     }
 

@@ -29,6 +29,9 @@ class Erasure(models.Model):
     keep_suppressions = models.BooleanField(
         default=True, help_text="Suppressions of the address stay as hashes, so that no mail goes there again."
     )
+    rehearsal = models.BooleanField(
+        default=False, db_default=False, help_text="Only what would go is told; nothing is changed."
+    )
     asked_by = models.CharField(max_length=200)
     asked_at = models.DateTimeField(auto_now_add=True)
     due_at = models.DateTimeField(db_default=Now(), help_text="It is worked on from then on.")
@@ -49,5 +52,5 @@ class Erasure(models.Model):
     @property
     def status(self) -> str:
         if self.done_at:
-            return "done"
+            return "rehearsed" if self.rehearsal else "done"
         return "waiting" if self.waiting else "running" if self.step or self.found else "asked"

@@ -1,4 +1,4 @@
-"""Orders to erase one person's data, without the person."""
+"""Orders to erase one person's data, without the person; rehearsals are the panel's alone."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from deliveries.read.emails import iso, keyset
 
 
 def page(tenant_id: UUID, limit: int, after: UUID | None, before: UUID | None) -> tuple[list[dict[str, Any]], bool]:
-    rows, more = keyset(Erasure.objects.filter(tenant_id=tenant_id), limit, after, before)
+    rows, more = keyset(Erasure.objects.filter(tenant_id=tenant_id, rehearsal=False), limit, after, before)
     return [shown(row) for row in rows], more
 
 
 def one(tenant_id: UUID, erasure_id: UUID) -> dict[str, Any] | None:
-    row = Erasure.objects.filter(tenant_id=tenant_id, id=erasure_id).first()
+    row = Erasure.objects.filter(tenant_id=tenant_id, id=erasure_id, rehearsal=False).first()
     return {"object": "erasure", **shown(row)} if row else None
 
 

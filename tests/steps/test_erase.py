@@ -32,6 +32,7 @@ from deliveries.models import (
 )
 from deliveries.models.erasure import hashed
 from deliveries.models.fields import uuid7
+from deliveries.read import erasures as read
 from deliveries.record import operator, retention, suppressions
 from deliveries.record.outcomes import record
 from deliveries.record.retention import Time
@@ -288,10 +289,20 @@ def test_an_owner_erases_in_the_panel_and_a_developer_cannot() -> None:
     assert not Erasure.objects.filter(tenant=house.tenant).exists()
     page = owner.post(add, {**asked, "person": "no address"})
     assert page.status_code == 200 and not Erasure.objects.filter(tenant=house.tenant).exists()
+    look = owner.post(add, {**asked, "rehearsal": "on"})
+    erase.run()
+    told = owner.get(look.url).content.decode()
+    assert (
+        "would go: mails: 1, " in told and "; nothing was changed" in told and "rehearsed" in told and ann not in told
+    )
+    assert house.tenant.pk in Message.objects.values_list("tenant_id", flat=True)
+    rehearsed = Erasure.objects.get(tenant=house.tenant)
+    assert rehearsed.address is None and read.one(house.tenant.id, rehearsed.id) is None
+    assert not AuditEntry.objects.filter(tenant=house.tenant, action="person.erased").exists()
     page = owner.post(add, asked, follow=True)
     assert "asked" in page.content.decode()
     erase.run()
-    row = Erasure.objects.get(tenant=house.tenant)
+    row = Erasure.objects.get(tenant=house.tenant, rehearsal=False)
     page = owner.get(reverse("admin:deliveries_erasure_change", args=[row.id])).content.decode()
-    assert "1 mails" in page and ann not in page
+    assert "mails: 1" in page and ann not in page
     assert everywhere(ann) == []

@@ -7,6 +7,7 @@ from django.urls import reverse
 
 from deliveries import templating
 from deliveries.models import AuditEntry, Delivery, Message, MessageContent, Template
+from deliveries.states import REDACT_WORDS
 from tests.fakes import mail
 from tests.fakes.person import login, sending
 
@@ -51,6 +52,22 @@ def test_a_draft_is_made_saved_and_published(shop, dora, draft):
     assert found is not None and found.render({"NAME": "Anna"}).subject == "Thank you, Anna"
     actions = set(AuditEntry.objects.filter(actor="dora").values_list("action", flat=True))
     assert actions >= {"template.created", "template.published"}
+
+
+def test_what_its_mails_do_not_keep_is_chosen_and_holds_for_a_test_too(shop, dora, draft):
+    said = dora.post(one(draft), {**DRAFT, "redact": "sometimes"}).content.decode()
+    assert "content or everything" in said and Template.objects.get().redact == ""
+    dora.post(one(draft), {**DRAFT, "redact": "everything"})
+    assert '<option value="everything" selected>' in dora.get(one(draft)).content.decode()
+    dora.post(one(draft), {"verb": "publish"})
+    found = templating.published(shop.id, ["order"])["order"]
+    assert found is not None and found.redact == REDACT_WORDS["everything"]
+    dora.post(one(draft), {"verb": "test", "address": "anna@example.net", "data": '{"NAME": "Anna"}'})
+    assert Message.objects.get().redact == REDACT_WORDS["everything"]
+    viewer = login(mail.person("vera", shop))
+    assert "<fieldset disabled>" in viewer.get(one(draft)).content.decode()
+    assert viewer.post(one(draft), {**DRAFT, "redact": ""}).status_code == 403
+    assert Template.objects.get().redact == "everything"
 
 
 def test_sample_data_are_shown_in_a_frame_where_they_can_do_nothing(dora, draft):
