@@ -32,12 +32,20 @@ def is_auto_reply(mail: Mail, text: str) -> bool:
         return True
     if headers.get("delivered-to").lower() == "autoresponder":
         return True
-    subject = fold(headers.decoded("subject"))
-    words = wordings()
-    if any(phrase in subject for phrase in words.auto_subjects):
+    if titled_auto_reply(mail):
         return True
-    head = fold(text[:2_000])
+    head, words = fold(text[:2_000]), wordings()
     return any(phrase in head for phrase in (*words.auto_texts, *words.challenge_texts))
+
+
+def titled_auto_reply(mail: Mail) -> bool:
+    """Whether its subject calls it an automatic reply, and nothing else of it a bounce: mail systems never do."""
+    if mail.report_type == "delivery-status" or "x-failed-recipients" in mail.headers:
+        return False
+    subject, words = fold(mail.headers.decoded("subject")), wordings()
+    return any(phrase in subject for phrase in words.auto_subjects) and not any(
+        phrase in subject for phrase in words.bounce_subjects
+    )
 
 
 def is_challenge(findings: list[Finding], text: str) -> bool:

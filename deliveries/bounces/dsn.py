@@ -83,7 +83,7 @@ def _finding(group: Headers) -> Finding | None:
     address = _address(group)
     if not address:
         return None
-    diagnostic = decode_words(group.get("diagnostic-code"))
+    diagnostic = decode_words(group.get("diagnostic-code") or group.get("x-supplementary-info"))
     kind, semicolon, rest = diagnostic.partition(";")
     if semicolon and " " not in kind.strip():
         diagnostic = rest.strip()

@@ -58,7 +58,8 @@ def tidy(address: str) -> str:
     if not address.isascii():
         local, at, domain = address.rpartition("@")
         address = _RUNS_IN.sub("", local + at) + _RUNS_ON.sub(r"\1", domain)
-    address = address.strip().strip("<>()[]\"';,:`").rstrip(".")
+    quoted = address.strip("<> ").startswith('"') and '"@' in address
+    address = address.strip().strip("<>;, " if quoted else "<>()[]\"';,:`").rstrip(".")
     for prefix in ("mailto:", "smtp:", "smtp=", "rfc822:", "rfc822="):  # X.400 writes dda:SMTP=a@b
         if address.lower().startswith(prefix):
             address = address[len(prefix) :]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from deliveries.bounces.arf import read_complaint
-from deliveries.bounces.autoreply import is_auto_reply, is_challenge
+from deliveries.bounces.autoreply import is_auto_reply, is_challenge, titled_auto_reply
 from deliveries.bounces.dsn import read_status
 from deliveries.bounces.finding import MAX_DIAGNOSTIC_CHARS, REPLY_CODE, Finding, enhanced_codes, reply_codes
 from deliveries.bounces.last_resort import find_addresses
@@ -128,8 +128,8 @@ def _read(mail: Mail, prose: Prose, octets: bytes) -> Report:
             return Report(ReportKind.AUTO_REPLY)
         return _of_fields(prose, findings)
     bounce = looks_like_bounce(mail, prose)
-    # Exim marks its own warnings auto-replied: who signs decides
-    if not (bounce and from_daemon(mail)) and is_auto_reply(mail, prose.text):
+    # Exim marks its own warnings auto-replied: who signs decides, unless a postmaster is away
+    if titled_auto_reply(mail) or (not (bounce and from_daemon(mail)) and is_auto_reply(mail, prose.text)):
         return Report(ReportKind.AUTO_REPLY)
     if not bounce:
         return Report(ReportKind.ORDINARY)

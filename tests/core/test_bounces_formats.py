@@ -418,6 +418,8 @@ NOT_FAILED = [
     (DAEMON, "Report Domain: a.example Submitter: mx.example Report-ID: 1", "3 messages failed", ReportKind.ORDINARY),
     (BOB, "[org/mta] Undeliverable: the wording (#12)", "> <kim@example.net>: 550 5.1.1 User unknown\n\nDelivery has failed", ReportKind.ORDINARY),
     (BOB, "Fwd: Mail delivery failed", "It says it could not be delivered:\n\n  kim@example.net\n    550 unknown user", ReportKind.ORDINARY),
+    ("From: no-reply@mail.shop.example\n", "Delivery delayed", "It could not be delivered today.", ReportKind.ORDINARY),
+    ("From: postmaster@corp.example\nReturn-Path: <>\n", "Out of office", "I am away.", ReportKind.AUTO_REPLY),
     (BOB, "Automatická odpověď: x", "Jsem mimo kancelář.", ReportKind.AUTO_REPLY),
     (DAEMON, "Delivery Status Notification (Success)", "Your message was successfully delivered to\n\n<kim@example.net>", ReportKind.DELIVERED),
     (DAEMON, "Relayed: x", "Delivery is complete, but no delivery notification was sent by the destination server:\n\nkim@example.net", ReportKind.DELIVERED),
@@ -473,6 +475,11 @@ FIELDS = (
         (  # the fold before boundary= was lost
             f"{DAEMON}Subject: failure\nContent-Type: multipart/mixed;\nboundary=b\n\n--b\nContent-Type: text/html\n\n"
             f"<!-- <a@b.example> --><h2>Failed</h2><pre>\n&lt;kim@example.net&gt;:\n550 5.1.1 User unknown\n</pre>\n--b--\n",
+            "hard",
+        ),
+        (  # BlackBerry and others: the reply stands in a field of their own
+            f"{DAEMON}Content-Type: message/delivery-status\n\nFinal-Recipient: rfc822; kim@example.net\nAction: failed\n"
+            "Status: 5.0.0\nX-Supplementary-Info: <mx.example #5.0.0 smtp; 550 5.1.1\n User unknown>\n",
             "hard",
         ),
         (f"{DAEMON}Subject: 退信\n\n收件人：kim@example.net的邮件\n退信原因：收件人邮件地址不存在\n", "hard"),
