@@ -53,6 +53,8 @@ _DAWDLES_S = 3.0
 _OTHER_FILES = 400
 #: deliveries that were moved to their site; where DNS says otherwise again, they are sent all the same
 _MOVES_REMEMBERED = 50_000
+#: what the ledger said stands for a conversation that goes on at once; after so long it is asked again
+_START_HOLDS_S = 5.0
 #: a way that was found serves the domain's next mails for so long: in a drain they come by the hundred
 _WAY_S = 1.0
 _WAYS_REMEMBERED = 10_000
@@ -301,10 +303,17 @@ class Engine:
         elif fixed:
             reverse_path = f"bounces@{settings.BOUNCE_DOMAIN}"
 
+        start = self._ledger.ask(job.delivery_id, job.lease_id) if self._pool.keeps(hops[0]) else None
+        asked_at = self._loop.time()
+
         async def gate() -> None:
+            nonlocal start
             if time.monotonic() >= job.ends:
                 raise TooLate  # given back, and the next claim finds it expired
-            await self._ledger.start(job.delivery_id, job.lease_id)
+            if start is None or self._loop.time() - asked_at > _START_HOLDS_S:
+                start = self._ledger.ask(job.delivery_id, job.lease_id)
+            if not await start:
+                raise LeaseLost
             running.started = True
 
         asked = routed.static.dsn if routed.static is not None else None

@@ -1,7 +1,7 @@
 """The crash ledger: no final dot is written before `started_at` is.
 
-A thread of its own with a connection of its own takes what sessions ask for while they wait for 354, and
-writes it in one statement. Its commit waits for the disk, the claim's before it does not: the write-ahead log is one
+A thread of its own with a connection of its own takes what is asked for while mails are signed and their envelopes
+spoken, and writes it in one statement. Its commit waits for the disk, the claim's before it does not: the write-ahead log is one
 line, so that a start which is on disk makes its claim so too (docs/decisions/ledger.md).
 """
 
@@ -49,12 +49,11 @@ class Ledger:
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self._thread.start()
 
-    async def start(self, delivery_id: UUID, lease_id: UUID) -> None:
-        """Return once the start is written; raise LeaseLost when it must not begin."""
+    def ask(self, delivery_id: UUID, lease_id: UUID) -> asyncio.Future[bool]:
+        """True once the start is written; False where it must not begin: LeaseLost."""
         future: asyncio.Future[bool] = self._loop.create_future()
         self._inbox.put((delivery_id, lease_id, future, time.monotonic() + PATIENCE_S))
-        if not await future:
-            raise LeaseLost
+        return future
 
     def close(self) -> None:
         self._inbox.put(None)

@@ -74,6 +74,10 @@ class Pool:
     def idle_connections(self) -> int:
         return len(self._idle)
 
+    def keeps(self, hop: Hop) -> bool:
+        """Whether a mail to it would go over a connection that is open already."""
+        return any(session.reusable for session in self._by_hop.get(hop, ()))
+
     async def deliver(
         self,
         hops: Sequence[Hop],
