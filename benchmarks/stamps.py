@@ -93,13 +93,13 @@ def _wrap_all(folder: str) -> None:
         engines = sys.modules["deliveries.deliver.engine"]  # the package's `engine` is a function
 
         around(engines.Engine, "ring", "deliver: bell heard")
-        around(Pump, "_claim", "pump: awake, claims")
+        around(Pump, "_answer", "pump: awake", "")
         around(claim, "_candidates", "", "pump: destinations asked")
         around(claim, "_take", "", "pump: claimed")
-        around(jobs, "load", "", "pump: loaded and prepared")
+        around(jobs, "take", "", "pump: claimed with its content")
+        around(jobs, "load", "", "pump: prepared")
         around_async(engines.Engine, "_deliver", "loop: begun", "")
         around(engines, "finish", "loop: routed", "loop: composed and signed")
         around_async(session.SmtpSession, "_envelope", "loop: connected; envelope written", "loop: 354 heard")
         around(queue, "start", "ledger: asked", "ledger: on disk")
-        around(Wire, "write_data", "loop: final dot written", "loop: after write")
-        around(Wire, "drain", "loop: drain")
+        around(Wire, "write_data", "loop: final dot written")

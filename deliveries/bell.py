@@ -2,7 +2,7 @@
 
 It rings twice: by Celery, which starts a pump where none runs, and through Valkey for a pump that runs already. A
 worker hears Celery only between two tasks, and a message costs ten times as much. One pump hears each bell of Valkey's:
-all of them would look for the same mail.
+all of them would look for the same mail. Such a bell names the deliveries that came where they are few (named.py).
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import cast
+from uuid import UUID
 
 import celery
 import redis
@@ -18,6 +21,7 @@ from django.conf import settings
 
 from deliveries import gcra
 from deliveries.counters import BELLS_FAILED
+from deliveries.named import MOST
 
 log = logging.getLogger(__name__)
 
@@ -45,14 +49,16 @@ class Bell:
         self.rung = 0
         self.failed = 0
         self._event = threading.Event()
+        self._named: deque[bytes] = deque()  # since the last bell; b"": due mail that nobody names
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._line: _Line | None = None
         self._away_until = 0.0
         self._started = 0.0
 
-    def ring(self) -> None:
-        """Never blocks, never raises."""
+    def ring(self, ids: Sequence[UUID] = ()) -> None:
+        """Never blocks, never raises. `ids`: deliveries that are all that came, as far as the caller knows."""
+        self._named.append(b"".join(ident.bytes for ident in ids) if len(ids) <= MOST else b"")
         if self._thread is None or not self._thread.is_alive():  # also after a fork
             with self._lock:
                 if self._thread is None or not self._thread.is_alive():
@@ -86,12 +92,18 @@ class Bell:
         try:
             if self._line is None:
                 self._line = _Line()
-            return self.START_S if self._line.ring() <= 1 else self.UNHEARD_S
+            return self.START_S if self._line.ring(self._names()) <= 1 else self.UNHEARD_S
         except redis.RedisError as e:
             self._line = None
             self._away_until = time.monotonic() + _AWAY_S
             self._count(e)
             return self.START_GAP_S
+
+    def _names(self) -> bytes:
+        """What came since the last bell, in 16 octets each; empty: look for all there is."""
+        named = [self._named.popleft() for _ in range(len(self._named))]
+        together = b"".join(named)
+        return together if all(named) and len(together) <= MOST * 16 else b""
 
     def _start(self) -> None:
         self._started = time.monotonic()
@@ -116,20 +128,22 @@ class _Line:
     def __init__(self) -> None:
         name = channel()
         self._connection = _client().connection_pool.get_connection()
-        self._commands = [("LPUSH", name, b""), ("LTRIM", name, 0, _MOST_UNHEARD - 1), ("EXPIRE", name, _UNHEARD_S)]
-        self._octets = self._connection.pack_commands(self._commands)
+        pack = self._connection.pack_command
+        self._push = b"".join(pack("LPUSH", name, b"")).removesuffix(b"$0\r\n\r\n")
+        self._then = b"".join([*pack("LTRIM", name, 0, _MOST_UNHEARD - 1), *pack("EXPIRE", name, _UNHEARD_S)])
 
-    def ring(self) -> int:
+    def ring(self, names: bytes = b"") -> int:
         """How many bells no pump has heard, this one among them."""
+        octets = b"%s$%d\r\n%s\r\n%s" % (self._push, len(names), names, self._then)
         try:
-            return self._say()
+            return self._say(octets)
         except (redis.ConnectionError, redis.TimeoutError):
-            return self._say()  # one that was kept may have ended long ago; to ring twice harms nobody
+            return self._say(octets)  # one that was kept may have ended long ago; to ring twice harms nobody
 
-    def _say(self) -> int:
+    def _say(self, octets: bytes) -> int:
         try:
-            self._connection.send_packed_command(self._octets)
-            answers = [self._connection.read_response() for _ in self._commands]
+            self._connection.send_packed_command([octets])
+            answers = [self._connection.read_response() for _ in range(3)]
         except BaseException:
             self._connection.disconnect()  # what is still to come would be taken for the next answers
             raise
@@ -139,13 +153,14 @@ class _Line:
 bell = Bell()
 
 
-def wake() -> None:
-    """Due mail was committed: tell the deliver workers."""
-    bell.ring()
+def wake(ids: Sequence[UUID] = ()) -> None:
+    """Due mail was committed: tell the deliver workers, where that is all of it by the ids of its deliveries."""
+    bell.ring(ids)
 
 
-def listen(told: Callable[[], bool], pumping: threading.Event) -> None:
-    """Call `told` at bells while `pumping` is set, for ever. One pump hears each; where `told` says no, another may.
+def listen(told: Callable[[tuple[UUID, ...]], bool], pumping: threading.Event) -> None:
+    """Call `told` at bells, with what they name, while `pumping` is set, for ever. One pump hears each; where `told`
+    says no, another may.
 
     While Valkey is away, Celery's bells are all there are.
     """
@@ -153,9 +168,11 @@ def listen(told: Callable[[], bool], pumping: threading.Event) -> None:
     while True:
         pumping.wait()
         try:
-            if client.brpop([name], timeout=_LISTEN_S) and not told():
+            heard = client.brpop([name], timeout=_LISTEN_S)
+            names = cast(bytes, heard[1]) if heard else b""
+            if heard and not told(tuple(UUID(bytes=names[n : n + 16]) for n in range(0, len(names), 16))):
                 pipe = client.pipeline(transaction=False)
-                pipe.rpush(name, b"")
+                pipe.rpush(name, names)
                 pipe.expire(name, _UNHEARD_S)
                 pipe.execute()
         except redis.RedisError as e:

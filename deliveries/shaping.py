@@ -13,7 +13,8 @@ from __future__ import annotations
 import logging
 import time
 import zlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from uuid import uuid4
 
 import redis
@@ -21,6 +22,7 @@ from django.conf import settings
 
 from deliveries import gcra
 from deliveries.counters import LIMITS_UNSHARED
+from deliveries.smtp.providers import profile_of
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +64,24 @@ class Shaping:
     def share(self, site: str, places: int) -> int:
         self._sign()
         return part(places, self._pumping.index(self.name), len(self._pumping), site)
+
+    @property
+    def processes(self) -> int:
+        """How many pump now, this one among them."""
+        self._sign()
+        return len(self._pumping)
+
+    def within_rates(self, sites: Sequence[str]) -> list[int]:
+        """Which of these mails, one to a site each, may go now: their places in the list."""
+        wanted = Counter(site for site in sites if profile_of(site).rate_per_minute)
+        left = self.grant({s: (profile_of(s).rate_per_minute, n) for s, n in wanted.items()}) if wanted else {}
+        ours = []
+        for place, site in enumerate(sites):
+            if site not in wanted or left[site] > 0:
+                ours.append(place)
+            if site in wanted:
+                left[site] -= 1
+        return ours
 
     def grant(self, wants: Mapping[str, tuple[int, int]]) -> dict[str, int]:
         """Site → (messages per minute, wanted); how many may go now. A negative wish gives back."""

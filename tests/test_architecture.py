@@ -14,7 +14,13 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("mailapi", "deliveries")
 #: who may write the tables that hold the truth about a mail
-WRITERS = ("deliveries/record/", "deliveries/accept/", "deliveries/queue.py", "deliveries/claim.py")
+WRITERS = (
+    "deliveries/record/",
+    "deliveries/accept/",
+    "deliveries/queue.py",
+    "deliveries/claim.py",
+    "deliveries/named.py",
+)
 TRUTH = ("delivery", "queued", "event")
 TRUTH_MODELS = {"Delivery", "Queued", "Event"}
 

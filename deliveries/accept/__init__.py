@@ -73,7 +73,7 @@ def accept(secret_hash: bytes, drafts: Sequence[Draft], idempotency: Idempotency
     if not row["stored"]:
         assert idempotency is not None  # the only check left
         return _replay(row["tenant_id"], idempotency)
-    _keep()
+    _keep(params["d_id"])
     return Accepted(ids)
 
 
@@ -91,16 +91,16 @@ def replayed(tenant_id: UUID, idempotency: Idempotency) -> Accepted | None:
 def _store(secret_hash: bytes, drafts: Sequence[Draft]) -> tuple[UUID, ...] | None:
     """The ids where all of it was stored; what a refusal says is said to each alone."""
     ids = tuple(uuid7() for _ in drafts)
-    row = _execute(columns(secret_hash, ids, drafts, None))
-    if not row["stored"]:
+    params = columns(secret_hash, ids, drafts, None)
+    if not _execute(params)["stored"]:
         return None
-    _keep()
+    _keep(params["d_id"])
     return ids
 
 
-def _keep() -> None:
+def _keep(delivery_ids: Sequence[UUID]) -> None:
     """What was committed may be claimed, and is on disk once this returns; part of a larger transaction, with that."""
-    queue.wake()
+    queue.wake(delivery_ids)
     if not connection.in_atomic_block:
         execute(ON_DISK)
 

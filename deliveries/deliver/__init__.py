@@ -16,11 +16,12 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from uuid import UUID
 
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
 
-from deliveries import continuity, metrics, queue
+from deliveries import continuity, metrics, named, queue
 from deliveries.bell import listen
 from deliveries.deliver import jobs
 from deliveries.deliver.addressed import addressed
@@ -38,6 +39,8 @@ LOOK_S = 0.25
 #: the next mail of one comes before it is asleep
 SETTLE_S = 0.25
 SETTLE_MOST = 32
+#: a provider's rate is used up: so long all mail is claimed by destination, which asks the rate before
+UNNAMED_S = 1.0
 #: transactions that only wait, or may turn out to (tar-pits), in multiples of IN_FLIGHT: a socket each, and little else
 WAITING = 10
 #: sites not known to answer that are asked in one round: their look-ups and handshakes hold up whoever is busy
@@ -80,11 +83,11 @@ def _hear_bells() -> None:
         _ear.start()
 
 
-def look() -> bool:
-    """The bell rang: where this process pumps, it looks for due mail at once; whether it does."""
+def look(ids: tuple[UUID, ...] = ()) -> bool:
+    """The bell rang: where this process pumps, it looks for due mail at once; whether it does. `ids`: all that came."""
     if _engine is None or not _lock.locked() or _stopping.is_set():
         return False
-    _engine.ring()
+    _engine.ring(ids)
     return True
 
 
@@ -104,6 +107,9 @@ class Pump:
         self._hungry = True  # due mail may be found, and a place for it
         self._full = True  # what ends frees a place that somebody waits for
         self._look_at = 0.0
+        self._called: tuple[UUID, ...] = ()  # what came, where nothing else is to be looked for
+        self._unnamed_until = 0.0
+        self._owed = False  # a claim by name saw only what it was told
         self._emptied: set[int] = set()  # destinations that are not known to sleep yet
         self._settle_at = 0.0
         self._renewed = time.monotonic()
@@ -131,7 +137,7 @@ class Pump:
                 self._renew()
                 if _stopping.is_set():
                     self._drain()
-                elif self._wants():
+                elif self._wants() and not self._answer():
                     self._claim()
                 if self._emptied and (len(self._emptied) > SETTLE_MOST or time.monotonic() >= self._settle_at):
                     queue.settle(self._emptied)
@@ -158,12 +164,47 @@ class Pump:
             self._idle_since = time.monotonic()  # the last claim took all there was, and what comes rings
         elif idle and self._idle_since is None:
             self._hungry = True
+        late = (self._owed or not idle) and time.monotonic() >= self._look_at
+        self._called = ()
         if self.engine.rung:
+            self.engine.rung = False
+            called = self.engine.called()
+            alone = called and not (self._hungry or self._full or late or self.recorder.given_back)
+            self._called = called if alone and len(called) <= named.MOST else ()
+            self._hungry = True
             queue.look_again()
-        if self.engine.rung or self.recorder.given_back or (not idle and time.monotonic() >= self._look_at):
-            self.engine.rung = self.recorder.given_back = False
+        if late or self.recorder.given_back:
+            self.recorder.given_back = False
             self._hungry = True
         return self._hungry
+
+    def _answer(self) -> bool:
+        """Whether what the bells name is all under way: mail that comes alone, before which nothing stands.
+
+        What is not, the claim that follows finds; and one follows soon in any case, as names may be lost.
+        """
+        called, engine, now = self._called, self.engine, time.monotonic()
+        room = min(FEW, settings.IN_FLIGHT - len(called)) - engine.in_flight
+        if not called or room < 0 or now < self._unnamed_until or engine.sources.takes() or not continuity.fit():
+            return False
+        octets = queue.MAX_OCTETS - engine.octets
+        taken = jobs.take(engine.lease_id, called, octets, engine.by_destination(), engine.shaping.processes)
+        ours = engine.shaping.within_rates([one.claimed.destination for one in taken])
+        if len(ours) < len(taken):
+            self._unnamed_until = now + UNNAMED_S
+            over = [one.claimed.delivery_id for n, one in enumerate(taken) if n not in ours]
+            self.recorder.put([Released(ident, engine.lease_id) for ident in over])
+        if not ours:
+            return False
+        if not self._emptied:
+            self._settle_at = now + SETTLE_S
+        if not self._owed:
+            self._owed, self._look_at = True, max(self._look_at, now + LOOK_S)
+        self._emptied.update(taken[n].destination_id for n in ours)
+        self._begin([taken[n].claimed for n in ours], [taken[n].row for n in ours])
+        self._idle_since = None
+        self._hungry = len(ours) < len(called)
+        return not self._hungry
 
     def _claim(self) -> None:
         # before the question: what ends meanwhile may free a place, or a row
@@ -171,7 +212,7 @@ class Pump:
         if not self._emptied:
             self._settle_at = time.monotonic() + SETTLE_S
         claim = self._ask()
-        self._look_at = time.monotonic() + LOOK_S
+        self._look_at, self._owed = time.monotonic() + LOOK_S, False
         # without places left it is no use to ask again before something has ended
         self._full, self._hungry = claim.full, bool(claim.rows) and claim.full
         if claim.more:
@@ -200,9 +241,9 @@ class Pump:
             emptied=self._emptied,
         )
 
-    def _begin(self, rows: Sequence[queue.Claimed]) -> None:
+    def _begin(self, rows: Sequence[queue.Claimed], found: jobs.Found | None = None) -> None:
         try:
-            loaded, refused = jobs.load(rows, self.engine.lease_id)
+            loaded, refused = jobs.load(rows, self.engine.lease_id, found)
             bound, put_off = addressed(loaded, self.engine.sources)
         except Exception:
             # else they would be ours for as long as we renew our lease, and nobody would send them
@@ -223,6 +264,8 @@ class Pump:
             wait_s = max(self._idle_since + self._linger_s - time.monotonic(), 0.0)
         if self._emptied:
             wait_s = min(wait_s, max(self._settle_at - time.monotonic(), 0.0))
+        if self._owed:
+            wait_s = min(wait_s, max(self._look_at - time.monotonic(), 0.0))
         if ended := self.engine.collect(most, wait_s, company_s):
             self.recorder.put(ended)
             self._hungry |= self._full
@@ -252,7 +295,7 @@ class Pump:
             return False
         if _stopping.is_set():
             return True
-        if self._idle_since is None or self.engine.rung:
+        if self._idle_since is None or self.engine.rung or self._owed:
             return False
         if time.monotonic() - self._idle_since < self._linger_s:
             return False

@@ -103,6 +103,7 @@ class Engine:
         self.shaping = Shaping()
         self.sources = Sources()
         self.rung = False  #: a bell rang that no claim has answered yet
+        self._called: deque[tuple[UUID, ...]] = deque()  # what such bells name
         self.most_sockets = _raise_open_files() - _OTHER_FILES
         self.new_lease()
         self._running: dict[UUID, _Running] = {}
@@ -206,10 +207,16 @@ class Engine:
         unused, self._unused = self._unused, Counter()
         return unused
 
-    def ring(self) -> None:
-        """Due mail was committed: from any thread."""
+    def ring(self, ids: tuple[UUID, ...] = ()) -> None:
+        """Due mail was committed, `ids` where that is all: from any thread."""
+        self._called.append(ids)
         self.rung = True
         self.wake()
+
+    def called(self) -> tuple[UUID, ...]:
+        """What the bells so far name; empty where one of them names nothing."""
+        calls = [self._called.popleft() for _ in range(len(self._called))]
+        return tuple(ident for ids in calls for ident in ids) if all(calls) else ()
 
     def wake(self) -> None:
         """End the wait in `collect`, from any thread."""

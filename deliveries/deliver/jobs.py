@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -13,6 +13,7 @@ from uuid import UUID
 
 from django.conf import settings
 
+from deliveries import named
 from deliveries.deliver.personal import Tracked, leaving, links_url, personal, unrendered
 from deliveries.errors import ComposeError, Unreadable
 from deliveries.mime import links, verp
@@ -73,10 +74,25 @@ class Job:
     sources: tuple[Source, ...] | None = None  #: what it leaves from, one of a family; None: any address of the host
 
 
-def load(rows: Sequence[Claimed], lease_id: UUID) -> tuple[list[Job], list[Result]]:
-    """Jobs, and results for those that are not sent: too old, suppressed, held, or not to be rendered."""
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A delivery that was claimed by name, and what `load` would read of it."""
+
+    claimed: Claimed
+    destination_id: int
+    row: dict[str, Any]
+
+
+#: rows of _LOADED
+Found = Sequence[dict[str, Any]]
+
+
+def load(rows: Sequence[Claimed], lease_id: UUID, found: Found | None = None) -> tuple[list[Job], list[Result]]:
+    """Jobs, and results for those that are not sent: too old, suppressed, held, or not to be rendered. `found` where
+    the claim brought it along."""
     by_id = {row.delivery_id: row for row in rows}
-    found = execute(_LOAD, {"ids": list(by_id), "kept": list(_kept)}).fetchall()
+    if found is None:
+        found = execute(_LOAD, {"ids": list(by_id), "kept": list(_kept)}).fetchall()
     now = time.monotonic()
     ready, refused = [], []
     for row in found:
@@ -123,6 +139,31 @@ def load(rows: Sequence[Claimed], lease_id: UUID) -> tuple[list[Job], list[Resul
     return loaded, refused
 
 
+def take(lease_id: UUID, ids: Sequence[UUID], octets: int, in_flight: Mapping[str, int], processes: int) -> list[Named]:
+    """Claims those of `ids` that may go at once, each with its content; deliveries.named tells which."""
+    found = execute(
+        _TAKE,
+        {
+            "names": list(ids),
+            "kept": list(_kept),
+            "octets": octets,
+            "busy": list(in_flight),
+            "used": list(in_flight.values()),
+            "processes": processes,
+            "lease_id": lease_id,
+            "lease_s": settings.LEASE_S,
+        },
+    ).fetchall()
+    return [
+        Named(
+            Claimed(row["id"], Lane(row["lane"]), row["destination"], row["octets"], True, row["of_tenant"]),
+            row["destination_id"],
+            row,
+        )
+        for row in found
+    ]
+
+
 def _refusal(row: dict[str, Any]) -> tuple[Verdict, str] | None:
     """A verdict that keeps the peer's last words as they were, and the reason in ours; None where it may go."""
     last = {"text": row["reply"], "enhanced": row["enhanced"]}
@@ -152,7 +193,7 @@ _SUSPENDED = {"tenant": "account", "domain": "sender domain", "key": "API key"}
 _HASHED = HASHED.format(tenant="d.tenant_id", address="folded_address(d.recipient)")
 
 # a message's content comes with one of its deliveries, and not at all where it is kept
-_LOAD = f"""
+_LOADED = f"""
 SELECT d.id, d.recipient, d.expires_at, d.reply, d.enhanced, d.host, m.domain_id, m.unsubscribe,
        d.expires_at <= now() AS expired, extract(epoch FROM d.expires_at - now())::float8 AS left_s,
        t.suspended_at IS NOT NULL AS tenant_suspended, o.suspended_at IS NOT NULL AS domain_suspended,
@@ -163,14 +204,20 @@ SELECT d.id, d.recipient, d.expires_at, d.reply, d.enhanced, d.host, m.domain_id
            AND s.address IN (folded_address(d.recipient), CASE WHEN t.erased THEN {_HASHED} END)
            AND s.stream IN ('*', m.stream)
            AND (s.expires_at IS NULL OR s.expires_at > now()) AND s.brake_id IS NULL LIMIT 1) AS suppressed,
-       d.first, c.id IS NOT NULL AS has_content, {contents.COLUMNS}
+       d.first, c.id IS NOT NULL AS has_content, {contents.COLUMNS}{{further}}
   FROM (SELECT d.*, row_number() OVER (PARTITION BY d.message_id) = 1 AND d.message_id <> ALL (%(kept)s::uuid[])
                AS first
-          FROM delivery d WHERE d.id = ANY (%(ids)s::uuid[])) d
+          FROM delivery d WHERE d.id = ANY ({{ids}})) d
   JOIN message m ON m.id = d.message_id JOIN tenant t ON t.id = d.tenant_id
   LEFT JOIN sending_domain o ON o.id = m.domain_id
   LEFT JOIN api_key k ON k.id = m.api_key_id
   LEFT JOIN message_content c ON c.id = m.id AND d.first
+"""
+_LOAD = _LOADED.format(ids="%(ids)s::uuid[]", further="")
+_CLAIMED = ", n.lane, n.destination, n.size AS octets, n.tenant_id AS of_tenant, n.destination_id"
+_TAKE = f"""
+WITH {named.TAKEN} {_LOADED.format(ids="ARRAY(SELECT delivery_id FROM taken)", further=_CLAIMED)}
+  JOIN taken n ON n.delivery_id = d.id
 """
 
 # --- contents ---------------------------------------------------------------------------------------------------

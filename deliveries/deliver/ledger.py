@@ -1,8 +1,8 @@
 """The crash ledger: no final dot is written before `started_at` is.
 
 A thread of its own with a connection of its own takes what is asked for while mails are signed and their envelopes
-spoken, and writes it in one statement. Its commit waits for the disk, the claim's before it does not: the write-ahead log is one
-line, so that a start which is on disk makes its claim so too (docs/decisions/ledger.md).
+spoken, and writes it in one statement. Its commit waits for the disk, the claim's before it does not: the write-ahead
+log is one line, so that a start which is on disk makes its claim so too (docs/decisions/ledger.md).
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ class Postbox:
 @contextlib.contextmanager
 def posting(receiver: Receiver, settings: Any, monkeypatch: pytest.MonkeyPatch, table: str = DNS) -> Iterator[Postbox]:
     """The pump pointed at a receiver by DNS; each test has a pump, a DNS and a tenant of its own."""
-    monkeypatch.setattr(queue.bell, "ring", lambda: None)
+    monkeypatch.setattr(queue.bell, "ring", lambda ids=(): None)
     jobs._kept.clear()
     with FakeDns(table) as dns, fresh_pump():
         postbox = Postbox(build(), dns, settings)

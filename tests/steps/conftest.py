@@ -8,7 +8,7 @@ from tests.steps.api import Client, make_tenant
 @pytest.fixture(autouse=True)
 def _no_bell(monkeypatch):
     """What is due is asked for by the tests themselves; nobody is to be woken."""
-    monkeypatch.setattr(queue.bell, "ring", lambda: None)
+    monkeypatch.setattr(queue.bell, "ring", lambda ids=(): None)
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def test_the_bell_rings_before_the_disk_has_it_and_the_answer_waits(once: str | 
             )
             return cursor.fetchone()[0]
 
-    monkeypatch.setattr("deliveries.queue.wake", lambda: seen.append(log_ends()))
+    monkeypatch.setattr("deliveries.queue.wake", lambda ids: seen.append(log_ends()))
     with connection.cursor() as cursor:
         cursor.execute(_WITNESS)
         try:
