@@ -38,6 +38,7 @@ def run() -> None:
     retention.forget_requests(datetime.now(UTC) - timedelta(days=settings.LOG_DAYS), left)
     execute("DELETE FROM quota_use WHERE starts < current_date - 62")
     execute("DELETE FROM refusals WHERE minute < now() - interval '8 days'")
+    execute("DELETE FROM source_rest WHERE until < now() - interval '8 days'")
     execute("DELETE FROM site_weather WHERE slot < now() - interval '8 days'")
     execute("DELETE FROM hour_tally WHERE hour < now() - interval '400 days'")
     # logins that ended, and tries that count no longer

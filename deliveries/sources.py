@@ -15,7 +15,7 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from uuid import UUID
 
@@ -54,12 +54,13 @@ class Sources:
         self._network = Network()
         self._rules: tuple[Rule, ...] = ()
         self._takes: Takes | None = None
+        self._rests: dict[str, dict[str, tuple[datetime, str]]] = {}  #: by site and address
         self._read_at = self._signed_at = NEVER
 
     @property
     def pooled(self) -> bool:
         """Whether some address of this host, or some mail, is told apart from others."""
-        return bool(self._rules) or any(
+        return bool(self._rules or self._rests) or any(
             a.here and (a.pool is not None or a.helo or a.most is not None or a.rests_until is not None)
             for a in self._network.addresses
         )
@@ -75,17 +76,20 @@ class Sources:
             self._read_at = now
         return self._takes
 
-    def choose(self, wants: Sequence[tuple[UUID | None, bool]]) -> list[Chosen]:
-        """For each (tenant, bulk), in order. What warms up has been counted when it returns."""
+    def choose(self, wants: Sequence[tuple[UUID | None, bool, str]]) -> list[Chosen]:
+        """For each (tenant, bulk, site), in order. What warms up has been counted when it returns."""
         self.now = timezone.now()
-        by_pool: dict[int | None, list[int]] = {}
-        for place, (tenant, bulk) in enumerate(wants):
-            by_pool.setdefault(sources.chosen(self._rules, tenant, bulk), []).append(place)
+        by_pool: dict[tuple[int | None, str], list[int]] = {}
+        for place, (tenant, bulk, site) in enumerate(wants):
+            # sites count where some address rests for them; all others are one
+            key = (sources.chosen(self._rules, tenant, bulk), site if site in self._rests else "")
+            by_pool.setdefault(key, []).append(place)
         found: dict[int, Chosen] = {}
-        for pool, places in by_pool.items():
-            found |= zip(places, self._of_pool(pool, len(places)), strict=True)
-        if put_off := sorted(p for p, places in by_pool.items() if p and isinstance(found[places[-1]], Waits)):
-            execute(_PUT_OFF, {"pools": put_off})
+        for (pool, site), places in by_pool.items():
+            found |= zip(places, self._of_pool(pool, len(places), site), strict=True)
+        put_off = {pool for (pool, _), places in by_pool.items() if _waits_for_pool(found[places[-1]])} - {None}
+        if put_off:
+            execute(_PUT_OFF, {"pools": [*put_off]})
         if any(isinstance(one, Elsewhere) for one in found.values()):
             self._read_at = NEVER  # the next claim shall not bring it back here
         return [found[place] for place in range(len(wants))]
@@ -98,10 +102,10 @@ class Sources:
 
     # --- one pool ---------------------------------------------------------------------------------------------------
 
-    def _of_pool(self, pool: int | None, count: int) -> list[Chosen]:
+    def _of_pool(self, pool: int | None, count: int, site: str) -> list[Chosen]:
         chosen: list[Chosen] = []
         while len(chosen) < count:
-            way = self._way(pool)
+            way = self._way(pool, site)
             if isinstance(way, Waits | Elsewhere):
                 chosen += [way] * (count - len(chosen))
             elif not way:
@@ -112,14 +116,25 @@ class Sources:
                 self._read()  # others were faster: what is left is known now
         return chosen
 
-    def _way(self, pool: int | None) -> list[Address] | Waits | Elsewhere:
-        """The addresses of this host by which mail of `pool` goes now; empty: the system chooses."""
+    def _way(self, pool: int | None, site: str = "") -> list[Address] | Waits | Elsewhere:
+        """The addresses of this host by which mail of `pool` to `site` goes now; empty: the system chooses."""
+        usual = self._way_in(self._network, pool)
+        if not (rests := self._rests.get(site)) or isinstance(usual, Waits | Elsewhere):
+            return usual
+        found = self._way_in(self._network.resting(rests), pool)
+        if isinstance(found, Elsewhere):
+            # claims know nothing of it: given back at once, it would come back to this host at once
+            soon = self.now + timedelta(seconds=sources.ELSEWHERE_S)
+            return Waits("Another host may have an address that does not rest.", soon, rule=sources.REST_RULE)
+        return replace(found, rule=sources.REST_RULE) if isinstance(found, Waits) else found
+
+    def _way_in(self, network: Network, pool: int | None) -> list[Address] | Waits | Elsewhere:
         if pool is None:
-            return sources.shared_way(self._network, self.now)
-        way = sources.way(pool, self._network, self.now)
+            return sources.shared_way(network, self.now)
+        way = sources.way(pool, network, self.now)
         if isinstance(way, Waits):
             return way
-        return [a for a in self._network.of(way) if a.here and a.sends(self.now)] or Elsewhere()
+        return [a for a in network.of(way) if a.here and a.sends(self.now)] or Elsewhere()
 
     def _take(self, here: Sequence[Address], count: int) -> list[Chosen]:
         """So many of `count` as these addresses may begin; each mail has one address of a family."""
@@ -158,12 +173,19 @@ class Sources:
         self.now = timezone.now()
         self._network = pools.network(self.now, settings.SOURCE_IPS)
         self._rules = _rules()
+        self._rests = {}
+        for row in execute(_RESTS).fetchall() if settings.SOURCE_IPS else ():
+            self._rests.setdefault(row["site"], {})[row["address"]] = (row["until"], row["why"])
         goes = [not isinstance(self._way(rule.pool), Elsewhere) for rule in self._rules]
         self._takes = None if all(goes) else Takes(
             tuple(rule.tenant or ALL for rule in self._rules),
             tuple(ANY_KIND if rule.bulk is None else int(rule.bulk) for rule in self._rules),
             tuple(goes),
         )  # fmt: skip
+
+
+def _waits_for_pool(chosen: Chosen) -> bool:
+    return isinstance(chosen, Waits) and chosen.rule == sources.RULE
 
 
 def _rules() -> tuple[Rule, ...]:
@@ -209,6 +231,8 @@ _GIVE_BACK = """
 UPDATE source_address s SET used = greatest(0, s.used - u.n)
   FROM unnest(%(addresses)s::text[], %(unused)s::int[]) AS u(address, n) WHERE s.address = u.address
 """
+
+_RESTS = "SELECT site, address, until, why FROM source_rest WHERE until > now()"
 
 _PUT_OFF = """
 UPDATE source_pool SET waits_at = now()

@@ -14,7 +14,7 @@ from unfold.decorators import display
 from deliveries.admin.incoming import clean_host
 from deliveries.admin.keyset import Rows
 from deliveries.admin.tenant import OperatorAdmin
-from deliveries.models import PoolRule, SourceAddress, SourcePool
+from deliveries.models import PoolRule, SourceAddress, SourcePool, SourceRest
 from deliveries.read import pools
 
 #: rows of one page; nobody has more
@@ -138,7 +138,10 @@ class SourceAddressAdmin(_Kept):
 
     word = "address"
     form = AddressForm
-    list_display = ("address", "state", "pool", "helo", "today", "seen_on", "seen_at", "rests_until", "rests_why")
+    list_display = (
+        "address", "state", "pool", "helo", "today", "rests_for", "seen_on", "seen_at", "rests_until", "rests_why",
+    )  # fmt: skip
+    actions = ("remove", "end_rests")
     list_select_related = ("pool",)
     ordering = ("address",)
     readonly_fields = ("seen_on", "seen_at")
@@ -154,6 +157,24 @@ class SourceAddressAdmin(_Kept):
     )
     def state(self, row: SourceAddress) -> str:
         return pools.word_of(row, timezone.now())
+
+    def keyset_rows(self, request: HttpRequest, cl: Any, after: Any, before: Any) -> Rows:
+        rows: list[Any] = super().keyset_rows(request, cl, after, before).objects
+        resting = pools.resting()
+        for row in rows:
+            row.resting = resting.get(row.address, [])
+        return Rows(rows, None, None, None)
+
+    @display(description="Rests for")
+    def rests_for(self, row: Any) -> str:
+        return ", ".join(f"{rest.site} until {rest.until:%F %R} UTC: {rest.why}" for rest in row.resting)
+
+    @admin.action(description="End rests for receivers", permissions=["act"])
+    def end_rests(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        found = SourceRest.objects.filter(address__in=[row.address for row in queryset], until__gt=timezone.now())
+        for rest in found:
+            self.audit(request, "address.rest_ended", str(rest), None)
+        messages.success(request, f"{found.update(until=timezone.now())} rests ended.")
 
     @display(description="Today")
     def today(self, row: SourceAddress) -> str:

@@ -35,6 +35,8 @@ class Kind(StrEnum):
     ENDPOINT_OFF = "endpoint_off"
     #: one of SOURCE_IPS stands on a block list
     LISTED = "listed"
+    #: a receiver distrusts one of SOURCE_IPS, which rests there
+    SOURCE_RESTS = "source_rests"
     #: a file system has little room left; the subject is host:path
     DISK = "disk"
     #: the months that rows will be written to are not made; housekeeping does not run

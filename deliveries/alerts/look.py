@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from django.conf import settings
+from django.db.models.functions import Now
 
 from deliveries import metrics
 from deliveries.alerts.judge import Kind, Trouble
-from deliveries.models import Brake, SendingDomain, WebhookEndpoint
+from deliveries.models import Brake, SendingDomain, SourceRest, WebhookEndpoint
 from deliveries.models.sql import execute
 from deliveries.read.gauges import Gauges, gauges
 from deliveries.routing.doctor import Check, Tone, of_address
@@ -34,7 +35,7 @@ def look() -> list[Trouble]:
     """All but block lists. Raises DatabaseError."""
     return [
         *_of_gauges(gauges()), *_of_roles(metrics.signs(ROLES)), *_brakes(), *_domains(), *_endpoints(),
-        *_disks(_paths()), *_partitions(),
+        *_disks(_paths()), *_partitions(), *_rests(),
     ]  # fmt: skip
 
 
@@ -83,6 +84,11 @@ def _endpoints() -> list[Trouble]:
         Trouble(Kind.ENDPOINT_OFF, str(e.id), f"Webhook endpoint {e.id} is switched off: {e.disabled_reason}")
         for e in rows[:_MOST]
     ]
+
+
+def _rests() -> list[Trouble]:
+    rows = SourceRest.objects.filter(until__gt=Now()).order_by("id")[:_MOST]
+    return [Trouble(Kind.SOURCE_RESTS, str(r), f"{r} until {r.until:%F %R} UTC, which said: {r.why}") for r in rows]
 
 
 def _paths() -> list[Path]:

@@ -11,7 +11,7 @@ from deliveries.deliver.engine import Ended, Released
 from deliveries.deliver.jobs import Job
 from deliveries.record.settle import Result
 from deliveries.smtp.outcome import Verdict
-from deliveries.smtp.sources import RULE, Waits
+from deliveries.smtp.sources import Waits
 from deliveries.sources import Elsewhere, Sources
 from deliveries.states import Lane, Status
 
@@ -26,14 +26,14 @@ def addressed(jobs: Sequence[Job], sources: Sources) -> tuple[list[Job], list[En
     put_off: list[Ended] = []
     # the lab's mail costs no address its name
     ready, ours = [job for job in jobs if job.lab], [job for job in jobs if not job.lab]
-    found = sources.choose([(job.tenant_id, job.lane == Lane.BULK) for job in ours])
+    found = sources.choose([(job.tenant_id, job.lane == Lane.BULK, job.destination) for job in ours])
     for job, chosen in zip(ours, found, strict=True):
         if isinstance(chosen, Elsewhere):
             put_off.append(Released(job.delivery_id, job.lease_id))
         elif isinstance(chosen, Waits):
             wait_s = (chosen.until - sources.now).total_seconds()
             due = sources.now + timedelta(seconds=wait_s * (1 + random.uniform(0, _JITTER)))
-            verdict = Verdict(Status.DEFERRED, RULE, text=chosen.told)
+            verdict = Verdict(Status.DEFERRED, chosen.rule, text=chosen.told)
             put_off.append(Result(job.delivery_id, job.lease_id, verdict, reason=chosen.told, due=due))
         else:
             ready.append(replace(job, sources=chosen or None))

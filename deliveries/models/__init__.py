@@ -35,7 +35,7 @@ from deliveries.models.messages import (
 from deliveries.models.outbox import WebhookDelivery, WebhookEndpoint, WebhookTry
 from deliveries.models.policies import MtaStsPolicy
 from deliveries.models.queue import Destination, MxSite, Queued, Site
-from deliveries.models.sources import PoolRule, SourceAddress, SourcePool
+from deliveries.models.sources import PoolRule, SourceAddress, SourcePool, SourceRest
 from deliveries.models.templates import Template, TemplateVersion
 
 __all__ = [
@@ -78,6 +78,7 @@ __all__ = [
     "SiteWeather",
     "SourceAddress",
     "SourcePool",
+    "SourceRest",
     "Suppression",
     "TallyMark",
     "Template",

@@ -64,6 +64,24 @@ class SourceAddress(models.Model):
         return str(self.address)
 
 
+class SourceRest(models.Model):
+    """An address that one receiver distrusts: nothing is begun from it there until then (record/rests.py)."""
+
+    address = models.CharField(max_length=45)
+    site = models.CharField(max_length=253)
+    why = models.CharField(max_length=300, help_text="The receiver's words.")
+    strikes = models.SmallIntegerField(help_text="How often in turn.")
+    since = models.DateTimeField()
+    until = models.DateTimeField()
+
+    class Meta:
+        db_table = "source_rest"
+        constraints = [models.UniqueConstraint(fields=("address", "site"), name="source_rest_once")]
+
+    def __str__(self) -> str:
+        return f"{self.address} rests for {self.site}"
+
+
 class PoolRule(models.Model):
     """Whose mail goes by a pool. The nearest rule counts: tenant and kind, then tenant, then kind, then all."""
 

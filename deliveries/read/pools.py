@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from django.conf import settings
+from django.db.models.functions import Now
 
-from deliveries.models import SourceAddress, SourcePool
+from deliveries.models import SourceAddress, SourcePool, SourceRest
 from deliveries.smtp import sources
 from deliveries.smtp.sources import Address, Network, Pool, Waits
+
+_MOST_RESTS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,14 @@ def standing(now: datetime) -> list[Standing]:
             found.append(Standing(pool.name, "overflows", f"{why}{at.pools[way].name} sends for it.", None))
         else:
             found.append(Standing(pool.name, "sends", "", None))
+    return found
+
+
+def resting() -> dict[str, list[SourceRest]]:
+    """For which receivers addresses of ours rest now, by address."""
+    found: dict[str, list[SourceRest]] = {}
+    for rest in SourceRest.objects.filter(until__gt=Now()).order_by("site")[:_MOST_RESTS]:
+        found.setdefault(rest.address, []).append(rest)
     return found
 
 

@@ -20,7 +20,7 @@ from deliveries import queue
 from deliveries.models.fields import uuid7
 from deliveries.models.queue import NEVER
 from deliveries.models.sql import execute
-from deliveries.record import figures, paces, tally
+from deliveries.record import figures, paces, rests, tally
 from deliveries.record.settle import Change, Result, Row, Standing, Tried, settle
 from deliveries.record.suppressions import SECOND_SIGHT, SUPPRESS_FROM
 from deliveries.smtp.outcome import Broken, Replied, TlsFacts, Unable, Verdict
@@ -69,6 +69,7 @@ def _record(results: Sequence[Result], parked: bool = False) -> dict[Status, int
         _write(changes, parked)
         if not parked:
             tally.count(results, now)
+            rests.learn(results)
             paces.learn(results, now)  # last: whoever waits for a site's row waits for nothing else of ours
     if not parked:
         figures.note(results)

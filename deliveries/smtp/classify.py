@@ -23,6 +23,9 @@ AFTER_RCPT = frozenset({Stage.DATA, Stage.BODY, Stage.DOT})
 #: RFC 4954 §4.7, §6: authentication wanted, refused, too weak, or encryption needed first: never the recipient
 AUTH_CODES = frozenset({530, 534, 535, 538})
 
+#: no rule knows the words
+NO_RULE = "no-rule"
+
 #: what 552 at RCPT may mean when 452 is meant
 _AS_452 = frozenset({Category.UNKNOWN, Category.MAILBOX_FULL, Category.RATE_LIMITED, Category.NETWORK})
 
@@ -75,7 +78,7 @@ def _judge(flat: str, code: int | None, enhanced: str, stage: Stage | None) -> C
             # RFC 5321 §4.2.1: a 4xx may succeed later; no address dies of one
             dead = rule.suppress and final is not False
             return Classified(rule.category, dead, rule.id, final, rule.slow_down)
-    return Classified(Category.UNKNOWN, False, "no-rule", permanent)
+    return Classified(Category.UNKNOWN, False, NO_RULE, permanent)
 
 
 #: words by which MTAs tell the stage of a remote refusal, longest first

@@ -11,7 +11,7 @@ little more every day, and warm ones carry the rest (Twilio SendGrid, "Warming U
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, time, timedelta
 from uuid import UUID
 
@@ -24,6 +24,10 @@ WARM_UP = (
 ALIVE_S = 120
 #: of mail that waits for an address: the rule of its deferral
 RULE = "pool-waits"
+#: … because its receiver distrusts the addresses: nobody wakes it before
+REST_RULE = "address-rests"
+#: so soon it is looked at again where another host may have an address that does not rest
+ELSEWHERE_S = 60
 #: how soon it looks again by itself; who can send again wakes it (deliveries.sources)
 LOOK_S = 3_600
 
@@ -88,6 +92,7 @@ class Waits:
     reason: str
     until: datetime
     told: str = "None of the addresses that send it is in service; it goes as soon as one is."
+    rule: str = RULE
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,18 @@ class Network:
 
     def of(self, pool: int | None) -> list[Address]:
         return [a for a in self.addresses if a.pool == pool]
+
+    def resting(self, rests: Mapping[str, tuple[datetime, str]]) -> Network:
+        """The same where a receiver distrusts some addresses: until when, and in its words."""
+        if not rests:
+            return self
+        return replace(self, addresses=[_resting(a, *rests.get(a.address, (None, ""))) for a in self.addresses])
+
+
+def _resting(address: Address, until: datetime | None, why: str) -> Address:
+    if until is None or (address.rests_until is not None and address.rests_until > until):
+        return address
+    return replace(address, rests_until=until, rests_why=why)
 
 
 def allowance(day: int, steps: Sequence[int] = WARM_UP) -> int | None:

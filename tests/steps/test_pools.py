@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from uuid import UUID, uuid4
 
 import pytest
 from django.core.management import call_command
@@ -16,8 +17,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from deliveries import claim, deliver, queue
+from deliveries.alerts import look
 from deliveries.deliver import jobs
-from deliveries.deliver.addressed import RULE
 from deliveries.deliver.sweep import sweep
 from deliveries.models import (
     AuditEntry,
@@ -27,11 +28,20 @@ from deliveries.models import (
     Queued,
     SourceAddress,
     SourcePool,
+    SourceRest,
     User,
 )
+from deliveries.record import rests
+from deliveries.record.outcomes import record
+from deliveries.record.settle import Result, Tried
 from deliveries.retry import Schedule
 from deliveries.sandbox.lab import Lab
 from deliveries.smtp import sources as deciding
+from deliveries.smtp.classify import classify
+from deliveries.smtp.hop import Hop
+from deliveries.smtp.outcome import Attempted, Replied, Stage
+from deliveries.smtp.reply import Reply
+from deliveries.smtp.sources import REST_RULE, RULE
 from deliveries.sources import NEVER
 from deliveries.states import Lane
 from tests.fakes.house import House, build, known_sites
@@ -164,6 +174,62 @@ def test_resting_addresses_hand_over_until_their_rest_ends(lab: Lab) -> None:
     assert peers(lab) == {TWO: 3, ONE: 3}
 
 
+LISTED = "550 5.7.1 blocked, see zen.spamhaus.org"
+
+
+def said(delivery: Delivery, lease: UUID, address: str, text: str = LISTED) -> Result:
+    hop = Hop("mx.one.test", "192.0.2.1", source=address, site="sandbox")
+    outcome = Replied(Stage.DOT, Reply(int(text[:3]), (text[4:],)))
+    verdict, now = classify(outcome), timezone.now()
+    return Result(delivery.id, lease, verdict, (Tried(uuid4(), Attempted(hop, outcome, now, now, "", None), verdict),))
+
+
+def test_an_address_that_a_receiver_distrusts_rests_there_and_the_others_carry_its_mail(lab: Lab, settings) -> None:
+    rests._in_a_row.clear()
+    house, lease = build(), uuid4()
+    PoolRule.objects.create(pool=pool("own", ONE, TWO))
+    failed = send(house, 11)
+    queue.claim(lease, 100, 1 << 26, {})
+    some, good, rest = failed[:4], failed[4], failed[5:]
+    record([said(d, lease, ONE) for d in some])
+    record(
+        [
+            said(good, lease, ONE, "250 2.0.0 taken"),
+            said(rest[0], lease, ONE, "554 5.6.0 message content rejected as spam"),
+        ]
+    )
+    record([said(d, lease, ONE) for d in rest[1:5]])
+    assert not SourceRest.objects.exists()  # four in a row, twice
+    record([said(rest[5], lease, ONE)])
+    (row,) = SourceRest.objects.all()
+    assert (row.address, row.site, row.strikes) == (ONE, "sandbox", 1) and "spamhaus" in row.why
+    (told,) = [t for t in look.look() if t.kind is look.Kind.SOURCE_RESTS]
+    assert told.subject == f"{ONE} rests for sandbox"
+
+    pump_until(ended(send(house, 6)))
+    assert peers(lab) == {TWO: 6}
+    SourceRest.objects.create(address=TWO, site="sandbox", why="no", strikes=1, since=row.since, until=row.until)
+    waiting = send(house, 2)
+    pump_until(ended(waiting, "deferred"))
+    delivery = Delivery.objects.get(id=waiting[0].id)
+    assert delivery.rule == REST_RULE and "rest for a while" in delivery.reason and TWO not in delivery.reason
+    sweep()
+    assert ended(waiting, "deferred")()
+    other = send(house, 1)  # the spare pool carries it
+    SourcePool.objects.filter(name="own").update(overflow=(spare := pool("spare")))
+    SourceAddress.objects.filter(address=THREE).update(pool=spare)
+    pump_until(ended(other))
+    assert peers(lab) == {TWO: 6, THREE: 1}
+
+    # it begins again within a day: twice as long
+    SourceRest.objects.update(until=timezone.now())
+    again = send(house, 5)
+    queue.claim(lease, 100, 1 << 26, {})
+    record([said(d, lease, ONE) for d in again])
+    row.refresh_from_db()
+    assert row.strikes == 2 and row.until > timezone.now() + timedelta(minutes=110)
+
+
 def test_a_host_leaves_what_another_host_sends_and_its_own_mail_is_not_held_up(lab: Lab) -> None:
     house, other = build(), build()
     PoolRule.objects.create(tenant=other.tenant, pool=pool("theirs", ELSEWHERE))
@@ -260,6 +326,15 @@ def test_an_operator_makes_pools_and_rules_and_changes_an_address(operator: Clie
     assert SourceAddress.objects.get(address=ONE).helo == "out1.example.net"
     for model in ("sourcepool", "sourceaddress", "poolrule"):
         assert operator.get(reverse(f"admin:deliveries_{model}_changelist")).status_code == 200
+    now = timezone.now()
+    rest = SourceRest.objects.create(
+        address=ONE, site="gmail.test", why="550 low reputation", strikes=1, since=now, until=now + timedelta(hours=1)
+    )
+    addresses = reverse("admin:deliveries_sourceaddress_changelist")
+    assert "gmail.test until" in operator.get(addresses).content.decode()
+    assert operator.post(addresses, {"action": "end_rests", "_selected_action": [ONE]}).status_code == 302
+    rest.refresh_from_db()
+    assert rest.until <= timezone.now()
     queue_page = operator.get(reverse("admin:queue")).content.decode()
     assert "IP pool second" in queue_page and "has no address" in queue_page
     assert AuditEntry.objects.filter(action__in=("pool.added", "rule.added", "address.changed")).count() == 4
