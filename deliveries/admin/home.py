@@ -13,18 +13,19 @@ from django.utils import timezone
 
 from deliveries import continuity, metrics
 from deliveries.admin.access import access
-from deliveries.admin.messages import TONE
+from deliveries.admin.messages import GIVEN_UP, TONE
 from deliveries.models import Brake
 from deliveries.read import home
 from deliveries.states import Status
 
-#: what happened in the last 24 hours: word, what it means, colour, the filter of the list
+#: what happened in the last 24 hours: word, what it means, colour, the filter of the list; what is given up today was
+#: accepted days ago
 _HAPPENED = (
     ("accepted", "by us, for a recipient each", "info", "period=day"),
     ("delivered", "accepted by the receivers", "success", "status=delivered&period=day"),
     ("bounced", "refused or returned", "danger", "status=bounced&period=day"),
     ("complained", "reported as spam", "danger", "status=complained&period=day"),
-    ("failed", "given up, or could not be sent", "danger", "status=failed&period=day"),
+    ("failed", "given up, or could not be sent", "danger", f"status={GIVEN_UP}"),
     ("suppressed", "kept from suppressed addresses", "default", "status=suppressed&period=day"),
 )
 #: left out while there are none
@@ -190,9 +191,15 @@ def _look(request: HttpRequest, now: datetime, told: home.Figures) -> list[dict[
         for pk, url in found.endpoints
     ]  # fmt: skip
     lines += [
-        {"tone": "warning", "word": "domain", "text": f"{name} is not verified: nothing may be sent from it",
+        {"tone": "danger" if gone else "warning", "word": "domain",
+         "text": f"{name}: its DKIM record went missing; mail stops when it is not back within three days" if gone
+         else f"{name} is not verified: nothing may be sent from it",
          "url": reverse("admin:deliveries_sendingdomain_change", args=[pk])}
-        for pk, name in found.domains
+        for pk, name, gone in found.domains
+    ] + [
+        {"tone": "danger", "word": "mailbox", "text": f"{name} cannot be read: its bounces are not seen",
+         "url": reverse("admin:deliveries_bouncemailbox_change", args=[pk])}
+        for pk, name in found.mailboxes
     ]  # fmt: skip
     if own.operator:
         if asked := continuity.question():

@@ -46,6 +46,8 @@ TONE: dict[Status, str] = {
 
 #: stands among the statuses of the filter, though it is a flag: a delivered mail that was reported
 COMPLAINED = "complained"
+#: the two statuses of a mail that will not arrive, though nobody refused it
+GIVEN_UP = "given-up"
 
 PERIODS = {"hour": 3600, "day": 86_400, "week": 7 * 86_400, "month": 30 * 86_400}
 
@@ -61,7 +63,11 @@ class StatusFilter(_Read):
     title = parameter_name = "status"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [*((s.value, s.value) for s in Status), (COMPLAINED, "reported as spam")]
+        return [
+            *((s.value, s.value) for s in Status),
+            (GIVEN_UP, "failed or expired"),
+            (COMPLAINED, "reported as spam"),
+        ]
 
 
 class CategoryFilter(_Read):
@@ -126,16 +132,17 @@ class MessageAdmin(TenantAdmin):
             own = as_uuid(wanted)
             tenants = [own] if tenants is None or own in tenants else []
         try:
-            complained = asked.get("status") == COMPLAINED
-            status = Status(asked["status"]) if "status" in asked and not complained else None
+            word = asked.get("status")
+            status = Status(word) if word and word not in (COMPLAINED, GIVEN_UP) else None
             category = Category(asked["category"]) if "category" in asked else None
             since = now_ms - PERIODS[asked["period"]] * 1000 if "period" in asked else None
         except (ValueError, KeyError) as e:
             raise IncorrectLookupParameters(e) from e
         domain_id = as_uuid(asked["domain"]) if "domain" in asked else None
         search = panel.Search(
-            tenants, status=status, category=category, domain_id=domain_id, since_ms=since, complained=complained
-        )
+            tenants, status=status, category=category, domain_id=domain_id, since_ms=since,
+            complained=word == COMPLAINED, given_up=word == GIVEN_UP,
+        )  # fmt: skip
         return found(parse(cl.query, search), now_ms)
 
     @display(description="Status")

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from django.db.models import Q
 
-from deliveries.models import SendingDomain, WebhookEndpoint
+from deliveries.models import BounceMailbox, SendingDomain, WebhookEndpoint
 from deliveries.models.figures import EVERYBODY, TOOK_S, WHAT
 from deliveries.models.queue import NEVER
 from deliveries.models.sql import execute
@@ -259,20 +259,26 @@ def _judge(recent: Answers, normal: Answers) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """What a person should look at: (id, name) of each, a few."""
+    """What a person should look at: (id, name) of each, a few. Of domains also whether a record went missing that was
+    there once."""
 
     endpoints: list[tuple[UUID, str]]
-    domains: list[tuple[UUID, str]]
+    domains: list[tuple[UUID, str, bool]]
+    mailboxes: list[tuple[UUID, str]]
 
 
 def broken(tenants: Collection[UUID] | None, limit: int = 20) -> Broken:
-    """Endpoints that fail or are off, domains that are not verified; both tables are small."""
+    """Endpoints that fail or are off, domains that may not be sent from or soon may not be, mailboxes that cannot be
+    read; the tables are small."""
     own = Q() if tenants is None else Q(tenant_id__in=list(tenants))
     endpoints = WebhookEndpoint.objects.filter(own & (Q(enabled=False) | Q(failing_since__isnull=False)))
-    domains = SendingDomain.objects.filter(own, verified_at=None)
+    domains = SendingDomain.objects.filter(own & (Q(verified_at=None) | Q(missing_since__isnull=False)))
+    rows = domains.order_by("name").values_list("id", "name", "verified_at", "missing_since")[:limit]
+    boxes = BounceMailbox.objects.filter(own, enabled=True, failures__gt=0).order_by("username")
     return Broken(
         list(endpoints.order_by("url").values_list("id", "url")[:limit]),
-        list(domains.order_by("name").values_list("id", "name")[:limit]),
+        [(pk, name, bool(verified and missing)) for pk, name, verified, missing in rows],
+        list(boxes.values_list("id", "username")[:limit]),
     )
 
 

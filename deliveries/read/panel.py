@@ -54,6 +54,7 @@ class Search:
     category: Category | None = None
     domain_id: UUID | None = None
     complained: bool = False  #: the recipient reported it as spam
+    given_up: bool = False  #: failed or expired
     since_ms: int | None = None  #: Unix milliseconds; accepted from then on
 
     @property
@@ -73,7 +74,7 @@ class Search:
 
     @property
     def by_delivery(self) -> bool:
-        return bool(self.recipient or self.status or self.category or self.complained)
+        return bool(self.recipient or self.status or self.category or self.complained or self.given_up)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,10 +192,13 @@ def _statement(
 
     groups = "(SELECT id FROM tenant)" if search.tenants is None else "unnest(%(tenants)s::uuid[])"
     groups += " AS t(id)"
+    if search.given_up and not search.category:
+        groups += " CROSS JOIN unnest(%(given_up)s::text[]) AS s(status)"
+        where.insert(1, "d.status = s.status")
     where.insert(0, f"{owner} = t.id")
     if search.category and not search.status:
-        p["statuses"] = [s.value for s in _HAS_CATEGORY]
-        where.insert(1, "d.category <> '' AND d.status = ANY (%(statuses)s::text[])")
+        p["hindered"] = [s.value for s in _HAS_CATEGORY]
+        where.insert(1, "d.category <> '' AND d.status = ANY (%(hindered)s::text[])")
     return _merged(groups, columns, table, where, order, outer), p
 
 
@@ -223,6 +227,10 @@ def _conditions(search: Search, p: dict[str, Any]) -> tuple[list[str], list[str]
             p[name] = str(value)
             where.append(f"d.{name} = %({name})s")
             same.append(f"n.{name} = %({name})s")
+    if search.given_up:
+        p["given_up"] = [Status.FAILED.value, Status.EXPIRED.value]
+        where.append("d.status = ANY (%(given_up)s::text[])")
+        same.append("n.status = ANY (%(given_up)s::text[])")
     if search.complained:
         where.append("d.complained_at IS NOT NULL")
         same.append("n.complained_at IS NOT NULL")
