@@ -21,7 +21,13 @@ from deliveries.bounces.last_resort import find_addresses
 from deliveries.bounces.mail import Headers, Mail, read_mail
 from deliveries.bounces.prose import Prose, prose_of, read_prose, said_of
 from deliveries.bounces.ses import Notification, read_notification
-from deliveries.bounces.signs import from_daemon, looks_delayed, looks_delivered, looks_like_bounce
+from deliveries.bounces.signs import (
+    from_daemon,
+    looks_delayed,
+    looks_delivered,
+    looks_like_bounce,
+    stands_without_address,
+)
 from deliveries.smtp.classify import Classified, classify_text, stage_of
 from deliveries.smtp.outcome import Stage
 from deliveries.smtp.reply import clean
@@ -137,7 +143,7 @@ def _read(mail: Mail, prose: Prose, octets: bytes) -> Report:
     if not findings:
         findings = [Finding(address, prose.text) for address in find_addresses(octets, mail)]
     if not findings:
-        if not from_daemon(mail) and not len(prose.returned):
+        if not stands_without_address(mail, prose):
             return Report(ReportKind.ORDINARY)  # words of failure, but of no mail system, about no mail and nobody
         findings = [Finding("", prose.text)]  # it says why; the token says whom
     if looks_delayed(mail, prose):

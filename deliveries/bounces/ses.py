@@ -18,6 +18,18 @@ from deliveries.bounces.mail import Mail
 MAX_JSON_CHARS = 60_000
 
 
+#: bounceSubType in the words of a reply, for a bounce without one
+_SAID = {
+    "NoEmail": "no such mailbox",
+    "MailboxFull": "mailbox full",
+    "MessageTooLarge": "message too large",
+    "ContentRejected": "content rejected",
+    "AttachmentRejected": "attachment rejected",
+    "Suppressed": "on the suppression list",
+    "OnAccountSuppressionList": "on the suppression list",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Notification:
     """`kind` is bounce, complaint or delivery."""
@@ -50,7 +62,7 @@ def _finding(row: Any, detail: dict[str, Any]) -> Finding:
     if not isinstance(row, dict):
         return Finding(tidy(str(row)[:400]))
     diagnostic = str(row.get("diagnosticCode") or "")[:MAX_DIAGNOSTIC_CHARS]
-    diagnostic = diagnostic.removeprefix("smtp;").strip()
+    diagnostic = diagnostic.removeprefix("smtp;").strip() or _SAID.get(str(detail.get("bounceSubType")), "")
     status = next(iter(enhanced_codes(str(row.get("status") or "")[:40])), "")
     action = str(row.get("action") or "").lower()
     if detail.get("bounceType") == "Transient":

@@ -30,16 +30,28 @@ def looks_like_bounce(mail: Mail, prose: Prose) -> bool:
     subject = headers.decoded("subject")
     if _AGGREGATE.match(subject):
         return False
-    words = wordings()
-    null_path = headers.get("return-path").replace(" ", "").lower() in ("<>", "<mailer-daemon>")
-    told = _any(words.bounce_subjects, fold(subject))
-    said = _any(words.bounce_texts, fold(prose.text[:_TEXT_CHARS]))
+    null_path, daemon, told = _null_path(mail), from_daemon(mail), _told(mail)
+    text = fold(prose.text[:_TEXT_CHARS])
+    said = _any(wordings().bounce_texts, text)
     returned = bool(len(prose.returned)) and (told or said)
-    daemon = from_daemon(mail)
-    # a parcel may be delayed too, and people write about bounces: words prove nothing without a mail system, a returned
-    # mail, or an address blamed by who tells it first
-    certain = null_path or daemon or returned or (told and said and _blames(prose) and not _PASSED_ON.match(subject))
-    return certain and null_path + daemon + told + said + returned >= 2
+    # a parcel may be delayed too, and people write about bounces: words prove nothing without a mail system, or a mail
+    # returned or an address blamed by who tells it first, or passed on with the fields of RFC 3464
+    first_hand = "final-recipient:" in text or not _PASSED_ON.match(subject)
+    blamed = first_hand and (returned or (told and said and _blames(prose)))
+    return (null_path or daemon or blamed) and null_path + daemon + told + said + returned >= 2
+
+
+def stands_without_address(mail: Mail, prose: Prose) -> bool:
+    """Whether a bounce is one though it names nobody: it returns the mail, or a mail system says no more than that."""
+    return bool(len(prose.returned)) or (from_daemon(mail) and (_null_path(mail) or _told(mail)))
+
+
+def _null_path(mail: Mail) -> bool:
+    return mail.headers.get("return-path").replace(" ", "").lower() in ("<>", "<mailer-daemon>")
+
+
+def _told(mail: Mail) -> bool:
+    return _any(wordings().bounce_subjects, fold(mail.headers.decoded("subject")))
 
 
 def _blames(prose: Prose) -> bool:

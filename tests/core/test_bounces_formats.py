@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from deliveries.bounces.report import ReportKind, read_report
@@ -420,6 +422,8 @@ NOT_FAILED = [
     (BOB, "Fwd: Mail delivery failed", "It says it could not be delivered:\n\n  kim@example.net\n    550 unknown user", ReportKind.ORDINARY),
     ("From: no-reply@mail.shop.example\n", "Delivery delayed", "It could not be delivered today.", ReportKind.ORDINARY),
     ("From: postmaster@corp.example\nReturn-Path: <>\n", "Out of office", "I am away.", ReportKind.AUTO_REPLY),
+    (BOB, "FW: Undeliverable: x", "Look!\n\n-----Original Message-----\nFrom: postmaster@corp.example\nTo: bob@example.org\nSubject: Undeliverable: x\n\nkim@example.net\n550 5.1.1 User unknown", ReportKind.ORDINARY),
+    ("From: Postmaster <postmaster@isp.example>\n", "Re: [#551] delisting", "Mail could not be delivered before.", ReportKind.ORDINARY),
     (BOB, "Automatická odpověď: x", "Jsem mimo kancelář.", ReportKind.AUTO_REPLY),
     (DAEMON, "Delivery Status Notification (Success)", "Your message was successfully delivered to\n\n<kim@example.net>", ReportKind.DELIVERED),
     (DAEMON, "Relayed: x", "Delivery is complete, but no delivery notification was sent by the destination server:\n\nkim@example.net", ReportKind.DELIVERED),
@@ -493,6 +497,14 @@ def test_odd_shapes_name_the_one_whom_the_mail_did_not_reach(mail: str, kind: st
     (said,) = read_report(mail.encode()).recipients
     assert (said.address, said.kind) == ("kim@example.net", kind), said.rule
     assert said.status != "5.5.1"
+
+
+@pytest.mark.parametrize(("subtype", "kind"), [("NoEmail", "hard"), ("MailboxFull", "soft"), ("Suppressed", "soft")])
+def test_an_event_of_ses_without_a_reply_is_read_by_its_subtype(subtype: str, kind: str) -> None:
+    bounce = {"bounceSubType": subtype, "bouncedRecipients": [{"emailAddress": "kim@example.net"}]}
+    event = json.dumps({"notificationType": "Bounce", "bounce": bounce})
+    (said,) = read_report(f"From: SNS <no-reply@sns.example>\n\n{event}\n".encode()).recipients
+    assert said.kind == kind, said.rule
 
 
 def test_a_failure_that_names_nobody_still_says_why() -> None:

@@ -133,6 +133,12 @@ def test_a_mailbox_that_is_not_there_or_is_gone_is_known_by_the_sense_of_the_wor
         "550 5.7.1 recipient does not accept mail from you",
         "550 Too many invalid users",
         "550 mailbox is full or does not exist",
+        "550 이 주소로 메일을 보낼 권한이 없습니다",
+        "550 User quota unknown",
+        "550 Unknown recipient policy",
+        "550 Anmeldung fehlgeschlagen: Benutzer unbekannt",
+        "550 Postfach vorübergehend nicht gefunden",
+        "550 Amazon SES did not send this: the address is on the suppression list as an invalid address",
     ],
 )
 def test_words_about_somebody_else_kill_no_address(line: str) -> None:
