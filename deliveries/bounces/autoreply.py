@@ -39,7 +39,7 @@ def is_auto_reply(mail: Mail, text: str) -> bool:
 
 
 def titled_auto_reply(mail: Mail) -> bool:
-    """Whether its subject calls it an automatic reply, and nothing else of it a bounce: mail systems never do."""
+    """Whether its subject calls it an automatic reply, and nothing marks it as a bounce: mail systems write no such."""
     if mail.report_type == "delivery-status" or "x-failed-recipients" in mail.headers:
         return False
     subject, words = fold(mail.headers.decoded("subject")), wordings()

@@ -179,7 +179,9 @@ def content_type(headers: Headers) -> tuple[str, dict[str, str]]:
 def _first_delimiter(body: bytes) -> str:
     """The boundary that a body shows, for headers that lost the parameter or its fold; "" where it shows none."""
     found = _DELIMITER.search(body[:MAX_PREAMBLE_OCTETS])
-    return found[1].decode("latin-1").rstrip() if found else ""
+    name = found[1].rstrip() if found else b""
+    # one such line alone may be a person's
+    return name.decode("latin-1") if name and body.count(b"\n--" + name) + body.startswith(b"--" + name) > 1 else ""
 
 
 def _split(body: bytes, boundary: str) -> list[bytes]:

@@ -74,7 +74,8 @@ def strip_html(text: str) -> str:
             at = end + len(closes)
             at = at if closes[-1] == ">" else low.find(">", end) + 1 or at
         text = "".join(kept) + text[at:]
-    text = "<pre".join(_kept(piece) if at else piece.replace("\n", " ") for at, piece in enumerate(text.split("<pre")))
+    pieces = re.split("<pre", text, flags=re.I)
+    text = "<pre".join(_kept(piece) if at else piece.replace("\n", " ") for at, piece in enumerate(pieces))
     text = _TAG.sub(lambda m: "\n" if m[2].lower() in _BREAKS else " ", text)
     for entity, char in _ENTITY.items():
         text = text.replace(entity, char)
@@ -83,8 +84,9 @@ def strip_html(text: str) -> str:
 
 def _kept(piece: str) -> str:
     """What follows `<pre`: its lines stay until `</pre`."""
-    inside, end, outside = piece.partition("</pre")
-    return inside.replace("\n", "<br>") + end + outside.replace("\n", " ")
+    end = piece.lower().find("</pre")
+    inside, outside = (piece, "") if end < 0 else (piece[:end], piece[end:])
+    return inside.replace("\n", "<br>") + outside.replace("\n", " ")
 
 
 def prose_of(mail: Mail) -> Prose:
@@ -241,7 +243,8 @@ def weigh(line: str) -> list[tuple[str, int]]:
         if not address:
             continue
         before = line[: match.start()]
-        if before[-7:].lower().rstrip(" <\"':").endswith(("from", " von", " de la part de")):
+        tail = before[-20:].lower().rstrip(" <\"':")
+        if tail.endswith((" from", " von", " de la part de")) and not tail.endswith("expanded from"):
             continue  # the sender's own
         rest = line[match.end() :].strip(" >\"')]\t")
         weight = 1

@@ -428,6 +428,7 @@ NOT_FAILED = [
     (DAEMON, "Delivery Status Notification (Success)", "Your message was successfully delivered to\n\n<kim@example.net>", ReportKind.DELIVERED),
     (DAEMON, "Relayed: x", "Delivery is complete, but no delivery notification was sent by the destination server:\n\nkim@example.net", ReportKind.DELIVERED),
     (DAEMON, "Remise différée", "Votre message à kim@example.net n'a pas encore pu être remis.", ReportKind.DELAYED),
+    (DAEMON, "Warning", "<kim@example.net>:\nhas not yet been delivered; in 4 days we give up and it is returned to sender", ReportKind.DELAYED),
     (DAEMON, "Mail Delivery Warning", "Delivery to\n\n\"kim@example.net\"\n\nhas been postponed. We will continue to try.", ReportKind.DELAYED),
 ]  # fmt: skip
 
@@ -478,7 +479,7 @@ FIELDS = (
         ),
         (  # the fold before boundary= was lost
             f"{DAEMON}Subject: failure\nContent-Type: multipart/mixed;\nboundary=b\n\n--b\nContent-Type: text/html\n\n"
-            f"<!-- <a@b.example> --><h2>Failed</h2><pre>\n&lt;kim@example.net&gt;:\n550 5.1.1 User unknown\n</pre>\n--b--\n",
+            f"<!-- <a@b.example> --><h2>Failed</h2><PRE>\n&lt;kim@example.net&gt;:\n550 5.1.1 User unknown\n</pre>\n--b--\n",
             "hard",
         ),
         (  # BlackBerry and others: the reply stands in a field of their own
