@@ -32,8 +32,14 @@ from deliveries.states import Redact
 
 #: stands in the place of the address where the row is somebody else's too
 GONE = "(erased)"
-#: before an address: nothing of another address, but for what JSON and percent-encoding end with
-_BEFORE = r"(^|[^[:alnum:]._+-]|\\[nrt]|\\u[[:xdigit:]]{4}|%[[:xdigit:]]{2})"
+#: letters beyond ASCII, which a collation may not know as such
+_LETTERS = "\u00c0-\u1fff\u2c00-\u2dff\u3040-\ud7ff\uf900-\ufdff"
+#: before an address: nothing of another address, but for what JSON, percent-encoding and escaped octets end with where
+#: they stand for a sign (U+0000 to U+007F, U+2000 to U+203F)
+_BEFORE = (
+    rf"(^|[^[:alnum:]._+{_LETTERS}-]|\\[nrt]|\\u00[0-7][[:xdigit:]]|\\u20[0-3][[:xdigit:]]"
+    r"|%[0-7][[:xdigit:]]|%e2%80%[[:xdigit:]]{2}|\\342\\200\\[0-7]{3})"
+)
 _AT = r"(?:@|%40|\\u0040)"
 _AFTER = r"(?![[:alnum:]_-]|\.[[:alnum:]])"
 

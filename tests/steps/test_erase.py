@@ -7,6 +7,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
@@ -143,6 +144,31 @@ def test_no_row_of_any_table_names_the_address_afterwards(name: str) -> None:
     assert row.found["mails"] == 3 and row.found["canceled"] == 1 and row.found["contents"] == 1
     assert Delivery.objects.get(id=other.id).status == "queued"
     assert AuditEntry.objects.filter(tenant=house.tenant, action="person.erased").count() == 1
+
+
+def test_an_address_is_a_word_beside_letters_and_signs_beyond_ascii() -> None:
+    house, ann = build(), person()
+    other = f"ü{ann}"
+    (mail,) = house.send(other, text=f"Dear {other}, see https://x.test/{quote(other)}")
+    quoted = f"Write to “{ann}”."
+    for octets in (quoted.encode(), other.encode()):
+        InboundMessage.objects.create(
+            received_at=datetime.now(UTC), peer="x", forward_path="hi@here.test", octets=octets, state="received",
+            tenant=house.tenant,
+        )  # fmt: skip
+    for text in (quoted, other):
+        RequestLog.objects.create(
+            id=uuid7(), tenant_id=house.tenant.id, key_id=house.key.id, method="GET", status=200, took_ms=1,
+            user_agent="", endpoint=f"/x/{quote(text)}", request_body=json.dumps({"text": text}),
+            created_at=datetime.now(UTC),
+        )  # fmt: skip
+    operator.cancel([mail.id], "test")
+    row = order(house, ann)
+    assert row.found == {"received mails": 1, "requests": 1}
+    assert MessageContent.objects.get(id=mail.message_id).text.startswith(f"Dear {other}")
+    assert [bytes(i.octets) for i in InboundMessage.objects.all()] == [other.encode()]
+    left = list(RequestLog.objects.order_by("id").values_list("request_body", flat=True))
+    assert json.loads(left[0]) == {"text": "Write to “(erased)”."} and json.loads(left[1]) == {"text": other}
 
 
 def test_who_is_suppressed_stays_so_without_being_named() -> None:
