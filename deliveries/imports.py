@@ -190,8 +190,8 @@ def _entry(row: Mapping[str, str], address: str, form: str, reason: str) -> Entr
         case _:
             why, detail = row.get("reason", ""), row.get("detail", "")
             stream, ends = row.get("stream", "").strip() or "*", row.get("expires_at", "")
-            if len(stream) > 64:
-                raise ValueError("A stream has at most 64 characters.")
+            if len(stream) > 64 or not stream.isprintable():
+                raise ValueError("A stream has at most 64 characters, none of them a control character.")
     known = reason or _WORDS.get(_name(why).replace("_", ""), "import")
     detail = clean(f"Imported from {form}: {detail}" if detail and form != "csv" else detail or f"Imported ({form}).")
     return Entry(address, known, detail[:_MAX_DETAIL], stream, _moment(ends))
@@ -206,9 +206,9 @@ def _moment(text: str) -> datetime | None:
         if text.replace(".", "", 1).isdigit():
             return datetime.fromtimestamp(float(text), UTC)
         moment = datetime.fromisoformat(text)
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (ValueError, OverflowError, OSError):
         raise ValueError(f"{text[:40]!r} is no time.") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 #: of an export; a file with them is read back by the form csv

@@ -138,13 +138,14 @@ def _time(name: str, value: str, now: datetime, faults: list[Fault]) -> datetime
         moment = datetime.fromisoformat(value)
         if moment.tzinfo is None:
             raise ValueError
-    except ValueError:
+        moment = moment.astimezone(UTC)
+    except (ValueError, OverflowError):  # the first and the last day of the calendar, in some zones
         why = f"{name}: write the time in ISO 8601 with a zone, such as 2030-01-31T09:00:00Z."
         faults.append(Fault(name, "invalid_time", why))
         return None
     if moment - now > MAX_SCHEDULE:
         faults.append(Fault(name, "invalid_time", f"{name} is more than {MAX_SCHEDULE.days} days ahead."))
-    return moment.astimezone(UTC)
+    return moment
 
 
 def _flag(name: str, value: str, faults: list[Fault]) -> bool | None:

@@ -12,6 +12,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from deliveries.errors import Fault
 from deliveries.mime.address import folded, parse_address
 from mailapi.schemas.faults import Shape, fault
+from mailapi.schemas.times import moment
 
 MAX_BATCH = 100
 
@@ -42,15 +43,10 @@ def _addresses(value: Any) -> list[str]:
 
 
 def _in_future(value: Any) -> datetime:
-    try:
-        moment = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        raise fault("invalid_time", "Write the time in ISO 8601, such as 2030-01-31T09:00:00Z.") from None
-    if moment.tzinfo is None:
-        raise fault("invalid_time", "Give the time with a zone: Z, or an offset such as +01:00.")
-    if moment <= datetime.now(UTC):
+    at = moment(value)
+    if at <= datetime.now(UTC):
         raise fault("invalid_time", "The time has passed; leave it out for a suppression without end.")
-    return moment
+    return at
 
 
 def _no_nul(value: str) -> str:

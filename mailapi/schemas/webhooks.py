@@ -13,6 +13,7 @@ from deliveries.endpoints import MOST_OVERLAP, OVERLAP
 from deliveries.errors import Fault
 from deliveries.states import EventType
 from mailapi.schemas.faults import Shape, fault
+from mailapi.schemas.times import moment
 
 KNOWN = sorted(str(event) for event in EventType)
 _MOST_HOURS = MOST_OVERLAP // timedelta(hours=1)
@@ -31,16 +32,6 @@ def _events(value: list[str]) -> list[str]:
     if wrong:
         raise ValidationError.from_exception_data("events", wrong)
     return value
-
-
-def _moment(value: Any) -> datetime:
-    try:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise fault("invalid_time", "Write the time in ISO 8601 with a zone, such as 2030-01-31T09:00:00Z.")
-    return moment
 
 
 def _id(value: Any) -> UUID:
@@ -69,7 +60,7 @@ Events = Annotated[
     Field(max_length=50, json_schema_extra={"items": {"type": "string", "enum": KNOWN}}),
     AfterValidator(_events),
 ]
-Moment = Annotated[datetime, PlainValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time"})]
+Moment = Annotated[datetime, PlainValidator(moment), WithJsonSchema({"type": "string", "format": "date-time"})]
 
 
 class CreateWebhook(Shape):

@@ -256,6 +256,7 @@ def test_control_fields_say_what_the_fields_of_the_api_say() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [("x-tag", "no spaces"), ("x-stream", "a b"), ("x-idempotency-key", ""), ("x-scheduled-at", "tomorrow"),
+     ("x-scheduled-at", "9999-12-31T23:59:59-12:00"), ("x-deliver-before", "0001-01-01T00:00:00+12:00"),
      ("x-scheduled-at", "2030-01-31T10:00:00"), ("x-scheduled-at", "2031-01-31T10:00:00Z"),
      ("x-deliver-before", "2030-01-30T00:00:00Z"), ("x-unsubscribe", "maybe"), ("x-metadata-a", "x" * 1_025),
      ("x-metadata-a*b", "x")],

@@ -77,6 +77,11 @@ def test_an_export_of_another_service_is_read(form, text, found, passed) -> None
 
 def test_lines_that_cannot_be_used_are_named_and_the_others_are_read() -> None:
     reading = imports.read(b"email,expires_at\nnobody,\na@a.example,soon\nb@a.example,2031-01-01\n\n", "csv")
+    odd = [
+        {"email": "a@a.example", "stream": "x\0"},
+        {"email": "b@a.example", "expires_at": "9999-12-31T23:59:59-12:00"},
+    ]
+    assert [line for line, _ in imports.read(json.dumps(odd).encode(), "csv").faults] == [1, 2]
     assert [line for line, _ in reading.faults] == [2, 3] and reading.faulty == 2
     assert [e.address for e in reading.entries] == ["b@a.example"]
     assert imports.read(b"a@a.example", "csv", "unsubscribe").entries[0].reason == "unsubscribe"
