@@ -2,9 +2,11 @@
 
 The statement checks the key, the sender domains, the idempotency key and the suppressions, and inserts
 messages, contents, attachments, deliveries, queue rows, events and outbox rows for one mail or a batch
-of a hundred. When any check fails it inserts nothing and says which one failed. Its commit is seen at once, and the
-bell rings; the 2xx waits until the log is on disk, the mail does not: the start that precedes its final dot stands
-behind it in the same log, and waits as well (docs/decisions/ledger.md).
+of a hundred. When any check fails it inserts nothing and says which one failed.
+
+Of a mail that comes alone the commit is seen at once, and the bell rings; the 2xx waits until the log is on disk, the
+mail does not: the start that precedes its final dot stands behind it in the same log, and waits as well
+(docs/decisions/ledger.md). A crowd waits in its commit.
 
     gather       requests that wait at the same moment, as one batch
     most         a batch without what is refused of it
@@ -23,7 +25,7 @@ from uuid import UUID
 import psycopg.errors
 from django.db import DatabaseError, OperationalError, connection
 
-from deliveries import queue, quotas
+from deliveries import named, queue, quotas
 from deliveries.accept.columns import columns
 from deliveries.accept.columns import message_id_of as message_id_of
 from deliveries.accept.drafts import Accepted as Accepted
@@ -73,7 +75,7 @@ def accept(secret_hash: bytes, drafts: Sequence[Draft], idempotency: Idempotency
     if not row["stored"]:
         assert idempotency is not None  # the only check left
         return _replay(row["tenant_id"], idempotency)
-    _keep(params["d_id"])
+    _keep(params)
     return Accepted(ids)
 
 
@@ -88,20 +90,20 @@ def replayed(tenant_id: UUID, idempotency: Idempotency) -> Accepted | None:
         return None
 
 
-def _store(secret_hash: bytes, drafts: Sequence[Draft]) -> tuple[UUID, ...] | None:
+def _store(secret_hash: bytes, drafts: Sequence[Draft], crowd: bool) -> tuple[UUID, ...] | None:
     """The ids where all of it was stored; what a refusal says is said to each alone."""
     ids = tuple(uuid7() for _ in drafts)
-    params = columns(secret_hash, ids, drafts, None)
+    params = columns(secret_hash, ids, drafts, None) | {"waits": crowd}
     if not _execute(params)["stored"]:
         return None
-    _keep(params["d_id"])
+    _keep(params)
     return ids
 
 
-def _keep(delivery_ids: Sequence[UUID]) -> None:
+def _keep(params: dict[str, Any]) -> None:
     """What was committed may be claimed, and is on disk once this returns; part of a larger transaction, with that."""
-    queue.wake(delivery_ids)
-    if not connection.in_atomic_block:
+    queue.wake(params["d_id"])
+    if not params["waits"]:
         execute(ON_DISK)
 
 
@@ -109,7 +111,8 @@ _gatherer = Gatherer(_store)
 
 
 def _execute(params: dict[str, Any]) -> dict[str, Any]:
-    params["nested"] = connection.in_atomic_block
+    alone = len(params["d_id"]) <= named.MOST and not params.get("waits")
+    params["waits"] = connection.in_atomic_block or not alone
     for left in reversed(range(_TRIES)):
         try:
             row = execute(WITH_REPORTS if params["r_delivery"] else STATEMENT, params).fetchone()

@@ -42,9 +42,9 @@ class _Request:
 
 
 class Gatherer:
-    """`store` gives the ids of what it stored, None where it refused it as a whole."""
+    """`store` gives the ids of what it stored, None where it refused it as a whole; it is told whether many ask."""
 
-    def __init__(self, store: Callable[[bytes, Sequence[Draft]], _Ids | None]) -> None:
+    def __init__(self, store: Callable[[bytes, Sequence[Draft], bool], _Ids | None]) -> None:
         self._store = store
         self._lock = threading.Lock()
         self._waiting: list[_Request] = []
@@ -71,9 +71,10 @@ class Gatherer:
     def _lead(self, mine: _Request) -> None:
         with self._lock:
             group = self._take(mine)
+            crowd = len(group) > 1 or bool(self._waiting)
             self._since = time.monotonic()
         try:
-            self._run(group)
+            self._run(group, crowd)
         finally:
             with self._lock:
                 heir = next((one for one in self._waiting if not one.leads), None)
@@ -98,9 +99,9 @@ class Gatherer:
         self._waiting = [one for one in self._waiting if id(one) not in taken]
         return group
 
-    def _run(self, group: list[_Request]) -> None:
+    def _run(self, group: list[_Request], crowd: bool) -> None:
         try:
-            ids = self._store(group[0].secret_hash, [draft for one in group for draft in one.drafts])
+            ids = self._store(group[0].secret_hash, [draft for one in group for draft in one.drafts], crowd)
         except (OperationalError, InterfaceError) as e:
             for one in group:
                 one.error = e  # whether it was stored is not known: to ask again might double it

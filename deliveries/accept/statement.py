@@ -18,9 +18,9 @@ WITH api AS (
       FROM api_key k JOIN tenant t ON t.id = k.tenant_id
      WHERE k.secret_hash = %(secret_hash)s AND k.revoked_at IS NULL AND k.suspended_at IS NULL
        AND k.scope <> '{ApiKey.Scope.READING}' AND (k.expires_at IS NULL OR k.expires_at > now())
-       -- the commit waits for nothing, ON_DISK does: the mail is under way meanwhile
+       -- a commit that does not wait leaves that to ON_DISK: the mail is under way meanwhile
        AND (SELECT set_config('synchronous_commit',
-                              CASE WHEN %(nested)s::bool THEN current_setting('synchronous_commit') ELSE 'off' END,
+                              CASE WHEN %(waits)s::bool THEN current_setting('synchronous_commit') ELSE 'off' END,
                               true)) IS NOT NULL
 ), asked AS (
     SELECT * FROM unnest(
