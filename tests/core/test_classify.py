@@ -163,6 +163,11 @@ ALIVE = [
     ("550 5.2.2 <kim@example.net>... Mailbox Full", C.MAILBOX_FULL),
     ("552 5.2.2 The email account that you tried to reach is over quota", C.MAILBOX_FULL),
     ("550 User has too many messages on the server", C.MAILBOX_FULL),
+    ("550 De postbus van de ontvanger is vol", C.MAILBOX_FULL),
+    ("550 收件人空间不足", C.MAILBOX_FULL),
+    ("550 Compte bloqué", C.INACTIVE),
+    ("550 Пользователь заблокирован", C.INACTIVE),
+    ("554 DT:SPM 163 mx4", C.CONTENT_SPAM),
     ("550 5.7.1 Sent through an open relay", C.IP_REPUTATION),
     ("550 message timed out", C.EXPIRED),
     ("552 5.3.4 Message size exceeds fixed limit", C.MESSAGE_TOO_LARGE),
@@ -188,6 +193,7 @@ SLOW = [
     "450 4.7.1 too many connections from your host",
     "451 4.7.500 Server busy. Please try again later from [192.0.2.1]. (AS77712105)",
     "421 4.7.66 please slow down",
+    "421 HL:ICC 163 mx7",
     "451 4.7.1 please wait a while",
 ]
 
