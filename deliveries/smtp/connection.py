@@ -61,8 +61,6 @@ class Wire(SMTPProtocol):
         self._replies: deque[Reply] = deque()
         self._asked = 1
         self._waiter: asyncio.Future[None] | None = None
-        self._until = 0.0  #: when the waiter's time is over, by the loop's clock
-        self._alarm: asyncio.TimerHandle | None = None
         self._code = b""
         self._lines: list[str] = []
         self._octets = 0
@@ -89,8 +87,6 @@ class Wire(SMTPProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._fail(Lost(f"connection lost: {_words(exc)}" if exc else "connection lost"))
-        if self._alarm is not None:
-            self._alarm.cancel()
         super().connection_lost(exc)
 
     # --- reading ----------------------------------------------------------------------------------
@@ -100,32 +96,14 @@ class Wire(SMTPProtocol):
         if not self._replies:
             if self.failure is not None:
                 raise self.failure
-            self._waiter = self._loop.create_future()
-            self._set_alarm(max(timeout_s, 0.0))
+            waiter = self._waiter = self._loop.create_future()
+            timer = self._loop.call_later(max(timeout_s, 0.0), _expire, waiter, timeout_s)
             try:
-                await self._waiter
-            except TimeoutError:
-                raise TimedOut(f"no reply within {timeout_s:g} s") from None
+                await waiter
             finally:
+                timer.cancel()
                 self._waiter = None
         return self._replies.popleft()
-
-    def _set_alarm(self, seconds: float) -> None:
-        """One that rings too early is wound up again: most replies come long before, and cost no timer then."""
-        self._until = self._loop.time() + seconds
-        if self._alarm is None or self._alarm.when() > self._until:
-            if self._alarm is not None:
-                self._alarm.cancel()
-            self._alarm = self._loop.call_at(self._until, self._ring)
-
-    def _ring(self) -> None:
-        self._alarm = None
-        if self._waiter is None or self._waiter.done():
-            return
-        if (left := self._until - self._loop.time()) > 0:
-            self._set_alarm(left)
-        else:
-            self._waiter.set_exception(TimeoutError())
 
     def raise_if_garbled(self) -> None:
         """Where a reply is followed by one that nobody asked for, neither can be trusted (except the last one)."""
@@ -278,6 +256,11 @@ async def connect(
             server_hostname=server_name if context else None,
         )
     return wire
+
+
+def _expire(waiter: asyncio.Future[None], timeout_s: float) -> None:
+    if not waiter.done():
+        waiter.set_exception(TimedOut(f"no reply within {timeout_s:g} s"))
 
 
 def _words(error: BaseException) -> str:

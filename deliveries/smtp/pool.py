@@ -64,8 +64,7 @@ class Pool:
         self._messages_at = messages_at or (lambda site: max_messages_per_connection)
         self._max_idle_connections = max_idle_connections
         self._slow_down = slow_down
-        self._idle: OrderedDict[SmtpSession, float] = OrderedDict()  # oldest first; until when, by the loop's clock
-        self._sweep_at: asyncio.TimerHandle | None = None
+        self._idle: OrderedDict[SmtpSession, asyncio.TimerHandle] = OrderedDict()  # oldest first
         self._by_hop: dict[Hop, list[SmtpSession]] = {}
         self._goodbyes: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -122,9 +121,8 @@ class Pool:
         """QUIT on every idle connection; those in use are closed when they come back. Bounded by QUIT_S."""
         self._closed = True
         for session in list(self._idle):
-            self._expire(session)
-        if self._sweep_at is not None:
-            self._sweep_at.cancel()
+            self._forget(session)
+            self._part(session)
         if self._goodbyes:
             _, late = await asyncio.wait(self._goodbyes, timeout=QUIT_S + 1)
             for task in late:
@@ -173,8 +171,8 @@ class Pool:
     def _take(self, hop: Hop) -> SmtpSession | None:
         kept = self._by_hop.get(hop)
         while kept:
-            session = kept.pop()
-            del self._idle[session]
+            session = kept[-1]
+            self._forget(session)
             if session.reusable:
                 return session
             self._part(session)
@@ -185,27 +183,21 @@ class Pool:
             self._part(session)
             return
         loop = asyncio.get_running_loop()
-        self._idle[session] = loop.time() + self._max_idle_s
+        self._idle[session] = loop.call_later(self._max_idle_s, self._expire, session)
         self._by_hop.setdefault(session.hop, []).append(session)
         if len(self._idle) > self._max_idle_connections:
             self._expire(next(iter(self._idle)))
-        if self._sweep_at is None:
-            self._sweep_at = loop.call_later(self._max_idle_s, self._sweep)
-
-    def _sweep(self) -> None:
-        """One timer for all who idle, and none for a connection that is taken up again in time."""
-        loop = asyncio.get_running_loop()
-        while self._idle and next(iter(self._idle.values())) <= loop.time():
-            self._expire(next(iter(self._idle)))
-        # hops that are spoken to no more; most that are empty just now have their sessions in use
-        for hop in [hop for hop, kept in self._by_hop.items() if not kept]:
-            del self._by_hop[hop]
-        self._sweep_at = loop.call_at(next(iter(self._idle.values())), self._sweep) if self._idle else None
 
     def _expire(self, session: SmtpSession) -> None:
-        del self._idle[session]
-        self._by_hop[session.hop].remove(session)
+        self._forget(session)
         self._part(session)
+
+    def _forget(self, session: SmtpSession) -> None:
+        self._idle.pop(session).cancel()
+        kept = self._by_hop[session.hop]
+        kept.remove(session)
+        if not kept:
+            del self._by_hop[session.hop]
 
     def _part(self, session: SmtpSession) -> None:
         task = asyncio.get_running_loop().create_task(session.close())

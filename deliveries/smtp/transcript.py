@@ -32,8 +32,10 @@ class Transcript:
         self._add("C", clean(command))
 
     def heard(self, reply: Reply) -> None:
-        *before, last = reply.lines or ("",)
-        self._add("S", "".join([*(f"{reply.code}-{line}\n" for line in before), f"{reply.code} {last}"]))
+        lines = reply.lines or ("",)
+        last = len(lines) - 1
+        text = "\n".join(f"{reply.code}{' ' if i == last else '-'}{line}" for i, line in enumerate(lines))
+        self._add("S", text)
 
     def _add(self, who: str, text: str) -> None:
         if len(text) > MAX_TRANSCRIPT_ENTRY:

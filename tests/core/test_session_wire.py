@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deliveries.smtp import tls
-from deliveries.smtp.connection import Garbled, TimedOut, Wire
+from deliveries.smtp.connection import Garbled, Wire
 from deliveries.smtp.hop import Envelope, Hop, Tls
 from deliveries.smtp.limits import MAX_REPLY_LINE_OCTETS, MAX_REPLY_OCTETS, MAX_TRANSCRIPT_OCTETS
 from deliveries.smtp.outcome import Attempted, Broken, Replied, TlsFacts
@@ -79,24 +79,6 @@ def test_a_reply_without_end_is_given_up_in_bounded_memory(octets: bytes) -> Non
         assert len(wire._inbox) <= MAX_REPLY_OCTETS
     assert isinstance(wire.failure, Garbled)
     loop.close()
-
-
-@pytest.mark.parametrize(("before_s", "after_s"), [(60, 0.05), (0.05, 60)])
-def test_each_reply_has_its_own_time_whatever_the_one_before_had(before_s: float, after_s: float) -> None:
-    async def talk() -> None:
-        loop = asyncio.get_running_loop()
-        wire = Wire(loop)
-        wire._asked = 2
-        loop.call_soon(wire.data_received, b"220 hello\r\n")
-        assert (await wire.reply(before_s)).code == 220
-        if after_s < before_s:
-            with pytest.raises(TimedOut):
-                await wire.reply(after_s)
-        else:
-            loop.call_later(4 * before_s, wire.data_received, b"250 ok\r\n")
-            assert (await wire.reply(after_s)).code == 250
-
-    asyncio.run(talk())
 
 
 @given(st.lists(st.tuples(st.booleans(), st.text(max_size=3000)), max_size=30))
