@@ -24,10 +24,6 @@ log = logging.getLogger(__name__)
 #: how long a session may wait at 354 for a database that is away (the peer waits minutes: RFC 5321 §4.5.3.2)
 PATIENCE_S = 20.0
 _BATCH = 500
-#: from so many starts a second on, one waits so long for others: a statement and its wait for the disk cost more than
-#: what they write
-_CROWD_PER_S = 200
-_GATHER_S = 0.02
 
 #: delivery, lease, who waits, until when (monotonic)
 _Asked = tuple[UUID, UUID, "asyncio.Future[bool]", float]
@@ -60,12 +56,7 @@ class Ledger:
         self._thread.join(10)
 
     def _run(self) -> None:
-        batch: list[_Asked] = []
-        began = time.monotonic()
         while (asked := self._inbox.get()) is not None:
-            before, began = began, time.monotonic()
-            if len(batch) > max(1, _CROWD_PER_S * (began - before)):
-                time.sleep(_GATHER_S)
             batch = [asked]
             while len(batch) < _BATCH and not self._inbox.empty() and (asked := self._inbox.get()) is not None:
                 batch.append(asked)
