@@ -162,6 +162,20 @@ def test_one_mail_for_two_bounce_addresses_is_stored_for_each() -> None:
     assert set(InboundMessage.objects.values_list("forward_path", flat=True)) == {address(one), address(two)}
 
 
+def test_the_spellings_of_a_name_and_many_recipients_do_not_multiply_a_mail(monkeypatch) -> None:
+    first, second = (delivered(build()) for _ in range(2))
+    names = [f"{name}@{BOUNCE}" for name in ("postmaster", "Postmaster", "POSTMASTER", "pOSTMASTER")]
+    with door() as where, client(where) as smtp:
+        smtp.sendmail("", [*names, address(first), address(first).upper()], dsn("ann@one.test"))
+        assert sorted(InboundMessage.objects.values_list("state", flat=True)) == ["kept", "waiting"]
+        monkeypatch.setattr(smtpd, "_MOST_COPIES_OCTETS", 600)
+        with pytest.raises(smtplib.SMTPDataError) as refused:
+            smtp.sendmail("", [address(first), address(second)], dsn("ann@one.test"))
+        assert refused.value.smtp_code == 452
+        smtp.sendmail("", [address(second)], dsn("ann@one.test"))
+    assert InboundMessage.objects.count() == 3
+
+
 def test_while_the_database_is_away_the_answer_is_451_and_nothing_is_kept(monkeypatch) -> None:
     house = build()
     path = address(delivered(house))

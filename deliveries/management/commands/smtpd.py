@@ -49,6 +49,9 @@ _INBOUND_THREADS, _SUBMISSION_THREADS = 2, 4
 _GRACE_S = 5.0
 #: of submission: an application with many workers stands behind one address, and keeps its connections
 _BOUNDS = Bounds(max_connections_per_peer=200, max_mails=1_000, max_refused_recipients=100)
+#: of one mail, which is stored for each delivery and each tenant that it speaks to: a bounce has one recipient
+_MOST_COPIES_OCTETS = 50 * 1024 * 1024
+_TOO_MANY_COPIES = Refusal(452, "4.5.3 Too many recipients for a mail of this size")
 _NOT_NOW = Refusal(451, "4.3.0 Cannot look that address up now, try again later")
 
 State = InboundMessage.State
@@ -199,15 +202,19 @@ class Door:
             return None
         return NO_SUCH_USER if found.receives or any(below) else RELAY_DENIED
 
-    async def store(self, mail: Received) -> None:
+    async def store(self, mail: Received) -> Refusal | None:
         """Returns after the commit; whatever it raises becomes 451."""
         ours = [p for p in mail.forward_paths if is_role(p) or _domain(p) in self._own or self._proven(p)]
-        rows = [_row(mail, path) for path in ours]
+        # one name has a thousand spellings, each of which would hold the whole mail once more
+        rows = [_row(mail, path) for path in {_named(path): path for path in reversed(ours)}.values()]
         if claimed := [path for path in mail.forward_paths if path not in ours]:
             rows += await self._threads.run(lambda: _received(mail, claimed))
+        if len(rows) > 1 and len(rows) * len(mail.octets) > _MOST_COPIES_OCTETS:
+            return _TOO_MANY_COPIES
         await self._threads.run(lambda: _commit(rows))
         if any(row.state == State.WAITING for row in rows):
             self._bell.ring()
+        return None
 
     async def close(self) -> None:
         await self._threads.close()
@@ -225,6 +232,12 @@ def _return_paths(domain: str) -> list[bool]:
     label, _, rest = domain.partition(".")
     rows = SendingDomain.objects.filter(name=rest).values_list("return_path", "return_path_verified_at")
     return [kept == label and verified_at is not None for kept, verified_at in rows]
+
+
+def _named(forward_path: str) -> str:
+    """Whom it means: a role, a delivery of ours."""
+    role = forward_path.partition("@")[0].lower() if is_role(forward_path) else ""
+    return role or verp.token_of(forward_path) or forward_path.lower()
 
 
 def _domain(forward_path: str) -> str:
@@ -272,7 +285,8 @@ def _commit(rows: list[InboundMessage]) -> None:
 
 def _insert(rows: list[InboundMessage]) -> None:
     with transaction.atomic():
-        InboundMessage.objects.bulk_create(rows, ignore_conflicts=True)
+        # one at a time: a statement holds its mails as text
+        InboundMessage.objects.bulk_create(rows, batch_size=1, ignore_conflicts=True)
 
 
 class _Bell:
