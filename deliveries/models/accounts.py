@@ -103,7 +103,7 @@ class AuditEntry(models.Model):
 
     class Meta:
         db_table = "audit_entry"
-        verbose_name, verbose_name_plural = "entry of the audit log", "audit log"
+        verbose_name, verbose_name_plural = "audit log entry", "audit log entries"
         ordering = ("-id",)
 
     def __str__(self) -> str:
