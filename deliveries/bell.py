@@ -76,7 +76,7 @@ class Bell:
                 self._event.clear()
                 earned = max(earned, time.monotonic() - self.BURST * self.GAP_S) + self.GAP_S
                 owed = True
-                near = self._call()
+                near = self._call(self._names())
             else:
                 near = 0.0
             if time.monotonic() - self._started >= near:
@@ -85,14 +85,14 @@ class Bell:
             if (early_s := earned - time.monotonic()) > 0:
                 time.sleep(early_s)
 
-    def _call(self) -> float:
+    def _call(self, names: bytes = b"") -> float:
         """To a pump that runs; how long ago Celery's last bell may have been, by whether one seems to hear this."""
         if not settings.REDIS_URL or time.monotonic() < self._away_until:
             return self.START_GAP_S
         try:
             if self._line is None:
                 self._line = _Line()
-            return self.START_S if self._line.ring(self._names()) <= 1 else self.UNHEARD_S
+            return self.START_S if self._line.ring(names) <= 1 else self.UNHEARD_S
         except redis.RedisError as e:
             self._line = None
             self._away_until = time.monotonic() + _AWAY_S

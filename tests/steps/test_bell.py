@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from uuid import uuid4
+
 import pytest
 from django.test import override_settings
 
@@ -50,3 +53,18 @@ def test_without_valkey_celerys_bells_are_all_there_are(unheard):
         # and it is left alone for some time
         assert bell._call() == Bell.START_GAP_S and bell.failed == 1
     assert unheard() == 0
+
+
+def test_a_bell_names_the_few_that_came_and_nothing_where_one_of_them_is_not_named():
+    bell, ids = Bell(), [uuid4() for _ in range(5)]
+    bell._thread = threading.current_thread()  # nobody takes them here
+    for rung, names in (
+        ([ids[:1], ids[1:3]], ids[:3]),
+        ([ids[:1], ()], []),
+        ([ids], []),
+        ([ids[:2], ids[2:]], []),
+    ):
+        for ring in rung:
+            bell.ring(ring)
+        assert bell._names() == b"".join(ident.bytes for ident in names)
+    assert not bell._named
