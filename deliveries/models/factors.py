@@ -12,7 +12,7 @@ from django_otp.models import Device, ThrottlingMixin, TimestampMixin
 from django_otp.oath import TOTP
 
 from deliveries.models.accounts import User
-from deliveries.models.fields import EncryptedField
+from deliveries.models.fields import EncryptedField, Sealed
 
 STEP_S = 30
 DIGITS = 6
@@ -39,6 +39,8 @@ class Authenticator(TimestampMixin, ThrottlingMixin, Device):
     def verify_token(self, token: Any) -> bool:
         """Whether `token` is the app's code now; the caller holds the row's lock, so that no code is taken twice."""
         if not self.verify_is_allowed()[0]:
+            return False
+        if isinstance(self.key, Sealed):  # no code fits; a recovery code does
             return False
         totp = TOTP(bytes(self.key), STEP_S, 0, DIGITS)
         totp.time = time.time()

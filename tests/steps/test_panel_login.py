@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 from axes.models import AccessAttempt
+from cryptography.fernet import Fernet
 from django.contrib import admin
 from django.core.management import call_command
 from django.test import Client
@@ -226,6 +227,16 @@ def test_a_recovery_code_opens_the_panel_once_however_it_is_typed(guarded):
         typed = codes[0].upper().replace("-", " ")
         assert client.post("/admin/second-factor/", {"code": typed}).status_code == expected
     assert logins.codes_left(guarded[0]) == 9
+
+
+def test_where_the_key_cannot_be_read_no_code_fits_and_a_recovery_code_opens(guarded, settings):
+    anna, codes = guarded
+    typed = code(anna)
+    settings.FIELD_KEYS = Fernet.generate_key().decode()
+    client = Client()
+    log_in(client, "anna")
+    assert "That is not the code" in client.post("/admin/second-factor/", {"code": typed}).content.decode()
+    assert client.post("/admin/second-factor/", {"code": codes[0]}).status_code == 302
 
 
 def test_wrong_codes_cost_a_pause_that_doubles_and_the_right_one_is_not_taken_meanwhile(guarded):
