@@ -209,11 +209,15 @@ def wake() -> int:
     network = pools.network(now)
     ways = {p.pk: sources.way(p.pk, network, now) for p in waiting}
     able = {pk: way for pk, way in ways.items() if not isinstance(way, Waits)}
+    room = {by: _room(network.of(by), now) for by in able.values()}
     for tenant, bulk, lane in queue.waiting(sources.RULE) if able else ():
-        if (by := able.get(sources.chosen(rules, tenant, bulk) or 0)) is not None:
-            left = [a.left for a in network.of(by) if a.sends(now)]
-            most = None if None in left else sum(n for n in left if n)
-            woken += queue.due_now(sources.RULE, tenant, lane, most)
+        by = able.get(sources.chosen(rules, tenant, bulk) or 0)
+        if by is None:
+            continue
+        left = room[by]
+        done = queue.due_now(sources.RULE, tenant, lane, left)
+        room[by] = None if left is None else left - done
+        woken += done
     # whoever read the pools before they could send may put mail off for a moment yet
     settled = now - timedelta(seconds=_SETTLED_S)
     SourcePool.objects.filter(pk__in=able, waits_at__lt=settled).update(waits_at=None)
@@ -231,6 +235,13 @@ _GIVE_BACK = """
 UPDATE source_address s SET used = greatest(0, s.used - u.n)
   FROM unnest(%(addresses)s::text[], %(unused)s::int[]) AS u(address, n) WHERE s.address = u.address
 """
+
+
+def _room(addresses: Sequence[Address], now: datetime) -> int | None:
+    """How many mails these may still begin today; None where one of them is warm."""
+    left = [a.left for a in addresses if a.sends(now)]
+    return None if None in left else sum(n for n in left if n)
+
 
 _RESTS = "SELECT site, address, until, why FROM source_rest WHERE until > now()"
 
