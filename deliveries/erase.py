@@ -16,7 +16,8 @@ from django.utils import timezone
 
 from deliveries.errors import Unreadable
 from deliveries.models import AuditEntry, Erasure
-from deliveries.record.erasure import Person, Progress, walk
+from deliveries.record.erasure import Progress, walk
+from deliveries.record.person import Person
 from deliveries.record.retention import Time
 
 log = logging.getLogger(__name__)

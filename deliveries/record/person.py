@@ -1,0 +1,68 @@
+"""The person whose data is taken away, and how texts that hold the address are found.
+
+An address is found in any case of letters, with the domain in A- or U-labels, as a word of its own (`ann@x` is not
+part of `joann@x`), in JSON and in percent-encoded paths. What no text search finds is not: words in base64 or in a
+file's format.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+from uuid import UUID
+
+from deliveries.mime.address import folded
+
+#: stands in the place of the address where the row is somebody else's too
+GONE = "(erased)"
+#: letters beyond ASCII, which a collation may not know as such
+_LETTERS = "\u00c0-\u1fff\u2c00-\u2dff\u3040-\ud7ff\uf900-\ufdff"
+#: before an address: nothing of another address, but for what JSON, percent-encoding and escaped octets end with where
+#: they stand for a sign (U+0000 to U+007F, U+2000 to U+203F)
+_BEFORE = (
+    rf"(^|[^[:alnum:]._+{_LETTERS}-]|\\[nrt]|\\u00[0-7][[:xdigit:]]|\\u20[0-3][[:xdigit:]]"
+    r"|%[0-7][[:xdigit:]]|%e2%80%[[:xdigit:]]{2}|\\342\\200\\[0-7]{3})"
+)
+_AT = r"(?:@|%40|\\u0040)"
+_AFTER = r"(?![[:alnum:]_-]|\.[[:alnum:]])"
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Whose data: `address` is an addr-spec with the domain in A-labels. `tenant_id` None: of every tenant."""
+
+    address: str
+    tenant_id: UUID | None
+    keep_suppressions: bool = True
+
+    def params(self) -> dict[str, Any]:
+        local, _, domain = folded(self.address).rpartition("@")
+        domains = {domain, _unicode(domain)}
+        names = "|".join(re.escape(name) for name in sorted(domains))
+        return {
+            "addresses": [f"{local}@{name}" for name in sorted(domains)],
+            "like": f"{_BEFORE}{''.join(map(_letter, local))}{_AT}(?:{names}){_AFTER}",
+            "put": rf"\1{GONE}",
+            "tenant": self.tenant_id,
+        }
+
+
+def _letter(c: str) -> str:
+    """A letter as texts and octets have it: a database's collation may know the case of ASCII alone."""
+    if c.isascii():
+        return re.escape(c)
+    forms = set()
+    for form in {c, c.upper()}:
+        octets = form.encode()
+        forms |= {form, json.dumps(form)[1:-1], quote(form), "".join(f"\\{o:03o}" for o in octets)}
+    return f"(?:{'|'.join(re.escape(form) for form in sorted(forms))})"
+
+
+def _unicode(domain: str) -> str:
+    try:
+        return domain.encode("ascii").decode("idna")
+    except UnicodeError:
+        return domain
