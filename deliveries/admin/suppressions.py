@@ -275,11 +275,16 @@ class SuppressionAdmin(TenantAdmin):
                 data["since"], data["until"], data["rule"], data["site"],
                 tenants=access(request).tenants_with(self.rights.acts),
             )  # fmt: skip
-            if "confirmed" in request.POST:
+            counted = "|".join(str(data[name]) for name in ("rule", "site", "since", "until"))
+            if request.POST.get("confirmed") == counted:  # else the form was changed since: what goes was not counted
                 removed = suppressions.undo(mistake, actor(request))
                 messages.success(request, f"{removed} removed. Mail to them is accepted again.")
                 return HttpResponseRedirect(reverse("admin:deliveries_suppression_changelist"))
-            context |= {"count": mistake.rows()[:MAX_COUNTED].count(), "shown": mistake.rows()[:MAX_SHOWN]}
+            context |= {
+                "counted": counted,
+                "count": mistake.rows()[:MAX_COUNTED].count(),
+                "shown": mistake.rows()[:MAX_SHOWN],
+            }
         return self._page(request, "panel/suppressions_undo.html", **context)
 
     @action(description="Export CSV", url_path="export")

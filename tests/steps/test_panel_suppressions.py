@@ -89,7 +89,10 @@ def test_an_undo_shows_its_count_first_and_stays_within_the_own_tenants(shop):
     }  # fmt: skip
     page = dev.post(path("undo_many"), asked)
     assert page.context["count"] == 2 and Suppression.objects.filter(tenant=shop).count() == 3
-    assert "2 removed" in dev.post(path("undo_many"), {**asked, "confirmed": "1"}, follow=True).content.decode()
+    counted = dev.post(path("undo_many"), asked).context["counted"]
+    other = dev.post(path("undo_many"), {**asked, "rule": "another", "confirmed": counted})
+    assert other.status_code == 200 and other.context["count"] == 0, "a changed form is counted anew"
+    assert "2 removed" in dev.post(path("undo_many"), {**asked, "confirmed": counted}, follow=True).content.decode()
     assert Suppression.objects.filter(tenant=shop).count() == 1 and Suppression.objects.filter(tenant=blue).count() == 3
     page = dev.post(path("undo_many"), {**asked, "rule": "", "site": ""})
     assert page.context["count"] is None
