@@ -22,7 +22,9 @@ free AS MATERIALIZED (
       JOIN destination d ON d.lane = q.lane AND d.name = q.destination
       JOIN site s ON s.name = q.destination
       LEFT JOIN unnest(%(busy)s::text[], %(used)s::int[]) AS u(name, n) ON u.name = q.destination
-     WHERE q.delivery_id = ANY (%(names)s::uuid[]) AND q.lease_id IS NULL AND q.due_at <= now()
+     WHERE q.delivery_id = ANY (%(names)s::uuid[])
+       -- so that no index serves these: a plan made while the queue was short would read all that is due of a long one
+       AND (q.lease_id IS NULL) IS TRUE AND (q.due_at <= now()) IS TRUE
        AND q.lane <> {Lane.BULK.value} AND q.size <= %(octets)s / cardinality(%(names)s::uuid[])
        AND d.proven AND s.proven AND (s.suspended_until IS NULL OR s.suspended_until <= now())
        AND coalesce(u.n, 0) + cardinality(%(names)s::uuid[]) <= s.places / %(processes)s
