@@ -72,7 +72,7 @@ class Shaping:
         return len(self._pumping)
 
     def within_rates(self, sites: Sequence[str]) -> list[int]:
-        """Which of these mails, one to a site each, may go now: their places in the list."""
+        """Which of these mails, each told by its site, may go now: their places in the list."""
         wanted = Counter(site for site in sites if profile_of(site).rate_per_minute)
         left = self.grant({s: (profile_of(s).rate_per_minute, n) for s, n in wanted.items()}) if wanted else {}
         ours = []
