@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from django.conf import settings
 
+from deliveries.fetch import Fetched, fetch
 from deliveries.routing import static
 from deliveries.routing.mta_sts import MtaSts, PolicyStore
 from deliveries.routing.resolver import Resolver
 from deliveries.routing.route import Router
 
 
-def router(resolver: Resolver, policies: PolicyStore, ipv6_ok: bool = False) -> Router:
-    """For one event loop; `ipv6_ok` where a source address of ours leads to a name and back."""
+def router(
+    resolver: Resolver,
+    policies: PolicyStore,
+    ipv6_ok: bool = False,
+    get: Callable[..., Awaitable[Fetched]] = fetch,
+) -> Router:
+    """For one event loop; `ipv6_ok` where a source address of ours leads to a name and back. `get` fetches policies."""
     return Router(
         resolver,
         mail_route=settings.MAIL_ROUTE,
@@ -30,5 +38,6 @@ def router(resolver: Resolver, policies: PolicyStore, ipv6_ok: bool = False) -> 
             port=settings.MTA_STS_PORT,
             ca_file=settings.SMTP_CA_FILE or None,
             allow_private=settings.MX_ALLOW_PRIVATE,
+            get=get,
         ),
     )

@@ -2,24 +2,22 @@
 
     rehearsed = rehearse(tenant_id, drafts, lab=False)
 
-Nothing is stored and no receiver is spoken to. DNS is asked for the recipients' domains (and for their MTA-STS
-policies), all at once and for LOOK_S at most; whatever has no answer by then is told as that, and objects to nothing.
+Nothing is stored and no receiver is spoken to; the ways to the recipients' domains are deliveries/accept/ways.py.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from django.conf import settings
 from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
 from deliveries.accept.drafts import Draft
 from deliveries.accept.turns import Turns
+from deliveries.accept.ways import Way, look
 from deliveries.errors import ComposeError
 from deliveries.mime import raw
 from deliveries.mime.address import folded
@@ -27,20 +25,11 @@ from deliveries.mime.compose import Composed, Mail, compose
 from deliveries.models import DkimKey, SendingDomain, Suppression
 from deliveries.models.erasure import hashed
 from deliveries.models.fields import uuid7
-from deliveries.routers import router
-from deliveries.routing.mta_sts import MemoryStore
 from deliveries.routing.published import Standing
-from deliveries.routing.resolver import Resolver
-from deliveries.routing.route import Routed, Unroutable, at_least
+from deliveries.routing.route import Routed, Unroutable
 from deliveries.smtp.hop import Tls
 from deliveries.states import Lane
 
-#: for all domains together
-LOOK_S = 8.0
-#: for one question
-_ASK_S = 3.0
-#: hosts of one domain that are shown
-_MOST_HOSTS = 5
 #: Gmail shows no more of a mail's html, and puts a link in place of the rest
 _CLIPPED_OCTETS = 102 * 1024
 #: what most receivers take; some take less
@@ -62,17 +51,6 @@ class Objection:
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """Where the mail of one recipient domain would go; `hosts` is empty where there is no way, for the `reason`."""
-
-    domain: str
-    site: str
-    hosts: tuple[str, ...]
-    tls: str
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Rehearsed:
     """`mails`: how many messages it is; `size_octets`: of the largest, as composed, before its signature."""
 
@@ -81,12 +59,6 @@ class Rehearsed:
     recipients: tuple[tuple[str, str, str], ...]  #: (address, field, queued or suppressed)
     ways: tuple[Way, ...]
     objections: tuple[Objection, ...]
-
-
-_TLS_WORDS = {
-    Tls.NONE: "none", Tls.MAY: "where it is offered, unverified", Tls.MUST: "required",
-    Tls.VERIFY: "required and verified (MTA-STS, or by the domain's wish)", Tls.DANE: "required and verified (DANE)",
-}  # fmt: skip
 
 
 def rehearse(tenant_id: UUID, drafts: Sequence[Draft], lab: bool = False) -> Rehearsed:
@@ -99,13 +71,13 @@ def rehearse(tenant_id: UUID, drafts: Sequence[Draft], lab: bool = False) -> Reh
     floor = Tls(domain.tls) if domain else Tls.MAY
     names = sorted({a.rpartition("@")[2] for a, _ in paths if folded(a) not in suppressed})
     with _turns.taken():
-        found = asyncio.run(_ways(names, lab))
+        ways, found = look(tenant_id, names, lab, floor)
     size, wrong = _composed(drafts)
     return Rehearsed(
         mails=len(drafts),
         size_octets=size,
         recipients=tuple((a, f, "suppressed" if folded(a) in suppressed else "queued") for a, f in paths),
-        ways=tuple(_way(name, way, floor) for name, way in found.items()),
+        ways=ways,
         objections=(
             *wrong,
             *_about_sender(domain, first),
@@ -113,31 +85,6 @@ def rehearse(tenant_id: UUID, drafts: Sequence[Draft], lab: bool = False) -> Reh
             *_about_content(domain, first, size),
         ),
     )
-
-
-# --- where it would go ----------------------------------------------------------------------------------------
-
-
-async def _ways(names: Iterable[str], lab: bool) -> dict[str, Routed | Unroutable | None]:
-    """None where DNS did not answer in time."""
-    resolver = Resolver(settings.DNS_NAMESERVERS or None, trust_ad=settings.DNS_TRUST_AD, timeout_s=_ASK_S)
-    routes = router(resolver, MemoryStore())
-    tasks = {name: asyncio.ensure_future(routes.route(name, lab)) for name in names}
-    if tasks:
-        await asyncio.wait(tasks.values(), timeout=LOOK_S)
-    for task in tasks.values():
-        task.cancel()
-    return {name: task.result() if task.done() and not task.cancelled() else None for name, task in tasks.items()}
-
-
-def _way(name: str, found: Routed | Unroutable | None, floor: Tls) -> Way:
-    if found is None:
-        return Way(name, "", (), "", f"DNS gave no answer within {LOOK_S:.0f} s.")
-    if isinstance(found, Unroutable):
-        return Way(name, "", (), "", found.text)
-    hops = at_least(floor, found)
-    hosts = tuple(dict.fromkeys(hop.host for hop in hops))
-    return Way(name, found.site, hosts[:_MOST_HOSTS], _TLS_WORDS[hops[0].tls])
 
 
 # --- what an expert would say -----------------------------------------------------------------------------------

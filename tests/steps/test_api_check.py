@@ -5,11 +5,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from deliveries.accept import rehearse
-from deliveries.models import DkimKey, SendingDomain, Suppression
+from deliveries.accept import ways
+from deliveries.models import Attempt, DkimKey, MtaStsPolicy, SendingDomain, Suppression
 from mailapi.schemas.check import EmailCheck
 from tests.fakes.dns import FakeDns
 from tests.fakes.house import dkim_pair
+from tests.fakes.mail import message as make_message
 from tests.steps.api import Client, make_tenant, message_count
 
 pytestmark = pytest.mark.django_db
@@ -97,7 +98,7 @@ _ZONES = """
 
 
 def test_what_dns_says_of_the_recipients(ready, settings, monkeypatch):
-    monkeypatch.setattr(rehearse, "LOOK_S", 2.0)
+    monkeypatch.setattr(ways, "LOOK_S", 2.0)
     settings.MAIL_ROUTE, settings.MX_ALLOW_PRIVATE = "mx", True
     with FakeDns(_ZONES) as dns:
         settings.DNS_NAMESERVERS = [dns.address]
@@ -118,6 +119,65 @@ def test_what_dns_says_of_the_recipients(ready, settings, monkeypatch):
     } <= told
     assert ("warning", "no_answer", "to[4]") in told or ("warning", "no_route_now", "to[4]") in told
     assert not found["sendable"] and not any(field == "to[0]" for _, _, field in told)
+    kinds = {name.removesuffix(".example"): route["mx"] for name, route in routes.items()}
+    assert kinds == {"good": "found", "closed": "null", "gone": "none", "failing": "not_known", "silent": "not_known"}
+    assert routes["good.example"]["dane"] == "not_known"  # no nameserver validates
+
+
+_PROTECTED = """
+    bound.example       MX   10 mx.bound.example +ad
+    mx.bound.example    A    192.0.2.1 +ad
+    _25._tcp.mx.bound.example TLSA 3 1 1 aabbccddeeff00112233445566778899aabbccddeeff00112233445566778899 +ad
+    _mta-sts.bound.example TXT NODATA
+    firm.example        MX   10 mx.firm.example
+    firm.example        MX   20 mx.elsewhere.example
+    mx.firm.example     A    192.0.2.2
+    mx.elsewhere.example A   192.0.2.3
+    _mta-sts.firm.example TXT "v=STSv1; id=1"
+    bare.example        A    192.0.2.4
+"""
+
+
+def test_what_protects_the_way_is_told_and_nobody_learns_who_else_went_it(ready, settings):
+    settings.MAIL_ROUTE, settings.MX_ALLOW_PRIVATE, settings.DNS_TRUST_AD, settings.SMTP_PORT = "mx", True, True, 25
+    MtaStsPolicy.objects.create(
+        domain="firm.example", policy_id="1", mode="enforce", mx=["*.firm.example"], max_age_s=86_400,
+        fetched_at=datetime.now(UTC),
+    )  # fmt: skip
+    stranger = make_tenant()
+    _went(stranger, "ann@firm.example", "mx.firm.example")
+
+    with FakeDns(_PROTECTED) as dns:
+        settings.DNS_NAMESERVERS = [dns.address]
+        to = [f"a@{name}.example" for name in ("bound", "firm", "bare")]
+        before = {r["domain"]: r for r in check(ready, to=to)["routes"]}
+        _went(ready.tenant, "bob@firm.example", "mx.firm.example", tls="", finished_at=datetime(2026, 1, 1, tzinfo=UTC))
+        _went(ready.tenant, "bob@firm.example", "mx.firm.example")
+        _went(ready.tenant, "bob@firm.example", "mx.firm.example", stage="connect", tls="", status="deferred")
+        answer = ready.post("/emails/check", ready.mail(to=to))
+        names = {name for name, _, _ in dns.asked}
+    after = {r["domain"]: r for r in EmailCheck.model_validate(answer.json()).model_dump()["routes"]}
+
+    assert not any(name.startswith("mta-sts.") for name in names), "no policy is fetched on anybody's say-so"
+    bound, firm, bare = (before[f"{name}.example"] for name in ("bound", "firm", "bare"))
+    assert bound["dane"] == "all" and "DANE" in bound["tls"] and bound["mta_sts"] == {"mode": "none", "covers": None}
+    assert bare["mx"] == "implicit" and bare["dane"] == "none"
+    assert firm["mta_sts"] == {"mode": "published", "covers": None} and firm["last_tls"] is None
+    assert firm["hosts"] == ["mx.firm.example", "mx.elsewhere.example"]
+
+    firm = after["firm.example"]
+    assert firm["mta_sts"] == {"mode": "enforce", "covers": False} and firm["hosts"] == ["mx.firm.example"]
+    assert "MTA-STS" in firm["tls"]
+    last = firm["last_tls"]
+    assert (last["host"], last["worked"], last["version"], last["verified"]) == (
+        "mx.firm.example", True, "TLSv1.3", True,
+    )  # fmt: skip
+    assert after["bare.example"]["last_tls"] is None
+
+
+def _went(tenant, recipient, host, status="delivered", **attempt):
+    message = make_message(tenant, recipient, status=status, host=host)
+    Attempt.objects.filter(delivery__message=message).update(host=host, **attempt)
 
 
 def test_merge_is_checked_for_everybody(ready):
