@@ -31,6 +31,8 @@ _AWAY_S = 5.0
 _MOST_UNHEARD = 16
 _UNHEARD_S = 5
 _LISTEN_S = 5
+#: a bell that was heard and not answered is left to others for so long: one that stops would take it again and again
+_LEFT_S = 0.05
 
 
 class Bell:
@@ -170,14 +172,22 @@ def listen(told: Callable[[tuple[UUID, ...]], bool], pumping: threading.Event) -
         try:
             heard = client.brpop([name], timeout=_LISTEN_S)
             names = cast(bytes, heard[1]) if heard else b""
-            if heard and not told(tuple(UUID(bytes=names[n : n + 16]) for n in range(0, len(names), 16))):
+            if heard and not told(_ids(names)):
                 pipe = client.pipeline(transaction=False)
                 pipe.rpush(name, names)
                 pipe.expire(name, _UNHEARD_S)
                 pipe.execute()
+                time.sleep(_LEFT_S)
         except redis.RedisError as e:
             log.info("bells are not heard through Valkey: %r", e)
             time.sleep(_AWAY_S)
+
+
+def _ids(names: bytes) -> tuple[UUID, ...]:
+    """What a bell names; nothing where it speaks otherwise, as another version may: then all mail is looked for."""
+    if len(names) % 16:
+        return ()
+    return tuple(UUID(bytes=names[n : n + 16]) for n in range(0, len(names), 16))
 
 
 def channel() -> str:

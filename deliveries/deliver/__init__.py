@@ -145,6 +145,9 @@ class Pump:
             except (DatabaseError, InterfaceError) as e:
                 ours = not isinstance(e, (OperationalError, InterfaceError))  # our mistake: said in full
                 log.warning("the database did not do it, asking again: %r", e, exc_info=ours)
+                if connection.connection is not None:
+                    # a claim whose answer was lost must not be renewed with what is in flight: nobody sends it
+                    self.engine.new_lease()
                 connection.close()
                 continuity.forget()
                 self._away = self._hungry = True
@@ -278,7 +281,7 @@ class Pump:
         if silent_s > settings.LEASE_S and (self.engine.in_flight or self.recorder.pending):
             self.engine.new_lease()  # what was taken from us meanwhile must not look like ours when we claim it again
         if self._away or silent_s > settings.LEASE_S / 4:
-            queue.renew(self.engine.leases())
+            queue.renew(self.engine.leases() | self.recorder.leases())
             self._away = False
             self._renewed = time.monotonic()
 

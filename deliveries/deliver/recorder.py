@@ -6,6 +6,7 @@ import logging
 import queue as stdlib_queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from uuid import UUID
 
@@ -40,7 +41,7 @@ class Recorder:
         self._watchdog = watchdog
         self._busy = busy
         self._told = told
-        self._put = self._written = 0
+        self._pending: deque[UUID] = deque()  # the lease of each that was put and is not written yet
         self._results: list[Result] = []
         self._moves: list[Moved] = []
         self._releases: list[tuple[UUID, UUID]] = []
@@ -56,10 +57,14 @@ class Recorder:
     @property
     def pending(self) -> int:
         """Put and not yet written; bounded by what may be in flight, for nothing is claimed while it grows."""
-        return self._put - self._written
+        return len(self._pending)
+
+    def leases(self) -> set[UUID]:
+        """Under which it is held."""
+        return set(self._pending.copy())
 
     def put(self, ended: list[Ended]) -> None:
-        self._put += len(ended)
+        self._pending.extend(one.lease_id for one in ended)
         for one in ended:
             self._inbox.put(one)
 
@@ -82,7 +87,8 @@ class Recorder:
                 while not self._write():
                     time.sleep(AWAY_S)
                     self._watchdog.beat("recorder")
-            self._written += len(batch)
+            for _ in batch:
+                self._pending.popleft()
             self._told()
         try:
             figures.flush(now=self._now)

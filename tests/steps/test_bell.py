@@ -68,3 +68,24 @@ def test_a_bell_names_the_few_that_came_and_nothing_where_one_of_them_is_not_nam
             bell.ring(ring)
         assert bell._names() == b"".join(ident.bytes for ident in names)
     assert not bell._named
+
+
+class Heard(Exception):
+    """Ends an ear, which listens for ever."""
+
+
+def test_a_bell_in_other_words_than_ours_names_nothing_and_the_ear_goes_on(unheard):
+    ident, heard = uuid4(), []
+    bells._client().lpush(bells.channel(), b"of another version", ident.bytes)
+
+    def told(ids):
+        heard.append(ids)
+        if ids:
+            raise Heard
+        return True
+
+    pumping = threading.Event()
+    pumping.set()
+    with pytest.raises(Heard):
+        bells.listen(told, pumping)
+    assert heard == [(), (ident,)]

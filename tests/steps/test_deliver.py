@@ -67,6 +67,36 @@ def test_what_was_claimed_when_the_database_went_away_is_given_back_and_sent(lab
     assert not failures and lab.accepted == 1
 
 
+def test_a_claim_whose_answer_was_lost_is_given_back_however_busy_its_pump_is(lab: Lab, monkeypatch, settings) -> None:
+    settings.LEASE_S = 2
+    claim, lost = queue.claim, []
+
+    def once(*args: Any, **options: Any) -> queue.Claim:
+        claimed = claim(*args, **options)
+        if claimed.rows and not lost:
+            lost.extend(claimed.rows)
+            raise OperationalError("the connection was lost")
+        return claimed
+
+    monkeypatch.setattr(queue, "claim", once)
+    house = build()
+    (delivery,) = house.send("delivered@simulator.test")
+    pump = threading.Thread(target=lambda: (deliver.run(linger_s=60), connection.close()))
+    pump.start()
+    try:
+        end = time.monotonic() + 60
+        while status(delivery) != "delivered":
+            assert time.monotonic() < end, "it is held for ever"
+            house.send("delivered+next@simulator.test")
+            deliver.look()
+            sweep()
+            time.sleep(0.2)
+    finally:
+        deliver.stop()
+        pump.join(60)
+    assert delivery.id in {row.delivery_id for row in lost}
+
+
 def test_a_mail_arrives_signed_with_our_reverse_path_and_the_conversation_is_kept(lab: Lab, settings) -> None:
     house = build()
     (delivery,) = house.send("delivered@simulator.test", subject="Grüße", html="<p>hi</p>")
