@@ -9,8 +9,12 @@ from functools import lru_cache
 import redis
 from django.conf import settings
 
+from deliveries import gcra
+
 #: a role is alive that said so within
 TTL_S = 15
+#: between two signs of a process
+SIGN_S = 3.0
 _said: dict[str, float] = {}
 
 
@@ -22,13 +26,13 @@ def _client() -> redis.Redis | None:
 
 
 def alive(role: str) -> None:
-    """This process does `role`'s work (deliver, jobs, beat); at most one message in 3 s, never raises."""
+    """This process is a `role` (web, deliver, jobs, beat) and goes on; at most a message in SIGN_S, never raises."""
     now = time.monotonic()
-    if now - _said.get(role, -TTL_S) < 3 or (client := _client()) is None:
+    if now - _said.get(role, -TTL_S) < SIGN_S or (client := _client()) is None:
         return
     _said[role] = now
     with contextlib.suppress(redis.RedisError):  # nothing depends on it but the sign itself
-        client.set(f"mailapi:alive:{role}", "1", ex=TTL_S)
+        client.set(_key("alive", role), "1", ex=TTL_S)
 
 
 def living(roles: tuple[str, ...]) -> set[str]:
@@ -42,7 +46,7 @@ def signs(roles: tuple[str, ...]) -> set[str] | None:
     if client is None:
         return set(roles)
     try:
-        answers = client.mget([f"mailapi:alive:{role}" for role in roles])
+        answers = client.mget([_key("alive", role) for role in roles])
     except redis.RedisError:
         return None
     return {role for role, answer in zip(roles, answers, strict=True) if answer}
@@ -51,7 +55,7 @@ def signs(roles: tuple[str, ...]) -> set[str] | None:
 def mark(name: str, ttl_s: int) -> bool | None:
     """Whether this process is the first to say so, of all that share Valkey; None where that does not tell."""
     try:
-        return bool(client.set(f"mailapi:mark:{name}", "1", ex=ttl_s, nx=True)) if (client := _client()) else None
+        return bool(client.set(_key("mark", name), "1", ex=ttl_s, nx=True)) if (client := _client()) else None
     except redis.RedisError:
         return None
 
@@ -59,6 +63,11 @@ def mark(name: str, ttl_s: int) -> bool | None:
 def unmark(name: str) -> bool | None:
     """Whether this process is the first to take it back; None as above."""
     try:
-        return bool(client.delete(f"mailapi:mark:{name}")) if (client := _client()) else None
+        return bool(client.delete(_key("mark", name))) if (client := _client()) else None
     except redis.RedisError:
         return None
+
+
+def _key(kind: str, name: str) -> str:
+    """The installation's own: two that share a Valkey must not take each other's life for theirs."""
+    return f"{gcra.prefix()}{kind}:{name}"

@@ -10,7 +10,7 @@ from django.db import close_old_connections
 
 from deliveries import alerts as alerting
 from deliveries import brakes as braking
-from deliveries import continuity, metrics, prune
+from deliveries import continuity, prune
 from deliveries import deliver as delivering
 from deliveries import domains as checking
 from deliveries import dsn as reporting
@@ -34,15 +34,13 @@ def deliver() -> None:
 
 @shared_task(name="deliveries.sweep", soft_time_limit=50, time_limit=60)
 def sweep() -> None:
-    """Every 5 s by beat, so that its coming is beat's sign of life."""
-    metrics.alive("beat")
+    """Leases whose worker is gone."""
     _sending(sweeping.sweep, continuity.beat)
 
 
 @shared_task(name="deliveries.notify", soft_time_limit=110, time_limit=120)
 def notify() -> None:
     """Webhooks that are due."""
-    metrics.alive("jobs")
     _sending(notifying.run)
 
 

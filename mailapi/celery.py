@@ -5,14 +5,16 @@ from __future__ import annotations
 import gc
 import logging.config
 import os
+from typing import Any
 
-from celery import Celery
-from celery.signals import setup_logging, worker_init
+from celery import Celery, bootsteps
+from celery.signals import before_task_publish, setup_logging, worker_init
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mailapi.settings")
 
 from django.conf import settings
 
+from deliveries import metrics
 from mailapi import logs
 
 app = Celery("mailapi", broker=settings.BROKER_URL)
@@ -56,6 +58,33 @@ app.conf.update(
 # tasks see to their connections (tasks._fresh); Celery would end the pool and its threads before and after each
 app.conf["CELERY_DB_REUSE_MAX"] = 10_000
 app.autodiscover_tasks(["deliveries"])
+
+
+class Lives(bootsteps.StartStopStep):
+    """A worker says that it lives as often as its consumer's timer goes round, whether anybody rings or not.
+
+    What it does not tell, the watchdog (deliver) and Celery's time limits (jobs) end: work that stands still.
+    """
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, c: Any) -> None:
+        self._saying = c.timer.call_repeatedly(metrics.SIGN_S, metrics.alive, (settings.ROLE,))
+        metrics.alive(settings.ROLE)
+
+    def stop(self, c: Any) -> None:
+        # the broker is lost, and the consumer starts anew once it is back
+        self._saying.cancel()
+
+
+app.steps["consumer"].add(Lives)
+
+
+@before_task_publish.connect
+def say_that_beat_lives(**kwargs: object) -> None:
+    """By its ringing, heard or not: it is not beat that is gone where no worker answers."""
+    if settings.ROLE == "beat":
+        metrics.alive("beat")
 
 
 @setup_logging.connect

@@ -34,8 +34,6 @@ EVERY_S = 15.0
 _AWAY_S = 60.0
 _MARK = "database-away"
 _A_DAY_S = 86_400
-#: between two signs of life
-_SIGN_S = 3.0
 #: any number, the same in all processes
 _LOCK = 7_201_943
 #: this process has told that the database is away, with nobody to ask who else did
@@ -122,7 +120,7 @@ def _watch(role: str) -> None:
                 log.exception("troubles are not looked for")
             finally:
                 connection.close()
-        time.sleep(_SIGN_S)
+        time.sleep(metrics.SIGN_S)
 
 
 def _database_is(away: bool) -> None:

@@ -21,7 +21,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
 
-from deliveries import continuity, metrics, named, queue
+from deliveries import continuity, named, queue
 from deliveries.bell import listen
 from deliveries.deliver import jobs
 from deliveries.deliver.addressed import addressed
@@ -128,7 +128,6 @@ class Pump:
     def _pump(self) -> None:
         while True:
             try:
-                metrics.alive("deliver")
                 self.engine.watchdog.beat("pump")
                 if not self.recorder.alive:
                     # what it held will not be written: its leases must end, so that it is told as unknown

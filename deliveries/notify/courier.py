@@ -24,7 +24,6 @@ from uuid import UUID
 from django.conf import settings
 from django.db import OperationalError, connection
 
-from deliveries import metrics
 from deliveries.fetch import Kept
 from deliveries.models.sql import execute
 from deliveries.notify import outbox
@@ -91,7 +90,6 @@ def drain(claim_s: float = CLAIM_S) -> int:
             _record(posted)
             outbox.give_back([telling for f, telling in done.items() if f.result() is None])
             told += len(posted)
-            metrics.alive("jobs")
 
 
 class _Turns:

@@ -25,7 +25,7 @@ _PATIENCE_S = 1.0
 _REMEMBERED_S = 2.0
 #: and "not yet" for less, since somebody waits for the change
 _WAITING_S = 0.25
-_WORKERS = ("deliver", "jobs")
+_WORKERS = ("deliver", "jobs", "beat")
 
 _lock = threading.Lock()
 _last: tuple[float, dict[str, str]] = (-_REMEMBERED_S, {})
@@ -104,7 +104,6 @@ def _broker() -> None:
 
 
 def _workers() -> dict[str, str]:
-    """What the jobs worker does is rung by beat, so its sign of life is beat's too."""
     alive = metrics.living(_WORKERS)
     return {role: "ok" if role in alive else "no worker of this role gives a sign of life" for role in _WORKERS}
 

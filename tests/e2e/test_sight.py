@@ -79,19 +79,34 @@ def told(chat: Receiver, kind: str, word: str, subject: str | None = None) -> li
 
 
 def mails(town: Town, subject: str) -> list[str]:
-    """Message-IDs of what the operator was mailed; jobs is silent too without beat, and may be told with it."""
+    """Message-IDs of what the operator was mailed."""
     lines = town.log.read_text().splitlines() if town.log.exists() else []
     facts = [json.loads(line) for line in lines]
     return [f["message_id"] for f in facts if f["subject"].startswith(subject) and OPS in f["forward_paths"]]
 
 
+def metrics_say(town: Town, name: str) -> set[str]:
+    asked = urllib.request.Request(f"http://127.0.0.1:{town.web_port}/metrics")
+    asked.add_header("Authorization", f"Bearer {town.env['METRICS_TOKEN']}")
+    with urllib.request.urlopen(asked, timeout=60) as answer:
+        lines = answer.read().decode().splitlines()
+    return {line.rpartition(" ")[2] for line in lines if line.startswith(name)}
+
+
 def test_what_goes_wrong_is_told_once_by_mail_and_webhook_and_so_is_its_end(town: Town, chat: Receiver) -> None:
+    # whoever looked while they started may have missed some
+    town.until(lambda: metrics_say(town, "mailapi_worker_alive{") == {"1.0"}, "all give signs of life")
+    town.until(lambda: not town.sql("SELECT FROM operator_alert WHERE open OR told_open"), "nothing is amiss")
+    chat.came.clear()
+    begun, ended = (len(mails(town, f"[mailapi] {word}: role gone")) for word in ("trouble", "over"))
+
     town.kill9("beat")
     town.until(lambda: bool(told(chat, "role_gone", "begins", "beat")), "that beat is gone is told")
-    town.until(lambda: bool(mails(town, "[mailapi] trouble: role gone")), "and by mail")
+    town.until(lambda: len(mails(town, "[mailapi] trouble: role gone")) > begun, "and by mail")
     town.start("beat")
     town.until(lambda: bool(told(chat, "role_gone", "ends", "beat")), "that beat is back is told")
-    town.until(lambda: bool(mails(town, "[mailapi] over: role gone")), "and by mail")
+    town.until(lambda: len(mails(town, "[mailapi] over: role gone")) > ended, "and by mail")
+    assert not told(chat, "role_gone", "begins", "jobs"), "whom nobody rings for lives"
 
     for name in ("deliver1", "deliver2"):
         town.kill9(name)

@@ -33,14 +33,15 @@ class TwoBeats(Town):
         return super()._command(name)
 
     def rings_alone(self, name: str) -> None:
-        """Waits until what beat rings for is done while the other one stands still."""
+        """Waits until this beat has rung while the other one stands still."""
         (other,) = {"beat", "beat2"} - {name}
         self.signal(other, signal.SIGSTOP)
         try:
             time.sleep(1)  # what it had rung for before
             sign = redis.Redis.from_url(self.redis_url)
-            sign.delete("mailapi:alive:beat")
-            self.until(lambda: bool(sign.exists("mailapi:alive:beat")), f"{name} rings alone")
+            (key,) = sign.keys("mailapi:*:alive:beat")
+            sign.delete(key)
+            self.until(lambda: bool(sign.exists(key)), f"{name} rings alone")
             sign.close()
         finally:
             self.signal(other, signal.SIGCONT)

@@ -17,7 +17,7 @@ from django.test import Client
 from django.utils import timezone
 from prometheus_client.parser import text_string_to_metric_families
 
-from deliveries import counters
+from deliveries import counters, metrics
 from deliveries.alerts.judge import Kind
 from deliveries.canary import METRICS
 from deliveries.models import Destination, Queued
@@ -124,3 +124,16 @@ def test_every_alert_stands_in_the_table_of_operations() -> None:
 
 def operations() -> str:
     return (DOCKER.parent / "docs" / "operations.md").read_text().partition("## Alerts")[2].partition("\n## ")[0]
+
+
+def test_two_installations_on_one_valkey_do_not_take_each_others_life_for_theirs(settings, monkeypatch) -> None:
+    monkeypatch.setattr(metrics, "_said", {})
+    metrics.alive("neighbour")
+    assert metrics.signs(("neighbour",)) == {"neighbour"}
+    assert metrics.mark("neighbour", 60) is True and metrics.mark("neighbour", 60) is False
+    ours = settings.SECRET_KEY
+    settings.SECRET_KEY = "of another house"
+    assert metrics.signs(("neighbour",)) == set()
+    assert metrics.unmark("neighbour") is False
+    settings.SECRET_KEY = ours
+    assert metrics.unmark("neighbour") is True
