@@ -130,6 +130,9 @@ def create(
 def issue(caller: Caller, name: str, scope: str, **limits: Any) -> tuple[ApiKey, str]:
     """The same, asked for with another key, whose own limits hold for the new one; BadInput names what goes beyond."""
     limits = _within(caller, limits)
+    if scope == ApiKey.Scope.OWNER and caller.scope != ApiKey.Scope.OWNER:
+        words = "Only a key with owner_access gives it on; an owner makes the first one in the panel."
+        raise BadInput([Fault("permission", "beyond_own", words)])
     domain_id = limits.get("domain_id")
     if domain_id and not SendingDomain.objects.filter(tenant_id=caller.tenant_id, id=domain_id).exists():
         raise BadInput([Fault("domain_id", "not_found", "There is no domain with this id; GET /domains lists yours.")])

@@ -93,10 +93,15 @@ class KeyAuthentication(BaseAuthentication):
 
 class HasKey(BasePermission):
     """A key for sending opens only what a view names in `open_to_sending`; one for reading all that changes nothing
-    and tells no secret."""
+    and tells no secret. What a view names in `for_owners` takes a key of owners, as the panel has it."""
 
     def has_permission(self, request: Request, view: Any) -> bool:
         caller: Caller = request.user  # type: ignore[assignment]
+        if caller.scope == ApiKey.Scope.OWNER:
+            return True
+        if request.method in getattr(view, "for_owners", ()):
+            words = "This takes an API key with owner_access, which an owner of the account makes in the panel."
+            raise KeyRefused("restricted_api_key", words, 401)
         if caller.scope == ApiKey.Scope.FULL:
             return True
         if caller.scope == ApiKey.Scope.SENDING:

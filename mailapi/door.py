@@ -35,6 +35,8 @@ class View(APIView):
     http_method_names = ["get", "head", "post", "put", "patch", "delete"]
     #: methods that a key of scope sending_access may use
     open_to_sending: tuple[str, ...] = ()
+    #: methods that take a key of scope owner_access
+    for_owners: tuple[str, ...] = ()
     #: whether its requests stand in the log
     noted = True
     #: what it shows is closed to a key of scope read_access

@@ -54,8 +54,8 @@ def key_of(tenant_id: UUID, domain_id: UUID | None, first: UUID | None = None, t
     """
     usable = ApiKey.objects.filter(
         Q(domain_id=None) | Q(domain_id=domain_id), Q(expires_at=None) | Q(expires_at__gt=Now()), tenant_id=tenant_id,
-        revoked_at=None, suspended_at=None, scope__in=(ApiKey.Scope.FULL, ApiKey.Scope.SENDING),
-    )  # fmt: skip
+        revoked_at=None, suspended_at=None,
+    ).exclude(scope=ApiKey.Scope.READING)  # fmt: skip
     found = usable.filter(id=first).first() if first else None
     found = found or usable.filter(test=test).order_by("-created_at").first()
     if found is None:

@@ -17,10 +17,10 @@ from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from deliveries import keys
-from deliveries.admin.access import access
+from deliveries.admin.access import Access, access
 from deliveries.admin.operate import actor
 from deliveries.admin.tenant import TenantAdmin
-from deliveries.models import ApiKey
+from deliveries.models import ApiKey, Membership
 from deliveries.record import brakes
 
 
@@ -70,6 +70,9 @@ class Suspendable(TenantAdmin):
 
 
 class KeyForm(forms.ModelForm):
+    #: of the person who fills it in
+    own: Access
+
     allowed = forms.CharField(
         label="Networks",
         required=False,
@@ -99,7 +102,9 @@ class KeyForm(forms.ModelForm):
 
     def clean(self) -> dict[str, Any] | None:
         data = super().clean() or self.cleaned_data
-        domain = data.get("domain")
+        domain, tenant = data.get("domain"), data.get("tenant")
+        if data.get("scope") == ApiKey.Scope.OWNER and not (tenant and self.own.may(Membership.Role.OWNER, tenant.pk)):
+            self.add_error("scope", "Only an owner of the tenant makes a key that may erase people.")
         if domain and domain.tenant != data.get("tenant"):
             self.add_error("domain", "This domain is not the tenant's.")
         if domain and data.get("scope") != ApiKey.Scope.SENDING:
@@ -149,7 +154,9 @@ class ApiKeyAdmin(Suspendable):
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         kwargs["form"] = KeyForm if obj is None else KeyLimitForm
-        return super().get_form(request, obj, change, **kwargs)
+        form = super().get_form(request, obj, change, **kwargs)
+        form.own = access(request)  # the class is made anew for each request
+        return form
 
     @display(description="Domain")
     def only_from(self, key: ApiKey) -> str:

@@ -256,7 +256,9 @@ class ApiKey(models.Model):
     """A bearer secret of 256 bits, kept only as its SHA-256; the plain text is shown once, at birth."""
 
     class Scope(models.TextChoices):
-        #: every endpoint
+        #: every endpoint, and what only owners may order
+        OWNER = "owner_access", _("Full access, and erasing people")
+        #: every endpoint but that
         FULL = "full_access", _("Full access")
         #: sending only
         SENDING = "sending_access", _("Sending only")

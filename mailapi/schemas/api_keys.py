@@ -20,7 +20,7 @@ from mailapi.schemas.openapi import _list as listing
 from mailapi.schemas.times import moment as moment_of
 
 MOST_NETWORKS = 50
-Permission = Literal["full_access", "sending_access", "read_access"]
+Permission = Literal["owner_access", "full_access", "sending_access", "read_access"]
 
 
 def _name(value: str) -> str:
@@ -96,7 +96,9 @@ class CreateApiKey(Shape):
 
     name: _Name
     permission: Permission = Field(
-        default="full_access", description="read_access: GET alone, and no signing secrets (ours)."
+        default="full_access",
+        description="owner_access (ours): also POST /erasures; only such a key gives it on. read_access (ours): GET "
+        "alone, and no signing secrets.",
     )
     domain_id: _DomainId | None = Field(
         default=None, description="Sends from this domain only; goes with sending_access."

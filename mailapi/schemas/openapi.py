@@ -283,7 +283,8 @@ describe_erasures = extend_schema_view(
     post=extend_schema(
         operation_id="erasePerson", summary="Erase one person's data", tags=["erasures"], request=Erase,
         responses=_answers(answers.Erasure, 400, 413, 422, status=202),
-        description="Everything of the account that names the address; what is queued for it is canceled.",
+        description="Everything of the account that names the address; what is queued for it is canceled. "
+        "Takes an API key with owner_access.",
     ),
 )  # fmt: skip
 describe_erasure = extend_schema(

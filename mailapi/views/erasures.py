@@ -1,4 +1,4 @@
-"""One person's data taken away: the order, and how far it is. Only keys with full access; the address is never told."""
+"""One person's data taken away: the order, and how far it is. Ordered by a key of owners; the address is never told."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from mailapi.views.base import View, found, listed, page_of, path_id, refuse_unk
 class Erasures(View):
     #: the log of requests would keep the address that is to be forgotten
     noted = False
+    for_owners = ("POST",)
 
     def get(self, request: Request) -> HttpResponse:
         return listed(*read.page(self.caller().tenant_id, *page_of(request)))

@@ -50,7 +50,7 @@ def build() -> House:
     domain = SendingDomain.objects.create(tenant=tenant, name=f"{word}.test", verified_at=timezone.now())
     private_key, public_key = dkim_pair()
     DkimKey.objects.create(domain=domain, selector="m1", private_key=private_key, public_key=public_key)
-    key, secret = keys.create(tenant, "test")
+    key, secret = keys.create(tenant, "test", "owner_access")
     return House(tenant, domain, key, secret)
 
 

@@ -16,7 +16,7 @@ from django.db import connection
 from django.test import Client as PanelClient
 from django.urls import reverse
 
-from deliveries import erase, queue, suppress
+from deliveries import erase, keys, queue, suppress
 from deliveries.models import (
     AuditEntry,
     Delivery,
@@ -279,6 +279,14 @@ def test_the_api_takes_an_order_and_tells_how_far_it_is() -> None:
     lives(house, ann)
     api, other = Client(house.tenant, house.secret, house.domain.name), build()
     answer = api.post("/erasures", {"email": ann})
+    full = Client(house.tenant, keys.create(house.tenant, "a developer's")[1], house.domain.name)
+    refused = full.post("/erasures", {"email": ann})
+    assert refused.status_code == 401 and refused.json()["name"] == "restricted_api_key"
+    assert "owner_access" in refused.json()["message"] and full.get("/erasures").status_code == 200
+    more = full.post("/api-keys", {"name": "more", "permission": "owner_access"})
+    assert more.status_code == 422 and more.json()["errors"][0]["field"] == "permission"
+    assert api.post("/api-keys", {"name": "as much", "permission": "owner_access"}).status_code == 201
+    assert Erasure.objects.filter(tenant=house.tenant).count() == 1
     assert answer.status_code == 202 and answer.json()["status"] == "asked" and ann not in answer.content.decode()
     ident = answer.json()["id"]
     assert Client(other.tenant, other.secret, other.domain.name).get(f"/erasures/{ident}").status_code == 404

@@ -201,6 +201,7 @@ def test_a_key_made_in_the_panel_has_the_limits_that_were_asked_for() -> None:
         ({"allowed": "1.2.3.4/8"}, "has bits below its mask"),
         ({"domain": str(theirs.pk)}, "Select a valid choice"),
         ({"scope": "full_access"}, "Goes with a key for sending only"),
+        ({"scope": "owner_access", "domain": ""}, "Only an owner of the tenant makes"),
         ({"rate_limit": "999999"}, "requests a second, or empty"),
         ({"expires_at_0": "2001-01-01", "expires_at_1": "00:00"}, "That time has passed"),
     ):
@@ -211,6 +212,9 @@ def test_a_key_made_in_the_panel_has_the_limits_that_were_asked_for() -> None:
     client.post(url(ApiKey, "change", caller.key_id), {"rate_limit": "7", "name": "other", "scope": "full_access"})
     key = ApiKey.objects.get(id=caller.key_id)
     assert (key.rate_limit, key.name, key.scope) == (7, "app", "sending_access")
+    owner = login(mail.person("owner", own, role="owner"))
+    made = owner.post(url(ApiKey, "add"), {"tenant": str(own.pk), "name": "erases", "scope": "owner_access"})
+    assert keys.find(made.context["secret"]).scope == "owner_access"
     viewer = login(mail.person("viewer", own, role="viewer"))
     viewer.post(url(ApiKey, "change", caller.key_id), {"rate_limit": "9"})
     key.refresh_from_db()
