@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import resource
 import threading
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from uuid import UUID, uuid4
@@ -17,6 +15,7 @@ from uuid import UUID, uuid4
 import uvloop
 from django.conf import settings
 
+from deliveries.deliver import host
 from deliveries.deliver.jobs import Job
 from deliveries.deliver.ledger import LeaseLost, Ledger, TooLate
 from deliveries.deliver.policies import Policies
@@ -29,7 +28,6 @@ from deliveries.record.homes import Moved
 from deliveries.record.settle import Result, Tried
 from deliveries.routers import router
 from deliveries.routing import static
-from deliveries.routing.rdns import fcrdns
 from deliveries.routing.resolver import Resolver
 from deliveries.routing.route import Routed, Unroutable, at_least, leaving_from
 from deliveries.shaping import Shaping
@@ -104,7 +102,7 @@ class Engine:
         self.sources = Sources()
         self.rung = False  #: a bell rang that no claim has answered yet
         self._called: deque[tuple[UUID, ...]] = deque()  # what such bells name
-        self.most_sockets = _raise_open_files() - _OTHER_FILES
+        self.most_sockets = host.raise_open_files() - _OTHER_FILES
         self.new_lease()
         self._running: dict[UUID, _Running] = {}
         self._destinations: Counter[str] = Counter()
@@ -133,7 +131,7 @@ class Engine:
         )
         self._policies = Policies()
         resolver = Resolver(settings.DNS_NAMESERVERS or None, trust_ad=settings.DNS_TRUST_AD)
-        ipv6_ok = await _confirmed(resolver, [ip for ip in settings.SOURCE_IPS if ":" in ip])
+        ipv6_ok = await host.confirmed(resolver, [ip for ip in settings.SOURCE_IPS if ":" in ip])
         self._router = router(resolver, self._policies, ipv6_ok)
 
     # --- for the pump ---------------------------------------------------------------------------------------
@@ -377,24 +375,6 @@ class Engine:
         self, job: Job, verdict: Verdict, tries: tuple[Tried, ...] = (), host: str = "", reason: str = ""
     ) -> Result:
         return Result(job.delivery_id, job.lease_id, verdict, tries, host, reason or ("" if tries else verdict.text))
-
-
-def _raise_open_files() -> int:
-    """As many as the host allows: the usual 1,024 are for programs that wait with select()."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(OSError, ValueError):  # a container may forbid it
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return soft if soft != resource.RLIM_INFINITY else 1 << 20
-
-
-async def _confirmed(resolver: Resolver, addresses: Sequence[str]) -> bool:
-    """Whether every IPv6 address of ours leads to a name and back; receivers refuse mail from one without it."""
-    answers = await asyncio.gather(*(fcrdns(resolver, address) for address in addresses))
-    for answer in answers:
-        log.info("IPv6: %s", answer.text)
-    return bool(answers) and all(answer.names for answer in answers)
 
 
 def _unroutable_verdict(answer: Unroutable) -> Verdict:
