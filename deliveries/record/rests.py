@@ -38,6 +38,7 @@ def learn(results: Sequence[Result]) -> None:
             continue
         if tried.verdict.status is Status.DELIVERED:
             _in_a_row.pop(key, None)
+            tired.pop(key, None)
         elif _distrusts(tried.verdict):
             _in_a_row[key] = _in_a_row.get(key, 0) + 1
             if _in_a_row[key] >= REFUSALS:
@@ -52,7 +53,7 @@ def learn(results: Sequence[Result]) -> None:
         "whys": [tired[key] for key in keys], "first": FIRST_S, "longest": LONGEST_S,
     }).fetchall()  # fmt: skip
     for key in keys:
-        del _in_a_row[key]
+        _in_a_row.pop(key, None)
     for row in rows:
         ids = {"event": "source.rests", "site": row["site"]}
         log.warning("%s rests for %s until %s: %s", row["address"], row["site"], row["until"], row["why"], extra=ids)

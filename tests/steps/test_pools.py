@@ -188,13 +188,14 @@ def test_an_address_that_a_receiver_distrusts_rests_there_and_the_others_carry_i
     rests._in_a_row.clear()
     house, lease = build(), uuid4()
     PoolRule.objects.create(pool=pool("own", ONE, TWO))
-    failed = send(house, 11)
+    failed = send(house, 12)
     queue.claim(lease, 100, 1 << 26, {})
     some, good, rest = failed[:4], failed[4], failed[5:]
     record([said(d, lease, ONE) for d in some])
     record(
         [
-            said(good, lease, ONE, "250 2.0.0 taken"),
+            said(failed[11], lease, ONE),
+            said(good, lease, ONE, "250 2.0.0 taken"),  # also where the fifth stands before it in one batch
             said(rest[0], lease, ONE, "554 5.6.0 message content rejected as spam"),
         ]
     )
