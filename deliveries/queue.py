@@ -80,19 +80,36 @@ new_destination AS (
 
 
 def heal() -> int:
-    """Destinations whose next_due was too late for a row that waits, put right. The alarm behind ANNOUNCE."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"""
-            UPDATE destination d SET next_due = f.due_at
-              FROM (SELECT d.id, ({FIRST_DUE}) AS due_at FROM destination d WHERE d.next_due > now()) f
-             WHERE f.id = d.id AND f.due_at <= now() AND greatest(f.due_at, {RESTS_UNTIL}) < d.next_due
-            """
-        )
-        healed: int = cursor.rowcount
+    """Destinations whose next_due was too late for a row that waits, put right. The alarm behind ANNOUNCE.
+
+    Each process goes round them, HEALED_AT_ONCE in a call: a hundred thousand that sleep cost a fifth of a second each.
+    """
+    global _healed_to
+    row = execute(_HEAL, {"after": _healed_to, "most": HEALED_AT_ONCE}).fetchone()
+    assert row is not None
+    _healed_to = row["last"] if row["looked_at"] == HEALED_AT_ONCE else 0
+    healed: int = row["healed"]
     if healed:
         log.warning("%d destinations had due mail but were not known as due; put right", healed)
     return healed
+
+
+#: destinations that one call looks at: 20 ms of the database, 60 where mail waits for each
+HEALED_AT_ONCE = 5_000
+_healed_to = 0
+
+_HEAL = f"""
+WITH d AS MATERIALIZED (
+    SELECT id, lane, name, next_due FROM destination WHERE id > %(after)s ORDER BY id LIMIT %(most)s
+), found AS MATERIALIZED (
+    SELECT d.id, ({FIRST_DUE}) AS due_at FROM d WHERE d.next_due > now()
+), healed AS (
+    UPDATE destination d SET next_due = f.due_at FROM found f
+     WHERE f.id = d.id AND f.due_at <= now() AND greatest(f.due_at, {RESTS_UNTIL}) < d.next_due
+    RETURNING d.id
+)
+SELECT (SELECT count(*) FROM healed) AS healed, (SELECT max(id) FROM d) AS last, (SELECT count(*) FROM d) AS looked_at
+"""
 
 
 def start(lease_id: UUID, delivery_ids: Sequence[UUID]) -> set[UUID]:

@@ -62,7 +62,7 @@ NO_FAMILY = Verdict(
     Status.DEFERRED,
     "pool-family",
     Category.NETWORK,
-    text="Its IP pool has no address of the kind (IPv4, IPv6) that this receiver has.",
+    text="No address that sends it is of the kind (IPv4, IPv6) that this receiver has.",
 )
 
 

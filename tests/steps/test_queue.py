@@ -247,6 +247,18 @@ def test_the_alarm_finds_a_destination_that_sleeps_although_mail_is_due() -> Non
     assert len(take()) == 1
 
 
+def test_the_alarm_goes_round_all_destinations_some_at_a_time(monkeypatch) -> None:
+    house = build()
+    house.send("a@one.test", "b@two.test", "c@three.test")
+    Destination.objects.update(next_due=NEVER)
+    monkeypatch.setattr(queue, "HEALED_AT_ONCE", 2)
+    monkeypatch.setattr(queue, "_healed_to", 0)
+    assert [queue.heal() for _ in range(3)] == [2, 1, 0]
+    Destination.objects.filter(name="one.test").update(next_due=NEVER)
+    assert sorted(queue.heal() for _ in range(2)) == [0, 1]
+    assert len(take()) == 3
+
+
 def test_a_suspended_destination_rests_until_its_end_and_is_not_woken_by_new_mail() -> None:
     house = build()
     house.send("a@one.test")
