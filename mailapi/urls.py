@@ -85,7 +85,7 @@ urlpatterns = [
     path("health/live", health.Live.as_view()),
     path("health/ready", health.Ready.as_view()),
     path("metrics", metrics.scrape),
-    path("openapi.json", docs.openapi, name="openapi"),
+    path("openapi.json", docs.OpenApi.as_view(), name="openapi"),
     path("docs", docs.Docs.as_view(), name="docs"),
     # what people type, and what `up` prints; the API's own paths stay exact
     path("docs/", RedirectView.as_view(url="/docs")),

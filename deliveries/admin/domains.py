@@ -35,6 +35,10 @@ STATES = {
 }  # fmt: skip
 
 
+#: rows of one kind that the page before a removal tells
+_MOST_TOLD = 20
+
+
 class DomainForm(forms.ModelForm):
     name = forms.CharField(
         max_length=253,
@@ -140,8 +144,18 @@ class SendingDomainAdmin(Suspendable):
         return {name: action for name, action in super().get_actions(request).items() if name != "delete_selected"}
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        """What goes with it is the verb's affair: its keys, receiving addresses and restricted API keys."""
-        return [str(obj) for obj in objs], {}, set(), []
+        """Nobody needs a right of their own for what goes with it: that is the verb's affair."""
+        kinds = [(obj, domains.goes_with(obj)) for obj in objs]
+        told: list[Any] = []
+        counts: dict[str, int] = {}
+        for obj, kind in kinds:
+            parts = ["its mail that still waits to be sent: it fails"]
+            for name, rows in kind.items():
+                parts += [f"{name}: {row}" for row in rows[:_MOST_TOLD]]
+                parts += [f"{name}: {len(rows) - _MOST_TOLD} more"] if len(rows) > _MOST_TOLD else []
+                counts[name] = counts.get(name, 0) + len(rows)
+            told += [str(obj), parts]
+        return told, {name: count for name, count in counts.items() if count}, set(), []
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: Any) -> None:
         obj.pk = domains.create(obj.tenant_id, obj.name, actor(request))

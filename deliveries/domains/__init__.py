@@ -93,6 +93,18 @@ def update(tenant_id: UUID, domain_id: UUID, actor: str, **wishes: Any) -> bool:
     return True
 
 
+def goes_with(domain: SendingDomain) -> dict[str, list[str]]:
+    """What remove() takes away besides, by kind."""
+    return {
+        "DKIM keys": [f"selector {s}" for s in domain.dkim_keys.values_list("selector", flat=True)],
+        "receiving addresses": [f"{a}@{domain.name}" for a in domain.inbound_routes.values_list("address", flat=True)],
+        "API keys": [
+            f"{key}, which sends from this domain alone"
+            for key in ApiKey.objects.filter(domain=domain, revoked_at=None)
+        ],
+    }  # fmt: skip
+
+
 def remove(tenant_id: UUID, domain_id: UUID, actor: str) -> bool:
     """Gone with its keys and receiving addresses; False where there is none. What still waits to be sent fails."""
     with transaction.atomic():

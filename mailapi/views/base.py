@@ -20,6 +20,8 @@ S = TypeVar("S", bound=Shape)
 #: rows of a page
 LIMIT = 20
 MOST = 100
+#: words of a query that may stand in it several times
+_SEVERAL = frozenset({"types"})
 
 
 def path_id(text: str) -> UUID:
@@ -44,8 +46,12 @@ def refuse_unknown(request: Request, *known: str) -> None:
 
 
 def _unknown(request: Request, known: Sequence[str]) -> list[Fault]:
-    unknown = [word for word in request.query_params if word not in known]
-    return [Fault(word, "unknown_parameter", no_such("parameter", word, known)) for word in unknown[:MOST_FAULTS]]
+    query = request.query_params
+    unknown = [word for word in query if word not in known]
+    twice = [word for word in query if word in known and word not in _SEVERAL and len(query.getlist(word)) > 1]
+    faults = [Fault(word, "unknown_parameter", no_such("parameter", word, known)) for word in unknown[:MOST_FAULTS]]
+    # one of them would be left out in silence
+    return faults + [Fault(word, "duplicate_parameter", "Stands twice in the query; keep one.") for word in twice]
 
 
 def page_of(request: Request, *more: str) -> tuple[int, UUID | None, UUID | None]:

@@ -189,6 +189,14 @@ def test_the_docs_load_nothing_from_elsewhere_and_no_inline_script(client):
         assert client.get(source.replace("&amp;", "&")).status_code == 200, source
 
 
+@pytest.mark.parametrize("path", ["/docs", "/openapi.json"])
+@pytest.mark.parametrize("method", ["options", "post", "delete"])
+def test_the_docs_refuse_other_methods_as_every_path_does(client, path, method):
+    answer = getattr(client, method)(path)
+    answers.Error.model_validate(answer.json())
+    assert answer.status_code == 405 and answer.headers["Allow"] == "GET, HEAD"
+
+
 @pytest.mark.parametrize(("typed", "meant"), [("/", "/docs"), ("/docs/", "/docs"), ("/admin", "/admin/")])
 def test_what_people_type_into_a_browser_leads_to_the_page_that_is_meant(client, typed, meant):
     answer = client.get(typed)

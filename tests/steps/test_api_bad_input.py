@@ -26,6 +26,7 @@ BODIES = {
     "NaN": (b'{"subject": NaN}', 400, "invalid_json"),
     "Infinity": (b'{"subject": -Infinity}', 400, "invalid_json"),
     "a number without end": (b'{"subject": ' + b"9" * 5000 + b"}", 400, "invalid_json"),
+    "a number beyond all numbers": (b'{"merge": {"a@b.example": {"PRICE": -1e400}}}', 400, "invalid_json"),
     "a name twice": (b'{"to": "a@b.example", "to": "c@d.example"}', 400, "duplicate_field"),
     "Latin-1": ('{"subject": "Grüße"}'.encode("latin-1"), 400, "invalid_utf8"),
     "UTF-16": ('{"subject": "x"}'.encode("utf-16"), 400, "invalid_utf8"),

@@ -112,7 +112,9 @@ def test_pages_follow_each_other_in_both_directions(api):
 _TWO_CURSORS = "after=01a208cb-c5b2-7000-8a54-e2e04e0eb561&before=01a208cb-c5b2-7001-b285-e3e67bd21473"
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "limit=²", "after=x", _TWO_CURSORS])
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=101", "limit=x", "limit=²", "limit=1&limit=2", "after=x", _TWO_CURSORS]
+)
 def test_a_list_refuses_a_query_that_it_cannot_honour(api, query):
     answer = api.get(f"/emails?{query}")
     assert answer.status_code == 422 and answer.json()["name"] == "invalid_parameter"

@@ -17,7 +17,7 @@ from django.utils import timezone
 from deliveries import keys, people
 from deliveries.admin.access import RIGHTS, Role
 from deliveries.errors import BadInput
-from deliveries.models import ApiKey, AuditEntry, Membership, SendingDomain, Tenant, User
+from deliveries.models import ApiKey, AuditEntry, InboundRoute, Membership, SendingDomain, Tenant, User
 from tests.fakes import mail
 from tests.fakes.person import login
 
@@ -246,10 +246,15 @@ def test_a_domain_is_added_looked_at_turned_and_removed_in_the_panel(settings: A
     assert "among your domains already" in again.content.decode()
     bad = client.post(url(SendingDomain, "add"), {"tenant": str(own.pk), "name": "co.uk"})
     assert "public suffix" in bad.content.decode()
+    keys.create(own, "till", "sending_access", domain_id=domain.pk)
+    InboundRoute.objects.create(tenant=own, domain=domain, address="help")
+    asks = client.get(url(SendingDomain, "delete", domain.pk)).content.decode()
+    for gone in (f"selector {key.selector}", "help@shop.example.com", "till (", "still waits to be sent"):
+        assert gone in asks, gone
     client.post(url(SendingDomain, "delete", domain.pk), {"post": "yes"})
     assert not SendingDomain.objects.filter(pk=domain.pk).exists()
     told = AuditEntry.objects.filter(tenant=own, actor="dev").values_list("action", flat=True)
-    assert sorted(told) == ["domain.checked", "domain.created", "domain.key_made", "domain.removed"]
+    assert sorted(told) == ["domain.checked", "domain.created", "domain.key_made", "domain.removed", "key.revoked"]
 
 
 def test_a_suspended_domain_stays_in_the_panel_too() -> None:
