@@ -11,10 +11,11 @@ import json
 import logging
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from django.conf import settings
-from django.db import DataError, transaction
+from django.db import DataError, Error, transaction
 
 from deliveries import queue
 from deliveries.models.fields import uuid7
@@ -68,9 +69,7 @@ def _record(results: Sequence[Result], parked: bool = False) -> dict[Status, int
                 changes.append((at, result, settle(at, result, now, settings.RETRY, settings.UNKNOWN_POLICY)))
         _write(changes, parked)
         if not parked:
-            tally.count(results, now)
-            rests.learn(results)
-            paces.learn(results, now)  # last: whoever waits for a site's row waits for nothing else of ours
+            _learn(results, now)
     if not parked:
         figures.note(results)
         figures.flush()
@@ -79,6 +78,19 @@ def _record(results: Sequence[Result], parked: bool = False) -> dict[Status, int
         if change.status is not None:
             counts[change.status] = counts.get(change.status, 0) + 1
     return counts
+
+
+def _learn(results: Sequence[Result], now: datetime) -> None:
+    """What the batch says of sites and of our addresses. A mistake of ours in it costs no outcome: what is not recorded
+    is told as unknown, and sent once more."""
+    # paces last: whoever waits for a site's row waits for nothing else of ours
+    for learn in (partial(tally.count, results, now), partial(rests.learn, results), partial(paces.learn, results, now)):
+        try:
+            learn()
+        except (Error, UnicodeError):  # the transaction is over, and `record` knows what to do
+            raise
+        except Exception:
+            log.exception("nothing was learned from %d results", len(results))
 
 
 def _unwritten(results: Sequence[Result]) -> list[Result]:

@@ -138,6 +138,16 @@ def test_one_result_that_cannot_be_stored_parks_its_transcript_and_harms_no_othe
     assert transcripts[deliveries[1].id] != PARKED
 
 
+def test_a_mistake_in_what_is_learned_of_receivers_costs_no_outcome(monkeypatch) -> None:
+    def learn(*_: object) -> None:
+        raise KeyError("one.test")
+
+    monkeypatch.setattr(outcomes.rests, "learn", learn)
+    lease, (delivery,) = claimed(build(), "a@one.test")
+    assert record([result(delivery.id, lease, DELIVERED)]) == {Status.DELIVERED: 1}
+    assert not Queued.objects.exists()
+
+
 def test_no_index_that_a_mail_pays_for_repeats_the_beginning_of_another() -> None:
     tables = ["attempt", "delivery", "event", "message", "message_content", "queued", "webhook_delivery", "webhook_try"]
     with connection.cursor() as cursor:
