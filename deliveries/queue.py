@@ -163,7 +163,7 @@ def waiting(rule: str) -> list[tuple[UUID, bool, int]]:
     return [(row["tenant_id"], row["lane"] == Lane.BULK, row["lane"]) for row in rows]
 
 
-def due_now(rule: str, tenant_id: UUID, lane: int, most: int | None) -> int:
+def due_now(rule: str, tenant_id: UUID, lane: int, most: int) -> int:
     """What of it waits, up to `most`, is due at once; how many."""
     row = execute(_DUE_NOW, {"rule": rule, "tenant": tenant_id, "lane": lane, "most": most}).fetchone()
     assert row is not None
@@ -180,7 +180,7 @@ _WAITING = f"SELECT DISTINCT q.tenant_id, q.lane {_OF_RULE}"
 _DUE_NOW = f"""
 WITH held AS (
     SELECT q.delivery_id {_OF_RULE} AND q.tenant_id = %(tenant)s AND q.lane = %(lane)s
-     ORDER BY q.due_at LIMIT %(most)s::int FOR UPDATE SKIP LOCKED
+     ORDER BY q.due_at LIMIT %(most)s FOR UPDATE SKIP LOCKED
 ), told AS (
     UPDATE delivery d SET next_attempt_at = now() FROM held WHERE d.id = held.delivery_id
 ), woken AS (

@@ -11,6 +11,7 @@ there too, a batch at a time: a day's allowance must outlive a flush of the brok
 
 from __future__ import annotations
 
+import random
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,9 @@ from deliveries.smtp.sources import Address, Network, Rule, Source, Waits
 READ_S = 5.0
 _SIGN_S = 20.0
 _SETTLED_S = 60.0
+#: of a backlog so many are made due in one pass of the sweeper, and it takes so long at most: more is sent no sooner
+_AT_ONCE = 10_000
+_PASS_S = 10.0
 #: before any time.monotonic()
 NEVER = float("-inf")
 
@@ -210,17 +214,27 @@ def wake() -> int:
     ways = {p.pk: sources.way(p.pk, network, now) for p in waiting}
     able = {pk: way for pk, way in ways.items() if not isinstance(way, Waits)}
     room = {by: _room(network.of(by), now) for by in able.values()}
-    for tenant, bulk, lane in queue.waiting(sources.RULE) if able else ():
-        by = able.get(sources.chosen(rules, tenant, bulk) or 0)
-        if by is None:
+    groups = queue.waiting(sources.RULE) if able else []
+    random.shuffle(groups)  # whoever has no turn in this pass has one soon
+    share, until = max(1, _AT_ONCE // max(1, len(groups))), time.monotonic() + _PASS_S
+    more: set[int] = set()
+    for tenant, bulk, lane in groups:
+        pool = sources.chosen(rules, tenant, bulk) or 0
+        by = able.get(pool)
+        if by is None or room[by] == 0:
+            continue
+        if time.monotonic() > until:
+            more.add(pool)
             continue
         left = room[by]
-        done = queue.due_now(sources.RULE, tenant, lane, left)
+        done = queue.due_now(sources.RULE, tenant, lane, share if left is None else min(left, share))
+        if done == share:
+            more.add(pool)
         room[by] = None if left is None else left - done
         woken += done
     # whoever read the pools before they could send may put mail off for a moment yet
     settled = now - timedelta(seconds=_SETTLED_S)
-    SourcePool.objects.filter(pk__in=able, waits_at__lt=settled).update(waits_at=None)
+    SourcePool.objects.filter(pk__in=able.keys() - more, waits_at__lt=settled).update(waits_at=None)
     return woken
 
 

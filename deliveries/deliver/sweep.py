@@ -18,7 +18,6 @@ _WORDS = "The worker was lost after it may have sent the mail and before the ans
 def sweep() -> tuple[int, int]:
     """One pass: how many leases were given back, and how many ended as unknown. Also the alarm of the queue."""
     queue.heal()
-    sources.wake()
     expired = queue.expired()
     unstarted = [(e.delivery_id, e.lease_id) for e in expired if not e.started]
     queue.release(unstarted)
@@ -28,4 +27,5 @@ def sweep() -> tuple[int, int]:
     if expired:
         log.warning("lost workers: %d deliveries given back, %d unknown", len(unstarted), len(lost))
         queue.wake()
+    sources.wake()  # last: what takes long in it keeps no lease
     return len(unstarted), len(lost)

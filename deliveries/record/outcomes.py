@@ -83,8 +83,8 @@ def _record(results: Sequence[Result], parked: bool = False) -> dict[Status, int
 def _learn(results: Sequence[Result], now: datetime) -> None:
     """What the batch says of sites and of our addresses. A mistake of ours in it costs no outcome: what is not recorded
     is told as unknown, and sent once more."""
-    # paces last: whoever waits for a site's row waits for nothing else of ours
-    for learn in (partial(tally.count, results, now), partial(rests.learn, results), partial(paces.learn, results, now)):
+    of_sites = partial(paces.learn, results, now)  # last: whoever waits for a site's row waits for nothing else of ours
+    for learn in (partial(tally.count, results, now), partial(rests.learn, results), of_sites):
         try:
             learn()
         except (Error, UnicodeError):  # the transaction is over, and `record` knows what to do

@@ -304,7 +304,7 @@ def test_a_drain_that_runs_out_ends_as_unknown_and_never_as_a_silent_retry(lab: 
     assert Queued.objects.get(delivery_id=delivery.id).lease_id is None
 
 
-def test_the_sweeper_gives_back_the_unstarted_and_tells_the_started_as_unknown(settings) -> None:
+def test_the_sweeper_gives_back_the_unstarted_and_tells_the_started_as_unknown(settings, monkeypatch) -> None:
     house = build()
     started, unstarted = house.send("a@one.test", "b@one.test")
     lease = uuid4()
@@ -312,7 +312,12 @@ def test_the_sweeper_gives_back_the_unstarted_and_tells_the_started_as_unknown(s
     assert len(queue.claim(lease, 10, 1 << 26, {}).rows) == 2
     queue.start(lease, [started.id])
     time.sleep(0.05)
-    assert sweep() == (1, 1)
+    with monkeypatch.context() as broken, pytest.raises(OperationalError):  # what else it does keeps no lease
+        gone = "SELECT pg_terminate_backend(pg_backend_pid())"
+        broken.setattr("deliveries.sources.wake", lambda: queue.execute(gone))
+        sweep()
+    connection.close()
+    assert sweep() == (0, 0)
     assert (status(started), status(unstarted)) == ("unknown", "queued")
     assert "may have arrived" in Delivery.objects.get(id=started.id).reason
     assert queue.claim(uuid4(), 10, 1 << 26, {}).rows[0].delivery_id == unstarted.id
