@@ -50,6 +50,7 @@ class Caller:
     test: bool = False  #: its mail goes to the receiver lab
     expires_at: datetime | None = None
     rate_limit: int | None = None  #: requests a second; None = RATE_LIMIT
+    prefix: str = ""  #: of its text, to tell keys apart
 
     def admits(self, address: str) -> bool:
         """Whether it may be used from this address (IPv4, IPv6, or mapped); from an unknown one only without limits."""
@@ -211,13 +212,13 @@ def find(secret: str) -> Caller | None:
     row = (
         ApiKey.objects.filter(secret_hash=digest, revoked_at=None, suspended_at=None)
         .filter(Q(expires_at=None) | Q(expires_at__gt=Now()))
-        .values_list("id", "tenant_id", "scope", "domain_id", "networks", "test", "expires_at", "rate_limit")
+        .values_list("id", "tenant_id", "scope", "domain_id", "networks", "test", "expires_at", "rate_limit", "prefix")
         .first()
     )
     if row is None:
         return None
-    key_id, tenant_id, scope, domain_id, networks, test, expires_at, rate_limit = row
-    return Caller(key_id, tenant_id, scope, digest, domain_id, tuple(networks), test, expires_at, rate_limit)
+    key_id, tenant_id, scope, domain_id, networks, test, expires_at, limit, prefix = row
+    return Caller(key_id, tenant_id, scope, digest, domain_id, tuple(networks), test, expires_at, limit, prefix)
 
 
 def revoke(key_ids: Sequence[UUID], actor: str, tenant_id: UUID | None = None) -> int:

@@ -85,7 +85,8 @@ def take(mail: Received) -> Refusal | str:
         accepted = replayed(caller.tenant_id, key) if late and key else None
         if late and accepted is None:
             raise BadInput(late)
-        accepted = accepted or accept(caller.secret_hash, [draft], key)
+        by = {"tenant": str(caller.tenant_id), "key": caller.prefix}
+        accepted = accepted or accept(caller.secret_hash, [draft], key, by)
     except MailapiError as error:
         return _refusal(error)
     except OperationalError:

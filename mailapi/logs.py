@@ -3,10 +3,11 @@
 Every process uses it, granian's and Celery's own lines included (granian.json, settings.LOGGING). An object has
 
     time (RFC 3339, UTC), level, role, host, pid, event, message, and the ids that are known:
-    tenant, message_id, delivery_id, inbound_id, endpoint_id, request_id; exception
+    tenant, key, message_id, recipients, delivery_id, inbound_id, endpoint_id, request_id; exception
 
 `event` is stable: what the caller named with `extra={"event": …}`, else the function that wrote the line. Ids come by
-`extra` too; a line that is written while a request is answered has that request's id and tenant by itself.
+`extra` too; a line that is written while a request is answered has that request's id, tenant and key (its first
+characters) by itself.
 
 From INFO up no line tells what is secret or personal: addresses lose their local part, keys of ours everything. No
 Django here, since granian's first process has none.
@@ -29,7 +30,7 @@ from typing import Any
 #: the request that this thread answers (mailapi.errors.RequestId); asked for its ids only where a line is written
 request: ContextVar[Any] = ContextVar("request", default=None)
 
-IDS = ("tenant", "message_id", "delivery_id", "inbound_id", "endpoint_id", "request_id")
+IDS = ("tenant", "key", "message_id", "recipients", "delivery_id", "inbound_id", "endpoint_id", "request_id")
 _HOST = socket.gethostname()
 #: a local part, also a quoted one or the user of a URL; a key of the API
 _ADDRESS = re.compile(r'(?:"[^"\n]*"|[^\s<>()\[\]",;:@]+)@(?=[\w\[])')
@@ -81,9 +82,10 @@ def _ids(record: logging.LogRecord) -> dict[str, str]:
     if (asked := request.get()) is not None:
         found.setdefault("request_id", asked.request_id)
         # the caller of a key; the panel's user is looked up when it is asked for, which a line of the log must not do
-        tenant = getattr(vars(asked).get("user"), "tenant_id", None) if _is_caller(asked) else None
-        if tenant is not None:
-            found.setdefault("tenant", str(tenant))
+        if _is_caller(asked):
+            caller = vars(asked)["user"]
+            found.setdefault("tenant", str(caller.tenant_id))
+            found.setdefault("key", caller.prefix)
     return found
 
 

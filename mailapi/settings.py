@@ -369,6 +369,7 @@ LOGGING = {
         "celery": {"level": "WARNING"},
     },
 }
+LOG_ACCEPTED = flag("LOG_ACCEPTED")
 LOG_FORMAT = text("LOG_FORMAT", "text")
 if LOG_FORMAT not in ("text", "json"):
     raise ImproperlyConfigured(f"LOG_FORMAT={LOG_FORMAT!r} is neither text nor json")

@@ -18,11 +18,13 @@ mail does not: the start that precedes its final dot stands behind it in the sam
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 import psycopg.errors
+from django.conf import settings
 from django.db import DatabaseError, OperationalError, connection
 
 from deliveries import named, queue, quotas
@@ -42,9 +44,16 @@ from deliveries.models.sql import execute
 #: a deadlock between two batches that wake the same destinations: the loser tries again
 _TRIES = 4
 
+log = logging.getLogger(__name__)
 
-def accept(secret_hash: bytes, drafts: Sequence[Draft], idempotency: Idempotency | None = None) -> Accepted:
-    """Store `drafts`, all or none, and ring the bell.
+
+def accept(
+    secret_hash: bytes,
+    drafts: Sequence[Draft],
+    idempotency: Idempotency | None = None,
+    by: Mapping[str, str] | None = None,
+) -> Accepted:
+    """Store `drafts`, all or none, and ring the bell. `by`: who asks, where the log does not know it by the request.
 
     Raises KeyRefused (unknown, revoked, expired or suspended meanwhile; a test key without a lab), BadInput (a sender
     domain that is not the tenant's or not verified, or not the key's), Conflict (idempotency key in use or used for
@@ -53,6 +62,7 @@ def accept(secret_hash: bytes, drafts: Sequence[Draft], idempotency: Idempotency
     if idempotency is None and is_small(drafts) and not connection.in_atomic_block:
         gathered = _gatherer.accept(secret_hash, drafts)
         if gathered is not None:
+            _tell(gathered, drafts, by)
             return Accepted(gathered)
     ids = tuple(uuid7() for _ in drafts)
     params = columns(secret_hash, ids, drafts, idempotency)
@@ -76,7 +86,17 @@ def accept(secret_hash: bytes, drafts: Sequence[Draft], idempotency: Idempotency
         assert idempotency is not None  # the only check left
         return _replay(row["tenant_id"], idempotency)
     _keep(params)
+    _tell(ids, drafts, by)
     return Accepted(ids)
+
+
+def _tell(ids: Sequence[UUID], drafts: Sequence[Draft], by: Mapping[str, str] | None) -> None:
+    """The line of the log, one for a request (LOG_ACCEPTED)."""
+    if settings.LOG_ACCEPTED:
+        named = " ".join(map(str, ids))
+        recipients = sum(len({a.addr_spec for a in d.envelope or (*d.to, *d.cc, *d.bcc)}) for d in drafts)
+        known = {"event": "mail.accepted", "message_id": named, "recipients": recipients, **(by or {})}
+        log.info("accepted for %d recipients: %s", recipients, named, extra=known)
 
 
 def replayed(tenant_id: UUID, idempotency: Idempotency) -> Accepted | None:

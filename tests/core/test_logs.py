@@ -64,13 +64,13 @@ def test_addresses_and_keys_are_not_told(said, seen, form) -> None:
     assert said in logs.Line().format(line("%s", said, level=logging.DEBUG))
 
 
-def test_a_line_that_is_written_while_a_request_is_answered_has_its_id_and_its_tenant() -> None:
-    caller = type("Caller", (), {"tenant_id": "t1"})()
+def test_a_line_that_is_written_while_a_request_is_answered_has_its_id_tenant_and_key() -> None:
+    caller = type("Caller", (), {"tenant_id": "t1", "prefix": "re_abcde"})()
     asked = SimpleNamespace(request_id="order-17", user=caller)
     before = logs.request.set(asked)
     try:
         told = json.loads(logs.Json().format(line("x")))
-        assert (told["request_id"], told["tenant"]) == ("order-17", "t1")
+        assert (told["request_id"], told["tenant"], told["key"]) == ("order-17", "t1", "re_abcde")
         asked.user = "a panel's lazy user, who is not looked up"
         assert "tenant" not in json.loads(logs.Json().format(line("x")))
         assert "[request order-17]" in logs.Line().format(line("x"))

@@ -58,7 +58,7 @@ def town(mailboxes: Dovecot | None, chat: Receiver) -> Iterator[Town]:
     routes = {"canary.test": {"host": "127.0.0.1", "port": port, "lmtp": True, "tls": "may"}}
     town = Town(
         MAIL_ROUTE="mx", HELO_NAME="mail.sender.test", MX_ALLOW_PRIVATE="1",
-        LOG_FORMAT="json", ALERT_EMAIL=OPS, ALERT_FROM="alerts@sandbox.test", ALERT_QUIET_S="3",
+        LOG_FORMAT="json", LOG_ACCEPTED="on", ALERT_EMAIL=OPS, ALERT_FROM="alerts@sandbox.test", ALERT_QUIET_S="3",
         ALERT_WEBHOOK_URL=chat.url(), MAIL_ROUTES=json.dumps(routes),
         METRICS_TOKEN="0123456789abcdef",
     )  # fmt: skip
@@ -192,4 +192,8 @@ def test_every_line_of_every_part_is_an_object_that_tells_no_address_and_no_key(
         for secret in ("bounced+logs", "delivered+ops", "nobody reads this", town.key, town.password):
             assert secret not in line, line
     asked = [json.loads(line) for name, line in lines if name == "web" and "order-17" in line]
+    (accepted,) = [told_ for _, line in lines if (told_ := json.loads(line)).get("message_id") == ident
+                   and told_["event"] == "mail.accepted"]  # fmt: skip
+    assert (accepted["role"], accepted["recipients"], accepted["key"]) == ("web", "1", town.key[:8])
+    assert accepted["tenant"] and accepted["request_id"]
     assert {line["request_id"] for line in asked} == {"order-17"} and "error" in {line["level"] for line in asked}
