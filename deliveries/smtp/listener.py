@@ -72,7 +72,11 @@ class Listener:
         logging.getLogger("mail.log").setLevel(logging.WARNING)
 
     async def start(self, host: str, port: int, *, implicit_tls: bool = False) -> tuple[str, int]:
-        """Listen; gives the address (port 0: chosen by the kernel). `implicit_tls` is RFC 8314's 465."""
+        """Listen; gives the address (port 0: chosen by the kernel). `implicit_tls` is RFC 8314's 465.
+
+        Another process of the same user may listen there too: the kernel spreads connections over those that do, so
+        that a new one is there before the old one goes.
+        """
         if implicit_tls and self.tls is None:
             raise ValueError("implicit TLS needs a context")
         server = await asyncio.get_running_loop().create_server(
@@ -83,6 +87,7 @@ class Listener:
             # who does not get on with the handshake is not counted as a connection yet
             ssl_handshake_timeout=_HANDSHAKE_S if implicit_tls else None,
             backlog=512,
+            reuse_port=True,
         )
         self._servers.append(server)
         address = server.sockets[0].getsockname()

@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import re
+import socket
 import ssl
 import threading
 import time
@@ -98,6 +99,33 @@ class Senders:
         return str(json.loads(body)["id"])
 
 
+class Doors:
+    """Somebody who knocks at smtpd's ports all the time: a door that nobody holds open refuses the connection."""
+
+    def __init__(self, *ports: int) -> None:
+        self._ports = ports
+        self._over = threading.Event()
+        self.refused = self.greeted = 0
+        self._thread = threading.Thread(target=self._knock)
+        self._thread.start()
+
+    def finish(self) -> None:
+        self._over.set()
+        self._thread.join(120)
+        assert not self._thread.is_alive()
+
+    def _knock(self) -> None:
+        while not self._over.wait(0.05):
+            for port in self._ports:
+                try:
+                    with socket.create_connection(("127.0.0.1", port), 60) as peer:
+                        self.greeted += peer.recv(3) == b"220"
+                except ConnectionRefusedError:
+                    self.refused += 1
+                except OSError:  # let in by the one that was just leaving: a client comes again
+                    pass
+
+
 def back(town: Deployment, port: int) -> int:
     """How often Caddy has said that the web process there answers again."""
     return len(re.findall(rf'"host is up","host":"127.0.0.1:{port}"', town.said("caddy")))
@@ -119,21 +147,26 @@ def roll(town: Deployment) -> None:
     town.start("jobs")
     town.stop("beat")
     town.start("beat")
-    town.stop("smtpd")
-    town.start("smtpd")
-    town.until(lambda: town.answers(town.smtpd_port), "smtpd is back")
+    for new, old in (("smtpd2", "smtpd"), ("smtpd", "smtpd2")):
+        town.start(new)
+        town.until(lambda new=new: "submission over TLS listens" in town.said(new), f"{new} listens beside {old}")
+        town.stop(old)
     town._manage("migrate", "growing", "0003", "-v0", **GROWING)
 
 
 def test_an_upgrade_under_load_is_noticed_by_nobody(deployment: Deployment) -> None:
     town = deployment
     town.until(lambda: town.answers(town.https_port), "Caddy")
+    town.until(lambda: town.answers(town.smtpd_port) and town.answers(town.submission_port), "smtpd")
     senders = Senders(town)
     town.until(lambda: len(senders.ids) > 20, "mail flows")
+    doors = Doors(town.smtpd_port, town.submission_port)
     try:
         roll(town)
     finally:
+        doors.finish()
         senders.finish()
+    assert doors.refused == 0 < doors.greeted, town.tails()
     assert senders.failures == Counter(), town.tails()
     assert len(set(senders.ids)) == len(senders.ids) >= MAILS
 
