@@ -67,6 +67,7 @@ class Lives(bootsteps.StartStopStep):
     """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
+    _saying: Any = None
 
     def start(self, c: Any) -> None:
         self._saying = c.timer.call_repeatedly(metrics.SIGN_S, metrics.alive, (settings.ROLE,))
@@ -74,7 +75,8 @@ class Lives(bootsteps.StartStopStep):
 
     def stop(self, c: Any) -> None:
         # the broker is lost, and the consumer starts anew once it is back
-        self._saying.cancel()
+        if self._saying is not None:
+            self._saying.cancel()
 
 
 app.steps["consumer"].add(Lives)

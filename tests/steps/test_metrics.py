@@ -9,12 +9,14 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from django.db import connection
 from django.test import Client
 from django.utils import timezone
+from kombu.asynchronous.timer import Timer
 from prometheus_client.parser import text_string_to_metric_families
 
 from deliveries import counters, metrics
@@ -22,6 +24,7 @@ from deliveries.alerts.judge import Kind
 from deliveries.canary import METRICS
 from deliveries.models import Destination, Queued
 from deliveries.record import figures, operator
+from mailapi.celery import Lives
 from tests.fakes.house import build
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -137,3 +140,16 @@ def test_two_installations_on_one_valkey_do_not_take_each_others_life_for_theirs
     assert metrics.unmark("neighbour") is False
     settings.SECRET_KEY = ours
     assert metrics.unmark("neighbour") is True
+
+
+def test_a_worker_says_that_it_lives_while_its_consumer_runs(settings, monkeypatch) -> None:
+    settings.ROLE = "jobs"
+    monkeypatch.setattr(metrics, "_said", {})
+    consumer = SimpleNamespace(timer=Timer())
+    lives = Lives(consumer)
+    lives.stop(consumer)  # the broker was away from the start
+    lives.start(consumer)
+    assert metrics.signs(("jobs",)) == {"jobs"}
+    (saying,) = (scheduled.entry for scheduled in consumer.timer.queue)
+    lives.stop(consumer)
+    assert saying.canceled
