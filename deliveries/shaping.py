@@ -98,6 +98,19 @@ class Shaping:
     def give_back(self, unused: Mapping[str, tuple[int, int]]) -> None:
         self.grant({site: (rate, -n) for site, (rate, n) in unused.items()})
 
+    def answers(self) -> bool:
+        """Whether Valkey is there; where there is none, nothing is missed."""
+        if self._client is None:
+            return True
+        if (client := self._there()) is None:
+            return False
+        try:
+            client.ping()
+        except redis.RedisError as e:
+            self._failed(e)
+            return False
+        return True
+
     def leave(self) -> None:
         """The pump has nothing to do: its parts belong to the others at once."""
         self._signed = -ALIVE_S

@@ -301,5 +301,9 @@ class Pump:
             return False
         if time.monotonic() - self._idle_since < self._linger_s:
             return False
+        if self._linger_s and not self.engine.shaping.answers():
+            # the broker may be away with it, or be it: nobody would start a pump when mail comes
+            self._idle_since, self._hungry = None, True
+            return False
         self._settle_at = 0.0  # last of all
         return not self._emptied

@@ -330,6 +330,24 @@ def test_a_ring_ends_the_wait_for_results(lab: Lab) -> None:
     assert engine.collect(10, wait_s=3600, company_s=3600) == []
 
 
+def test_a_pump_goes_on_while_no_bell_can_be_heard(lab: Lab, settings, monkeypatch) -> None:
+    settings.REDIS_URL = "redis://127.0.0.1:1/0"
+    monkeypatch.setattr(deliver, "_hear_bells", lambda: None)
+    pump = threading.Thread(target=lambda: (deliver.run(linger_s=0.1), connection.close()))
+    pump.start()
+    try:
+        pump.join(1)
+        (delivery,) = build().send("delivered@simulator.test")
+        end = time.monotonic() + 60
+        while status(delivery) != "delivered":
+            assert time.monotonic() < end, "nobody looks for it"
+            time.sleep(0.05)
+    finally:
+        deliver.stop()
+        pump.join(60)
+    assert not pump.is_alive()
+
+
 def test_a_bell_that_nobody_pumps_for_leaves_nothing_behind(lab: Lab) -> None:
     engine = deliver.engine()
     assert not deliver.look()
