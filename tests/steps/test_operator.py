@@ -42,7 +42,7 @@ def audit(house: House) -> list[tuple[str, str]]:
 
 def test_a_deferred_mail_retried_now_is_claimed_at_once_though_its_destination_slept(monkeypatch) -> None:
     rung = []
-    monkeypatch.setattr(queue, "wake", lambda: rung.append(1))
+    monkeypatch.setattr(queue, "wake", lambda *_: rung.append(1))
     house = build()
     delivery = deferred(house)
     assert claimable() == set()
