@@ -140,7 +140,8 @@ WITH recent AS (
                            THEN b.decided_at + %(believed)s::interval ELSE b.decided_at END) AS done
              FROM brake b WHERE b.site = r.site AND b.state <> 'open') d ON true
      WHERE r.minute >= %(since)s::timestamptz AND r.category <> ''
-       AND (d.done IS NULL OR r.minute >= date_trunc('minute', d.done))
+       -- whole minutes since: what was refused just before a person decided must not pull it at once again
+       AND (d.done IS NULL OR r.minute >= d.done)
      GROUP BY r.site, r.category HAVING sum(r.count) >= %(least)s::int
 )
 SELECT n.site, n.category, n.refused,

@@ -104,7 +104,7 @@ def stand_watch(role: str) -> None:
 
 def _watch(role: str) -> None:
     away_since: float | None = None
-    look_at = time.monotonic()
+    look_at = time.monotonic() + EVERY_S  # what starts with this process is not there yet
     while True:
         metrics.alive(role)
         if time.monotonic() >= look_at:

@@ -115,6 +115,15 @@ def test_an_outage_that_comes_back_by_reports_pulls_the_brake_too() -> None:
     assert Suppression.objects.filter(tenant=house.tenant, brake_id=brake.id).count() == 50
 
 
+def test_what_was_refused_before_a_person_resumed_the_site_does_not_pull_the_brake_at_once_again() -> None:
+    house, where = build(), site()
+    answered(house, where, 60)
+    assert [b.site for b in brakes.run() if b.site == where] == [where]
+    sites.resume_site(where, "eve")
+    assert [b for b in brakes.run() if b.site == where] == []
+    assert Brake.objects.get(site=where).state == "ended"
+
+
 def test_mail_that_was_in_flight_when_the_brake_was_pulled_is_in_doubt_too() -> None:
     house, where = build(), site()
     late = house.send(f"late@{where}")
