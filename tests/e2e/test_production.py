@@ -31,7 +31,12 @@ print(json.dumps(ids))
 def deployment(request: pytest.FixtureRequest) -> Iterator[Deployment]:
     deployment = Deployment(request.param)
     try:
-        deployment.build()
+        try:
+            deployment.build()
+        except AssertionError:  # a port that was free may have been taken before Caddy came to it
+            deployment.tear_down()
+            deployment = Deployment(request.param)
+            deployment.build()
         yield deployment
     finally:
         deployment.tear_down()
