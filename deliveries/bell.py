@@ -19,7 +19,7 @@ import celery
 import redis
 from django.conf import settings
 
-from deliveries import gcra
+from deliveries import valkey
 from deliveries.counters import BELLS_FAILED
 from deliveries.named import MOST
 
@@ -191,7 +191,7 @@ def _ids(names: bytes) -> tuple[UUID, ...]:
 
 
 def channel() -> str:
-    return gcra.prefix() + "bell"
+    return valkey.prefix() + "bell"
 
 
 def _client() -> redis.Redis:

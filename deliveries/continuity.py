@@ -26,7 +26,7 @@ from uuid import UUID
 import redis
 from django.conf import settings
 
-from deliveries.counters import valkey
+from deliveries import valkey
 from deliveries.models.sql import execute
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ def beat() -> bool:
     row = execute(_BEAT).fetchone()
     if row is not None:
         _remember(row["name"], row["beats"])
-        if (client := valkey()) is not None:
+        if (client := valkey.client()) is not None:
             with contextlib.suppress(redis.RedisError):
                 client.set(_key(row["name"]), row["beats"], ex=_KEPT_S)
     return row is not None
@@ -135,7 +135,7 @@ def _look() -> bool:
 def _beats_outside(name: UUID) -> int:
     """The most that anybody outside of the database has seen; what cannot be asked has seen nothing."""
     seen = [_seen.get(name, 0)]
-    if (client := valkey()) is not None:
+    if (client := valkey.client()) is not None:
         with contextlib.suppress(redis.RedisError, ValueError):
             seen.append(int(client.get(_key(name)) or 0))
     with contextlib.suppress(OSError, ValueError):

@@ -13,13 +13,11 @@ import logging
 import os
 import threading
 import time
-from functools import lru_cache
 from typing import Any
 
 import redis
-from django.conf import settings
 
-from deliveries import gcra
+from deliveries import valkey
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +86,7 @@ def _run() -> None:
 
 def flush() -> bool:
     """Add what this process has counted; False where Valkey does not take it yet."""
-    client = valkey()
+    client = valkey.client()
     if client is None:
         return False
     taken = {counter: n for counter in ALL if (n := counter.take())}
@@ -108,7 +106,7 @@ def flush() -> bool:
 
 def read() -> dict[str, int] | None:
     """Name → the installation's figure; None where Valkey does not tell."""
-    client = valkey()
+    client = valkey.client()
     if client is None:
         return None
     try:
@@ -118,13 +116,5 @@ def read() -> dict[str, int] | None:
     return {counter.name: int(found.get(counter.name.encode(), 0)) for counter in ALL}
 
 
-@lru_cache(maxsize=1)
-def valkey() -> redis.Redis | None:
-    """For what may be lost, and waits for nobody; None where there is none (REDIS_URL)."""
-    if not settings.REDIS_URL:
-        return None
-    return redis.Redis.from_url(settings.REDIS_URL, socket_timeout=0.5, socket_connect_timeout=0.5)
-
-
 def _key() -> str:
-    return gcra.prefix() + "counters"
+    return valkey.prefix() + "counters"

@@ -6,14 +6,11 @@ so that hosts need not agree on theirs. `Meter` is the same reckoning for one pr
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import redis
-from django.conf import settings
-from django.db import connection
 
 # A negative number gives back. Each key answers how many were granted, and how far ahead of now its counter stands.
 _SCRIPT = """
@@ -35,12 +32,6 @@ for i, key in ipairs(KEYS) do
 end
 return answer
 """
-
-
-def prefix() -> str:
-    """What this installation's keys in Valkey begin with: those that share one must not share their limits."""
-    house = f"{settings.SECRET_KEY}/{connection.settings_dict['NAME']}"
-    return f"mailapi:{hashlib.sha256(house.encode()).hexdigest()[:12]}:"
 
 
 @dataclass(frozen=True, slots=True)

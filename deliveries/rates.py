@@ -18,7 +18,7 @@ from uuid import UUID
 import redis
 from django.conf import settings
 
-from deliveries import gcra
+from deliveries import gcra, valkey
 from deliveries.counters import RATES_UNSHARED
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class Rates:
         self._client = (
             redis.Redis.from_url(url, socket_timeout=0.3, socket_connect_timeout=0.3) if url else None
         )  # fmt: skip
-        self._prefix = f"{gcra.prefix()}key:"
+        self._prefix = f"{valkey.prefix()}key:"
         self._lots: dict[UUID, _Lot] = {}
         self._lock = threading.Lock()
         self._meter = gcra.Meter(BURST_S)

@@ -20,7 +20,7 @@ from uuid import uuid4
 import redis
 from django.conf import settings
 
-from deliveries import gcra
+from deliveries import gcra, valkey
 from deliveries.counters import LIMITS_UNSHARED
 from deliveries.smtp.providers import profile_of
 
@@ -53,7 +53,7 @@ class Shaping:
         self._client = (
             redis.Redis.from_url(url, socket_timeout=0.5, socket_connect_timeout=0.5) if url else None
         )  # fmt: skip
-        self.prefix = gcra.prefix()
+        self.prefix = valkey.prefix()
         self._all = self.prefix + "pumping"
         self._pumping = [self.name]
         self._signed = -ALIVE_S

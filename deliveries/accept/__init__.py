@@ -66,6 +66,7 @@ def accept(
             return Accepted(gathered)
     ids = tuple(uuid7() for _ in drafts)
     params = columns(secret_hash, ids, drafts, idempotency)
+    params["waits"] = _waits(params)
     row = _execute(params)
     if not row["key_ok"]:
         raise KeyRefused("invalid_api_key", "This API key is unknown, expired or was revoked, or may only read.", 403)
@@ -93,10 +94,10 @@ def accept(
 def _tell(ids: Sequence[UUID], drafts: Sequence[Draft], by: Mapping[str, str] | None) -> None:
     """The line of the log, one for a request (LOG_ACCEPTED)."""
     if settings.LOG_ACCEPTED:
-        named = " ".join(map(str, ids))
+        told = " ".join(map(str, ids))
         recipients = sum(len({a.addr_spec for a in d.envelope or (*d.to, *d.cc, *d.bcc)}) for d in drafts)
-        known = {"event": "mail.accepted", "message_id": named, "recipients": recipients, **(by or {})}
-        log.info("accepted for %d recipients: %s", recipients, named, extra=known)
+        known = {"event": "mail.accepted", "message_id": told, "recipients": recipients, **(by or {})}
+        log.info("accepted for %d recipients: %s", recipients, told, extra=known)
 
 
 def replayed(tenant_id: UUID, idempotency: Idempotency) -> Accepted | None:
@@ -113,11 +114,17 @@ def replayed(tenant_id: UUID, idempotency: Idempotency) -> Accepted | None:
 def _store(secret_hash: bytes, drafts: Sequence[Draft], crowd: bool) -> tuple[UUID, ...] | None:
     """The ids where all of it was stored; what a refusal says is said to each alone."""
     ids = tuple(uuid7() for _ in drafts)
-    params = columns(secret_hash, ids, drafts, None) | {"waits": crowd}
+    params = columns(secret_hash, ids, drafts, None)
+    params["waits"] = crowd or _waits(params)
     if not _execute(params)["stored"]:
         return None
     _keep(params)
     return ids
+
+
+def _waits(params: dict[str, Any]) -> bool:
+    """Whether the statement's own commit waits for the disk: that of a crowd, and of a larger transaction."""
+    return connection.in_atomic_block or len(params["d_id"]) > named.MOST
 
 
 def _keep(params: dict[str, Any]) -> None:
@@ -131,8 +138,6 @@ _gatherer = Gatherer(_store)
 
 
 def _execute(params: dict[str, Any]) -> dict[str, Any]:
-    alone = len(params["d_id"]) <= named.MOST and not params.get("waits")
-    params["waits"] = connection.in_atomic_block or not alone
     for left in reversed(range(_TRIES)):
         try:
             row = execute(WITH_REPORTS if params["r_delivery"] else STATEMENT, params).fetchone()
