@@ -22,7 +22,7 @@ from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 
 from deliveries.errors import BadInput, Fault
-from deliveries.models import ApiKey, AuditEntry, SendingDomain, Tenant
+from deliveries.models import ApiKey, AuditEntry, OperatorKey, SendingDomain, Tenant
 
 #: the shape that Resend's SDKs expect of a key; 32 octets = 256 bits behind it
 PREFIX = "re_"
@@ -53,15 +53,20 @@ class Caller:
     prefix: str = ""  #: of its text, to tell keys apart
 
     def admits(self, address: str) -> bool:
-        """Whether it may be used from this address (IPv4, IPv6, or mapped); from an unknown one only without limits."""
-        if not self.networks:
-            return True
-        try:
-            found = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        mapped = getattr(found, "ipv4_mapped", None)
-        return any((mapped or found) in network for network in _networks(self.networks))
+        """Whether it may be used from this address."""
+        return admitted(self.networks, address)
+
+
+def admitted(networks: tuple[str, ...], address: str) -> bool:
+    """Whether an address (IPv4, IPv6, or mapped) is in one of the networks; an unknown one where there are none."""
+    if not networks:
+        return True
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    mapped = getattr(found, "ipv4_mapped", None)
+    return any((mapped or found) in network for network in _networks(networks))
 
 
 @lru_cache(maxsize=1000)
@@ -134,15 +139,22 @@ def issue(caller: Caller, name: str, scope: str, **limits: Any) -> tuple[ApiKey,
     if scope == ApiKey.Scope.OWNER and caller.scope != ApiKey.Scope.OWNER:
         words = "Only a key with owner_access gives it on; an owner makes the first one in the panel."
         raise BadInput([Fault("permission", "beyond_own", words)])
+    return grant(caller.tenant_id, name, scope, f"key:{caller.key_id}", **limits)
+
+
+def grant(tenant_id: UUID, name: str, scope: str, actor: str, **limits: Any) -> tuple[ApiKey, str]:
+    """The same by an operator's order, whom no key limits; BadInput for another tenant's domain, and a key too many."""
+    if faults := _too_fast(limits.get("rate_limit"), None):
+        raise BadInput(faults)
     domain_id = limits.get("domain_id")
-    if domain_id and not SendingDomain.objects.filter(tenant_id=caller.tenant_id, id=domain_id).exists():
+    if domain_id and not SendingDomain.objects.filter(tenant_id=tenant_id, id=domain_id).exists():
         raise BadInput([Fault("domain_id", "not_found", "There is no domain with this id; GET /domains lists yours.")])
     with transaction.atomic():
-        tenant = Tenant.objects.get(id=caller.tenant_id)
+        tenant = Tenant.objects.get(id=tenant_id)
         if ApiKey.objects.filter(tenant=tenant, revoked_at=None).count() >= MOST:
             raise BadInput([Fault("name", "too_many", f"There are {MOST} API keys already; remove one first.")])
         key, secret = create(tenant, name, scope, **limits)
-        _audit(key, f"key:{caller.key_id}", "key.created")
+        _audit(key, actor, "key.created")
     return key, secret
 
 
@@ -192,16 +204,20 @@ def _within(caller: Caller, limits: dict[str, Any]) -> dict[str, Any]:
             faults.append(Fault("expires_at", "beyond_own", words))
     if caller.test:
         limits["test"] = True
-    most = caller.rate_limit or highest_rate()
-    if (limits.get("rate_limit") or 0) > most:
-        whose = "The key that asks" if caller.rate_limit else "The installation"
-        words = f"{whose} is limited to {most} requests a second; stay within."
-        faults.append(Fault("rate_limit", "beyond_own", words))
+    faults += _too_fast(limits.get("rate_limit"), caller.rate_limit)
     if caller.rate_limit:
         limits["rate_limit"] = limits.get("rate_limit") or caller.rate_limit
     if faults:
         raise BadInput(faults)
     return limits
+
+
+def _too_fast(wanted: int | None, own: int | None) -> list[Fault]:
+    most = own or highest_rate()
+    if (wanted or 0) <= most:
+        return []
+    whose = "The key that asks" if own else "The installation"
+    return [Fault("rate_limit", "beyond_own", f"{whose} is limited to {most} requests a second; stay within.")]
 
 
 def find(secret: str) -> Caller | None:
@@ -234,11 +250,10 @@ def revoke(key_ids: Sequence[UUID], actor: str, tenant_id: UUID | None = None) -
     return len(rows)
 
 
-def touch(key_id: UUID) -> None:
+def touch(key_id: UUID, kind: type[ApiKey | OperatorKey] = ApiKey) -> None:
     """Note that the key was used; once a minute is enough to tell which keys are dead."""
-    ApiKey.objects.filter(Q(last_used_at=None) | Q(last_used_at__lt=Now() - timedelta(minutes=1)), id=key_id).update(
-        last_used_at=Now()
-    )
+    stale = Q(last_used_at=None) | Q(last_used_at__lt=Now() - timedelta(minutes=1))
+    kind._default_manager.filter(stale, id=key_id).update(last_used_at=Now())
 
 
 def _audit(key: ApiKey, actor: str, action: str) -> None:

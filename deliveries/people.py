@@ -7,6 +7,9 @@ stands in deliveries.admin.access.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 from uuid import UUID
 
 from django.core.exceptions import ValidationError
@@ -21,26 +24,53 @@ Role = Membership.Role
 _LAST = "this is the last owner; make another member an owner first."
 
 
-def create_tenant(name: str, actor: str) -> Tenant:
-    """BadInput when the name is empty, too long or taken."""
-    name = name.strip()
-    if not name or len(name) > 200 or not name.isprintable():
-        raise BadInput([Fault("name", "invalid_parameter", "Must be one line of 1 to 200 characters.")])
-    try:
-        with transaction.atomic():
-            tenant = Tenant.objects.create(name=name)
-            AuditEntry.objects.create(tenant=tenant, actor=actor[:200], action="tenant.created", subject=name)
-    except IntegrityError:
-        raise BadInput([Fault("name", "already_exists", f"There is a tenant named {name} already.")]) from None
+def tenant_of(tenant_id: UUID) -> Tenant | None:
+    return Tenant.objects.filter(id=tenant_id).first()
+
+
+def create_tenant(name: str, actor: str, **settings: Any) -> Tenant:
+    """`settings`: as change_tenant(). BadInput when the name is empty, too long or taken."""
+    name = _one_line(name)
+    with _one_of_its_name(name), transaction.atomic():
+        tenant = Tenant.objects.create(name=name, **settings)
+        AuditEntry.objects.create(tenant=tenant, actor=actor[:200], action="tenant.created", subject=name)
     return tenant
 
 
-def set_privacy(tenant: Tenant, on: bool, actor: str) -> None:
-    """Privacy mode, for what is accepted from now on; nothing that was kept comes back or goes by it."""
-    with transaction.atomic():
-        Tenant.objects.filter(id=tenant.id).update(privacy=on)
-        action = f"tenant.privacy_{'on' if on else 'off'}"
-        AuditEntry.objects.create(tenant=tenant, actor=actor[:200], action=action, subject=tenant.name)
+def change_tenant(tenant: Tenant, actor: str, **wishes: Any) -> None:
+    """Those of name, daily_quota, monthly_quota (None: any number) and privacy that are there; BadInput as above.
+
+    Quotas and privacy hold for what is accepted from now on: what was used before a quota was given is not counted, and
+    nothing that was kept goes or comes back by privacy mode.
+    """
+    before = tenant.name
+    if "name" in wishes:
+        wishes["name"] = _one_line(wishes["name"])
+    if not wishes:
+        return
+    with _one_of_its_name(wishes.get("name", before)), transaction.atomic():
+        Tenant.objects.filter(id=tenant.id).update(**wishes)
+        told = ", ".join(f"{name} {'any number' if value is None else value}" for name, value in wishes.items())
+        AuditEntry.objects.create(
+            tenant=tenant, actor=actor[:200], action="tenant.changed", subject=f"{before}: {told}"[:300]
+        )
+    tenant.refresh_from_db()
+
+
+def _one_line(name: str) -> str:
+    name = name.strip()
+    if not name or len(name) > 200 or not name.isprintable():
+        raise BadInput([Fault("name", "invalid_parameter", "Must be one line of 1 to 200 characters.")])
+    return name
+
+
+@contextmanager
+def _one_of_its_name(name: str) -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError:
+        words = f"There is a tenant named {name} already; take another name."
+        raise BadInput([Fault("name", "already_exists", words)]) from None
 
 
 def invite(tenant: Tenant, login: str, role: str, actor: str) -> tuple[Membership, str | None]:
@@ -48,7 +78,7 @@ def invite(tenant: Tenant, login: str, role: str, actor: str) -> tuple[Membershi
 
     A new login is best a mail address: it is kept as one too. BadInput when it cannot be a login, or is a member.
     """
-    login = login.strip()
+    login = _normal(login)
     try:
         User.username_validator(login)
     except ValidationError as e:
@@ -62,7 +92,11 @@ def invite(tenant: Tenant, login: str, role: str, actor: str) -> tuple[Membershi
         if user is None:
             password = secrets.token_urlsafe(12)
             mail = login if _is_address(login) else ""
-            user = User.objects.create_user(login, email=mail, password=password, is_staff=True)
+            try:
+                with transaction.atomic():
+                    user = User.objects.create_user(login, email=mail, password=password, is_staff=True)
+            except IntegrityError:  # somebody invites the same person at this moment
+                user, password = User.objects.get(username=login), None
         member, new = Membership.objects.get_or_create(user=user, tenant=tenant, defaults={"role": role})
         if not new:
             raise BadInput([Fault("login", "already_exists", "This person is a member already.")])
@@ -114,7 +148,14 @@ def remove_login(user_id: int, actor: str) -> bool:
 
 
 def member_of(tenant_id: UUID, login: str) -> Membership | None:
-    return Membership.objects.filter(tenant_id=tenant_id, user=_user(login.strip())).first()
+    if "\0" in login:  # no text of Postgres holds it
+        return None
+    return Membership.objects.select_related("user").filter(tenant_id=tenant_id, user=_user(_normal(login))).first()
+
+
+def _normal(login: str) -> str:
+    """As Django keeps it (NFKC)."""
+    return User.normalize_username(login.strip())
 
 
 def _user(login: str) -> User | None:

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from django.db import DatabaseError, transaction
-from django.utils import timezone
+from django.db import DatabaseError
 
 from deliveries.errors import OverQuota
-from deliveries.models import AuditEntry, QuotaUse, Tenant
+from deliveries.models import QuotaUse, Tenant
 
 #: SQLSTATE of the function quota_kept
 _OVER = "MQ001"
@@ -64,35 +63,14 @@ def refusal(error: DatabaseError) -> OverQuota | None:
     )
 
 
-def change(tenant_id: UUID, daily: int | None, monthly: int | None, actor: str) -> None:
-    """The operator's order; None is any number. What was used before a quota was given is not counted."""
-    with transaction.atomic():
-        Tenant.objects.filter(id=tenant_id).update(daily_quota=daily, monthly_quota=monthly)
-        AuditEntry.objects.create(
-            tenant_id=tenant_id, actor=actor[:200], action="tenant.quotas",
-            subject=f"a day {_any(daily)}, a month {_any(monthly)}",
-        )  # fmt: skip
-
-
 def told(tenants: Sequence[Tenant]) -> dict[UUID, str]:
     """`12 of 100 today, 40 of 1000 this month` for each that has a quota: recipients whose mail is due in it (UTC)."""
-    tenants = [t for t in tenants if t.daily_quota is not None or t.monthly_quota is not None]
-    if not tenants:
-        return {}
-    today = timezone.now().date()
-    rows = QuotaUse.objects.filter(
-        tenant_id__in=[t.id for t in tenants], starts__in=[today, today.replace(day=1)]
-    ).values_list("tenant_id", "kind", "starts", "used")
-    used = {(tenant_id, kind): n for tenant_id, kind, starts, n in rows if kind == "month" or starts == today}
-    found = {}
+    used, found = QuotaUse.of(tenants), {}
     for tenant in tenants:
         periods = (("day", "today", tenant.daily_quota), ("month", "this month", tenant.monthly_quota))
         parts = [
             f"{used.get((tenant.id, kind), 0)} of {most} {words}" for kind, words, most in periods if most is not None
         ]
-        found[tenant.id] = ", ".join(parts)
+        if parts:
+            found[tenant.id] = ", ".join(parts)
     return found
-
-
-def _any(number: int | None) -> str:
-    return "any number" if number is None else str(number)

@@ -1,4 +1,4 @@
-"""Who asks: `Authorization: Bearer <key>` → Caller, and whether its scope opens this door.
+"""Who asks: `Authorization: Bearer <key>` → Caller (at /tenants: Operator), and whether its scope opens this door.
 
 Callers are remembered for five seconds per process, so that a revoked key is refused within five; the
 statement of accept looks again, so that it never stores a mail for one.
@@ -14,10 +14,11 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
-from deliveries import keys
+from deliveries import keys, operators
 from deliveries.errors import KeyRefused
 from deliveries.keys import Caller
-from deliveries.models import ApiKey
+from deliveries.models import ApiKey, OperatorKey
+from deliveries.operators import Operator
 
 REMEMBERED_S = 5.0
 #: a key's last use is written at most once in so many seconds, and by each process
@@ -35,6 +36,8 @@ def caller_of(secret: str) -> Caller:
     """The caller behind a key's plain text; KeyRefused when it is unknown, revoked or past its end."""
     if not secret or len(secret) > _LONGEST:
         raise _unknown()
+    if secret.startswith(operators.PREFIX):
+        raise KeyRefused("restricted_api_key", "An operator key opens /tenants alone; use the tenant's API key.", 403)
     now = time.monotonic()
     digest = keys.hash_of(secret)
     if (held := _callers.get(digest)) and held[1] > now and not _ended(held[0]):
@@ -71,13 +74,19 @@ def _unknown() -> KeyRefused:
 class KeyAuthentication(BaseAuthentication):
     """RFC 6750 §2.1. Raises KeyRefused, so that a missing and a wrong key are told apart."""
 
-    def authenticate(self, request: Request) -> tuple[Caller, None]:
-        caller = caller_of(self.secret_of(request))
+    #: what to do about an address that the key may not be used from
+    elsewhere = "add it to ip_allow"
+
+    def authenticate(self, request: Request) -> tuple[Any, None]:
+        caller = self.bearer_of(self.secret_of(request))
         if not caller.admits(address := keys.address_of(request.META)):
             # whoever holds the secret may know from where we saw it: it tells what to put on the list
-            words = f"This API key may not be used from {address or 'an unknown address'}; add it to ip_allow."
+            words = f"This API key may not be used from {address or 'an unknown address'}; {self.elsewhere}."
             raise KeyRefused("restricted_api_key", words, 403)
         return caller, None
+
+    def bearer_of(self, secret: str) -> Caller | Operator:
+        return caller_of(secret)
 
     def secret_of(self, request: Request) -> str:
         """The key's plain text, where this door expects it."""
@@ -89,6 +98,37 @@ class KeyAuthentication(BaseAuthentication):
 
     def authenticate_header(self, request: Request) -> str:
         return "Bearer"
+
+
+class OperatorAuthentication(KeyAuthentication):
+    """The same with an operator key, at /tenants."""
+
+    elsewhere = "an operator makes one that may"
+
+    def bearer_of(self, secret: str) -> Operator:
+        if not secret.startswith(operators.PREFIX):
+            words = "Tenants take an operator key (op_…), which an operator makes in the panel."
+            raise KeyRefused("restricted_api_key", words, 403)
+        operator = operators.find(secret) if len(secret) <= _LONGEST else None
+        if operator is None:
+            words = "This operator key is unknown, expired or was revoked; an operator makes a new one in the panel."
+            raise KeyRefused("invalid_api_key", words, 403)
+        return operator
+
+
+class HasOperatorKey(BasePermission):
+    """A key for reading changes nothing; what a view names in `hands_out` takes one that may."""
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        operator: Operator = request.user  # type: ignore[assignment]
+        if operator.scope == OperatorKey.Scope.FULL or request.method in SAFE_METHODS:
+            return True
+        if operator.scope == OperatorKey.Scope.READING:
+            raise KeyRefused("restricted_api_key", "This operator key may only read; use one with full_access.", 401)
+        if request.method in getattr(view, "hands_out", ()):
+            words = "This hands out access to the tenant's mail, and takes an operator key with full_access."
+            raise KeyRefused("restricted_api_key", words, 401)
+        return True
 
 
 class HasKey(BasePermission):

@@ -96,6 +96,7 @@ UNFOLD = {
                     _menu("Audit log", "history", "auditentry"),
                     _menu("Tenants", "apartment", "tenant", _OPERATOR),
                     _menu("Logins", "person", "user", _OPERATOR),
+                    _menu("Operator keys", "passkey", "operatorkey", _OPERATOR),
                     {
                         "title": "Settings",
                         "icon": "tune",

@@ -16,8 +16,11 @@ from django.urls import resolve
 
 #: what a path of the API begins with: everything there is a mailapi.door.View, and nothing else is one
 ROOMS = frozenset(
-    "api-keys compat domains emails erasures events health logs openapi.json suppressions templates webhooks".split()
-)  # fmt: skip
+    (
+        "api-keys compat domains emails erasures events health logs openapi.json suppressions templates tenants "
+        "webhooks"
+    ).split()
+)
 #: a browser that is led to an answer of the API shows, runs and frames nothing of it
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",

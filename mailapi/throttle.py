@@ -11,6 +11,7 @@ from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
 from deliveries.keys import Caller
+from deliveries.operators import Operator
 from deliveries.rates import Grant, Rates
 
 
@@ -24,9 +25,9 @@ class PerKey(BaseThrottle):
 
     def allow_request(self, request: Request, view: Any) -> bool:
         caller: Any = request.user
-        if not isinstance(caller, Caller):
+        if not isinstance(caller, Caller | Operator):
             return True
-        limit = caller.rate_limit or settings.RATE_LIMIT
+        limit = (caller.rate_limit if isinstance(caller, Caller) else None) or settings.RATE_LIMIT
         if not limit:
             return True
         self._grant = rates().take(caller.key_id, limit)

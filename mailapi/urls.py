@@ -23,6 +23,7 @@ from mailapi.views import (
     sent,
     suppressions,
     templates,
+    tenants,
     webhooks,
 )
 
@@ -76,6 +77,14 @@ urlpatterns = [
     path("templates/<str:template_id>/publish", templates.Publish.as_view()),
     path("templates/<str:template_id>/duplicate", templates.Duplicate.as_view()),
     path("templates/<str:template_id>/preview", templates.Preview.as_view()),
+    path("tenants", tenants.Tenants.as_view()),
+    path("tenants/<str:tenant_id>", tenants.Tenant.as_view()),
+    path("tenants/<str:tenant_id>/suspend", tenants.Suspend.as_view()),
+    path("tenants/<str:tenant_id>/resume", tenants.Resume.as_view()),
+    path("tenants/<str:tenant_id>/api-keys", tenants.ApiKeys.as_view()),
+    path("tenants/<str:tenant_id>/api-keys/<str:key_id>", tenants.ApiKey.as_view()),
+    path("tenants/<str:tenant_id>/members", tenants.Members.as_view()),
+    path("tenants/<str:tenant_id>/members/<str:login>", tenants.Member.as_view()),
     path("tls/ask", links.served),
     path("o/<str:token>", links.opened),
     path("c/<str:token>", links.clicked),

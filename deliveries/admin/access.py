@@ -47,6 +47,7 @@ RIGHTS: dict[type[Model], Rights] = {
     models.AuditEntry: Rights(Role.VIEWER, None),
     models.Tenant: Rights(),
     models.User: Rights(),
+    models.OperatorKey: Rights(),
     models.Site: Rights(),
     models.SourcePool: Rights(),
     models.SourceAddress: Rights(),

@@ -1,4 +1,4 @@
-"""API keys, and what may be suspended."""
+"""API keys, what may be suspended, and the keys of operators' programs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from django.utils import timezone
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextInputWidget
 
-from deliveries import keys
+from deliveries import keys, operators
 from deliveries.admin.access import Access, access
 from deliveries.admin.operate import actor
-from deliveries.admin.tenant import TenantAdmin
-from deliveries.models import ApiKey, Membership
+from deliveries.admin.tenant import OperatorAdmin, TenantAdmin
+from deliveries.models import ApiKey, Membership, OperatorKey
 from deliveries.record import brakes
 
 
@@ -69,9 +69,8 @@ class Suspendable(TenantAdmin):
         messages.success(request, f"Released; {count} held mails are due now.")
 
 
-class KeyForm(forms.ModelForm):
-    #: of the person who fills it in
-    own: Access
+class _LimitsForm(forms.ModelForm):
+    """Where from and until when a key may be used."""
 
     allowed = forms.CharField(
         label="Networks",
@@ -81,24 +80,29 @@ class KeyForm(forms.ModelForm):
         help_text="Addresses it may be used from, with commas: 203.0.113.7, 2001:db8::/32. Empty: all.",
     )
 
-    class Meta:
-        model = ApiKey
-        fields = ("tenant", "name", "scope", "domain", "expires_at", "rate_limit", "test")
-
     def clean_allowed(self) -> list[str]:
         try:
             return [keys.network(word) for word in self.cleaned_data["allowed"].replace(",", " ").split()]
         except ValueError as e:
             raise ValidationError(str(e)) from None
 
-    def clean_rate_limit(self) -> int | None:
-        return _rate(self.cleaned_data["rate_limit"])
-
     def clean_expires_at(self) -> Any:
         moment = self.cleaned_data["expires_at"]
         if moment and moment <= timezone.now():
             raise ValidationError("That time has passed.")
         return moment
+
+
+class KeyForm(_LimitsForm):
+    #: of the person who fills it in
+    own: Access
+
+    class Meta:
+        model = ApiKey
+        fields = ("tenant", "name", "scope", "domain", "expires_at", "rate_limit", "test")
+
+    def clean_rate_limit(self) -> int | None:
+        return _rate(self.cleaned_data["rate_limit"])
 
     def clean(self) -> dict[str, Any] | None:
         data = super().clean() or self.cleaned_data
@@ -134,6 +138,16 @@ def rate_words(key: ApiKey) -> str:
     if key.rate_limit is not None:
         return f"{key.rate_limit} a second"
     return f"({settings.RATE_LIMIT} a second)" if settings.RATE_LIMIT else "any number"
+
+
+#: how a key is shown in lists
+_STATES = {"active": "success", "suspended": "danger", "revoked": "danger", "expired": "danger"}
+
+
+def _state(key: ApiKey | OperatorKey) -> str:
+    if key.revoked_at or getattr(key, "suspended_at", None):
+        return "revoked" if key.revoked_at else "suspended"
+    return "expired" if key.expires_at and key.expires_at <= timezone.now() else "active"
 
 
 @admin.register(ApiKey)
@@ -191,17 +205,55 @@ class ApiKeyAdmin(Suspendable):
         secret = request._secret  # type: ignore[attr-defined]
         return secret_page(request, self.admin_site, "API key", obj.name, secret, back)
 
-    @display(
-        description="State",
-        label={"active": "success", "suspended": "danger", "revoked": "danger", "expired": "danger"},
-    )
+    @display(description="State", label=_STATES)
     def state(self, key: ApiKey) -> str:
-        if key.revoked_at or key.suspended_at:
-            return "revoked" if key.revoked_at else "suspended"
-        return "expired" if key.expires_at and key.expires_at <= timezone.now() else "active"
+        return _state(key)
 
     @admin.action(description="Revoke", permissions=["act"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
         ids = list(self.acting(request, queryset).values_list("id", flat=True))
         count = keys.revoke(ids, actor(request))
+        messages.success(request, f"{count} revoked. Requests with them are refused from now on.")
+
+
+class OperatorKeyForm(_LimitsForm):
+    class Meta:
+        model = OperatorKey
+        fields = ("name", "scope", "expires_at")
+
+
+@admin.register(OperatorKey)
+class OperatorKeyAdmin(OperatorAdmin):
+    form = OperatorKeyForm
+    list_display = ("name", "prefix", "scope", "state", "created_at", "last_used_at")
+    list_filter = (_FilterByUse,)
+    actions = ("revoke",)
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        if obj is None:
+            return ("name", "scope", "allowed", "expires_at")
+        return ("name", "prefix", "scope", "networks", "expires_at", "created_at", "last_used_at", "revoked_at")
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return access(request).operator
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: Any) -> None:
+        made, secret = operators.create(
+            obj.name, obj.scope, actor(request), form.cleaned_data["allowed"], obj.expires_at
+        )
+        obj.pk = made.pk
+        request._secret = secret  # type: ignore[attr-defined]
+
+    def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
+        back = reverse("admin:deliveries_operatorkey_changelist")
+        secret = request._secret  # type: ignore[attr-defined]
+        return secret_page(request, self.admin_site, "Operator key", obj.name, secret, back)
+
+    @display(description="State", label=_STATES)
+    def state(self, key: OperatorKey) -> str:
+        return _state(key)
+
+    @admin.action(description="Revoke", permissions=["act"])
+    def revoke(self, request: HttpRequest, queryset: QuerySet[OperatorKey]) -> None:
+        count = operators.revoke(list(queryset.values_list("id", flat=True)), actor(request))
         messages.success(request, f"{count} revoked. Requests with them are refused from now on.")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
+from uuid import UUID
 
 from django.contrib.auth.models import AbstractUser
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Value
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from deliveries.models.fields import EncryptedField, uuid7
@@ -57,6 +60,18 @@ class QuotaUse(models.Model):
 
     def __str__(self) -> str:
         return f"{self.used} of {self.tenant_id} in the {self.kind} of {self.starts}"
+
+    @classmethod
+    def of(cls, tenants: Sequence[Tenant]) -> dict[tuple[UUID, str], int]:
+        """By tenant and kind, what those with a quota have used of today and of this month; missing is none."""
+        ids = [t.id for t in tenants if t.daily_quota is not None or t.monthly_quota is not None]
+        if not ids:
+            return {}
+        today = timezone.now().date()
+        rows = cls.objects.filter(tenant_id__in=ids, starts__in=[today, today.replace(day=1)]).values_list(
+            "tenant_id", "kind", "starts", "used"
+        )
+        return {(tenant_id, kind): n for tenant_id, kind, starts, n in rows if kind == "month" or starts == today}
 
 
 class User(AbstractUser):
@@ -252,8 +267,30 @@ class DkimKey(models.Model):
         return f"{self.selector}._domainkey.{self.domain}"
 
 
-class ApiKey(models.Model):
-    """A bearer secret of 256 bits, kept only as its SHA-256; the plain text is shown once, at birth."""
+class BearerSecret(models.Model):
+    """256 random bits, kept only as their SHA-256; the plain text is shown once, at birth."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    name = models.CharField(max_length=100)
+    prefix = models.CharField(max_length=12, help_text="The first characters, to tell keys apart.")
+    secret_hash = models.BinaryField(max_length=32, unique=True)
+    networks = ArrayField(
+        models.CharField(max_length=43), default=list, blank=True, help_text="Used from these addresses only (CIDR)."
+    )
+    expires_at = models.DateTimeField(null=True, blank=True, help_text="Refused from then on.")
+    created_at = models.DateTimeField(auto_now_add=True)
+    last_used_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        abstract = True
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.prefix}…)"
+
+
+class ApiKey(BearerSecret):
+    """What an application of a tenant sends with."""
 
     class Scope(models.TextChoices):
         #: every endpoint, and what only owners may order
@@ -265,25 +302,14 @@ class ApiKey(models.Model):
         #: looking only, and no secrets
         READING = "read_access", _("Reading only")
 
-    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="api_keys")
-    name = models.CharField(max_length=100)
-    prefix = models.CharField(max_length=12, help_text="The first characters, to tell keys apart.")
-    secret_hash = models.BinaryField(max_length=32, unique=True)
     scope = models.CharField(max_length=20, choices=Scope.choices, default=Scope.FULL)
     domain = models.ForeignKey(
         SendingDomain, null=True, blank=True, on_delete=models.CASCADE, related_name="+",
         help_text="Sends from this domain only.",
     )  # fmt: skip
-    networks = ArrayField(
-        models.CharField(max_length=43), default=list, blank=True, help_text="Used from these addresses only (CIDR)."
-    )
     test = models.BooleanField(default=False, help_text="What it sends goes to the receiver lab, never out.")
-    expires_at = models.DateTimeField(null=True, blank=True, help_text="Refused from then on.")
     rate_limit = models.PositiveIntegerField(null=True, blank=True, help_text="Requests a second; empty: RATE_LIMIT.")
-    created_at = models.DateTimeField(auto_now_add=True)
-    last_used_at = models.DateTimeField(null=True, blank=True)
-    revoked_at = models.DateTimeField(null=True, blank=True)
     suspended_at = models.DateTimeField(null=True, blank=True, help_text="Refused, and its mail held, until released.")
 
     class Meta:
@@ -291,5 +317,21 @@ class ApiKey(models.Model):
         verbose_name = "API key"
         ordering = ("-created_at",)
 
-    def __str__(self) -> str:
-        return f"{self.name} ({self.prefix}…)"
+
+class OperatorKey(BearerSecret):
+    """What a program that sees to tenants asks with. A table of its own: no door to mail looks into it."""
+
+    class Scope(models.TextChoices):
+        #: and whoever holds a key or a password that it handed out reads the tenant's mail
+        FULL = "full_access", _("Tenants, and hands out API keys and first passwords")
+        #: no mail can be reached with it
+        TENANTS = "tenants_access", _("Tenants, their members and keys; hands out none")
+        #: looks
+        READING = "read_access", _("Reading only")
+
+    scope = models.CharField(max_length=20, choices=Scope.choices, default=Scope.TENANTS)
+
+    class Meta:
+        db_table = "operator_key"
+        verbose_name = "operator key"
+        ordering = ("-created_at",)

@@ -114,6 +114,13 @@ class CreateApiKey(Shape):
         "verified.",
     )
 
+    def limits(self) -> dict[str, Any]:
+        """As keys.create() takes them."""
+        return {
+            "domain_id": self.domain_id, "networks": self.ip_allow, "test": self.test, "expires_at": self.expires_at,
+            "rate_limit": self.rate_limit,
+        }  # fmt: skip
+
 
 class UpdateApiKey(Shape):
     """What is not there stays as it is."""

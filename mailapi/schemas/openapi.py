@@ -45,6 +45,14 @@ class Bearer(OpenApiAuthenticationExtension):
         return {"type": "http", "scheme": "bearer", "description": "An API key: `Authorization: Bearer re_…`."}
 
 
+class OperatorBearer(OpenApiAuthenticationExtension):
+    target_class = "mailapi.auth.OperatorAuthentication"
+    name = "operator_key"
+
+    def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, Any]:
+        return {"type": "http", "scheme": "bearer", "description": "An operator key: `Authorization: Bearer op_…`."}
+
+
 @lru_cache(maxsize=1)
 def document() -> dict[str, Any]:
     """The whole description; the same for every caller and request."""

@@ -21,10 +21,7 @@ class ApiKeys(View):
     def post(self, request: Request) -> HttpResponse:
         with json_body(request._request) as body:
             wanted = read_shape(body, CreateApiKey, across_fields)
-        made, secret = keys.issue(
-            self.caller(), wanted.name, wanted.permission, domain_id=wanted.domain_id, networks=wanted.ip_allow,
-            test=wanted.test, expires_at=wanted.expires_at, rate_limit=wanted.rate_limit,
-        )  # fmt: skip
+        made, secret = keys.issue(self.caller(), wanted.name, wanted.permission, **wanted.limits())
         return JsonResponse({"id": str(made.id), "token": secret}, status=201)
 
 

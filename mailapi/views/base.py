@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -16,6 +16,7 @@ from mailapi.schemas.body import json_body
 from mailapi.schemas.faults import MOST_FAULTS, Shape, check, no_such, read_shape
 
 S = TypeVar("S", bound=Shape)
+C = TypeVar("C")
 
 #: rows of a page
 LIMIT = 20
@@ -56,17 +57,22 @@ def _unknown(request: Request, known: Sequence[str]) -> list[Fault]:
 
 def page_of(request: Request, *more: str) -> tuple[int, UUID | None, UUID | None]:
     """limit, after, before of a list's query; BadInput names what is wrong. `more` are the list's own words."""
+    return page_by(UUID, request, *more)
+
+
+def page_by(cursor: Callable[[str], C], request: Request, *more: str) -> tuple[int, C | None, C | None]:
+    """The same where the cursors are no UUIDs; `cursor` raises ValueError for what is none."""
     faults = _unknown(request, ("limit", "after", "before", *more))
     query = request.query_params
     raw = query.get("limit", str(LIMIT))
     limit = int(raw) if raw.isascii() and raw.isdigit() and len(raw) < 4 else 0
     if not 1 <= limit <= MOST:
         faults.append(Fault("limit", "invalid_parameter", f"Must be a number from 1 to {MOST}."))
-    cursors: dict[str, UUID | None] = {"after": None, "before": None}
+    cursors: dict[str, C | None] = {"after": None, "before": None}
     for name in cursors:
         if text := query.get(name):
             try:
-                cursors[name] = UUID(text)
+                cursors[name] = cursor(text)
             except ValueError:
                 faults.append(Fault(name, "invalid_parameter", "Must be an id from an earlier page."))
     if query.get("after") and query.get("before"):

@@ -10,6 +10,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from deliveries import operators
 from deliveries.admin.tenant import OperatorAdmin, TenantAdmin
 from deliveries.models import (
     ApiKey,
@@ -20,6 +21,7 @@ from deliveries.models import (
     InboundMessage,
     Membership,
     Message,
+    OperatorKey,
     PoolRule,
     QuotaUse,
     SendingDomain,
@@ -37,7 +39,7 @@ from tests.fakes.person import login
 pytestmark = pytest.mark.django_db
 
 #: what belongs to the installation; every other model admin is a TenantAdmin
-OPERATORS = {Tenant, User, Destination, Site, Brake, SourcePool, SourceAddress, PoolRule}
+OPERATORS = {Tenant, User, OperatorKey, Destination, Site, Brake, SourcePool, SourceAddress, PoolRule}
 TENANTS = [m for m in admin.site._registry if m not in OPERATORS]
 
 
@@ -133,6 +135,7 @@ def test_what_belongs_to_the_installation_is_closed_to_members(three, model):
     pool = SourcePool.objects.create(name="news")
     SourceAddress.objects.create(address="192.0.2.9", pool=pool)
     PoolRule.objects.create(pool=pool)
+    operators.create("billing", "read_access", "test")
     client = login(mail.person("olga", three["red"][0], role="owner"))
     row = model._default_manager.first()
     for name, args in (("changelist", ()), ("change", (row.pk,)), ("delete", (row.pk,))):

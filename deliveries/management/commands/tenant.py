@@ -1,7 +1,6 @@
 """manage.py tenant: customers of the installation, made, listed, suspended and released. The operator's alone.
 
-There is no HTTP API for it: an API key belongs to one tenant, and one that stood above them would be a secret of
-another kind, for orders that a person gives.
+Programs do the same over HTTP, with an operator key (`manage.py operator_key`).
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from django.utils import timezone
 
 from deliveries import keys, people, quotas
 from deliveries.errors import BadInput
-from deliveries.models import AuditEntry, Membership, Tenant
+from deliveries.models import ApiKey, Membership, Tenant
 from deliveries.record import brakes
 
 
@@ -82,8 +81,7 @@ class Command(BaseCommand):
         except BadInput as e:
             raise CommandError(str(e)) from None
         if options["key"]:
-            made, secret = keys.create(tenant, options["key"][:100])
-            AuditEntry.objects.create(tenant=tenant, actor=whoever(), action="key.created", subject=str(made))
+            _, secret = keys.grant(tenant.id, options["key"][:100], ApiKey.Scope.FULL, whoever())
             self.stdout.write(f"API key   {secret}")
 
     def _list(self, options: dict[str, Any]) -> None:
@@ -101,9 +99,8 @@ class Command(BaseCommand):
     def _quota(self, options: dict[str, Any]) -> None:
         tenant = named(options["tenant"])
         if options.keys() & {"daily", "monthly"}:
-            daily = options.get("daily", tenant.daily_quota)
-            quotas.change(tenant.id, daily, options.get("monthly", tenant.monthly_quota), whoever())
-            tenant.refresh_from_db()
+            wishes = {f"{name}_quota": options[name] for name in ("daily", "monthly") if name in options}
+            people.change_tenant(tenant, whoever(), **wishes)
         self.stdout.write(quotas.told([tenant]).get(tenant.id, f"{tenant.name} has no quota."))
 
     def _suspend(self, options: dict[str, Any]) -> None:
@@ -113,7 +110,7 @@ class Command(BaseCommand):
 
     def _privacy(self, options: dict[str, Any]) -> None:
         tenant = named(options["tenant"])
-        people.set_privacy(tenant, options["mode"] == "on", whoever())
+        people.change_tenant(tenant, whoever(), privacy=options["mode"] == "on")
         self.stdout.write(f"Privacy mode of {tenant.name} is {options['mode']}.")
 
     def _release(self, options: dict[str, Any]) -> None:
