@@ -19,6 +19,7 @@ from deliveries import feedback as feeding
 from deliveries import forward as forwarding
 from deliveries import mailboxes as polling
 from deliveries import notify as notifying
+from deliveries import tls_reports as protecting
 from deliveries.deliver import sweep as sweeping
 from deliveries.record import figures
 
@@ -78,6 +79,12 @@ def alerts() -> None:
 def listings() -> None:
     """Our addresses on block lists."""
     _fresh(alerting.run_listings)
+
+
+@shared_task(name="deliveries.tls_reports", soft_time_limit=550, time_limit=600)
+def tls_reports() -> None:
+    """Reports to domains that ask how well our sessions were protected."""
+    _sending(protecting.run)
 
 
 @shared_task(name="deliveries.domains", soft_time_limit=170, time_limit=180)

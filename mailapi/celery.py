@@ -49,6 +49,8 @@ app.conf.update(
         "forward": {"task": "deliveries.forward", "schedule": 2.0, "options": {"expires": 2}},
         "alerts": {"task": "deliveries.alerts", "schedule": 15.0, "options": {"expires": 15}},
         "listings": {"task": "deliveries.listings", "schedule": 3600.0, "options": {"expires": 600}},
+        # each domain's once a day, at a time of its own
+        "tls_reports": {"task": "deliveries.tls_reports", "schedule": 600.0, "options": {"expires": 600}},
         "erase": {"task": "deliveries.erase", "schedule": 30.0, "options": {"expires": 30}},
         "archive": {"task": "deliveries.archive", "schedule": 30.0, "options": {"expires": 30}},
         "redact": {"task": "deliveries.redact", "schedule": 10.0, "options": {"expires": 10}},

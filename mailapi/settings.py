@@ -195,6 +195,11 @@ ALERT_SMARTHOST = url("ALERT_SMARTHOST", ("smtp", "smtps"), "")
 ALERT_WEBHOOK_URL = url("ALERT_WEBHOOK_URL", ("http", "https"), "")
 ALERT_QUIET_S = number("ALERT_QUIET_S", 120, 1, 86400)
 
+# --- who is told how well our sessions were protected (RFC 8460) -------------------------------------------------
+TLS_REPORT_FROM = text("TLS_REPORT_FROM", "")
+if TLS_REPORT_FROM:
+    TLS_REPORT_FROM = addr_spec("TLS_REPORT_FROM", TLS_REPORT_FROM)
+
 # --- Django -------------------------------------------------------------------------------------------------
 DEBUG = False
 BASE_URL = url("BASE_URL", ("http", "https"), "http://127.0.0.1:8000").rstrip("/")

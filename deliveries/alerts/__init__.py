@@ -13,8 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from django.conf import settings
@@ -24,7 +23,7 @@ from deliveries import metrics
 from deliveries.alerts import look, ways
 from deliveries.alerts.judge import Kind, Known, Step, Trouble, Word, judge, told
 from deliveries.models import OperatorAlert
-from deliveries.models.sql import execute
+from deliveries.models.sql import alone
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +55,9 @@ def _pass(see: Callable[[], Sequence[Trouble]], looked_at: Callable[[Trouble], b
     if not ways.any_set():
         return 0
     now = now or datetime.now(UTC)
-    with _alone() as alone:
-        if not alone:
+    # until this one has told what it found, no other process looks
+    with alone(_LOCK) as mine:
+        if not mine:
             return 0
         with transaction.atomic():
             steps = judge(see(), _known(), now, timedelta(seconds=settings.ALERT_QUIET_S), looked_at)
@@ -68,17 +68,6 @@ def _pass(see: Callable[[], Sequence[Trouble]], looked_at: Callable[[Trouble], b
             if ways.tell(one):
                 _keep([told(step, now) for step in one.steps])
         return len(news)
-
-
-@contextmanager
-def _alone() -> Iterator[bool]:
-    """Whether no other process looks; until this one has told what it found, none does."""
-    (row,) = execute("SELECT pg_try_advisory_lock(%(lock)s::bigint) AS mine", {"lock": _LOCK}).fetchall()
-    try:
-        yield row["mine"]
-    finally:
-        if row["mine"]:
-            execute("SELECT pg_advisory_unlock(%(lock)s::bigint)", {"lock": _LOCK})
 
 
 def _keep(rows: Sequence[Known]) -> None:

@@ -19,6 +19,7 @@ from deliveries.deliver import host
 from deliveries.deliver.jobs import Job
 from deliveries.deliver.ledger import LeaseLost, Ledger, TooLate
 from deliveries.deliver.policies import Policies
+from deliveries.deliver.tls_watch import TlsWatch
 from deliveries.deliver.watchdog import Watchdog
 from deliveries.errors import ComposeError
 from deliveries.mime import verp
@@ -135,6 +136,7 @@ class Engine:
         resolver = Resolver(settings.DNS_NAMESERVERS or None, trust_ad=settings.DNS_TRUST_AD)
         ipv6_ok = await host.confirmed(resolver, [ip for ip in settings.SOURCE_IPS if ":" in ip])
         self._router = router(resolver, self._policies, ipv6_ok)
+        self._tls_watch = TlsWatch(resolver)
 
     # --- for the pump ---------------------------------------------------------------------------------------
 
@@ -296,6 +298,7 @@ class Engine:
         job = running.job
         routed = await self._route(job.domain, job.lab)
         if isinstance(routed, Unroutable):
+            self._tls_watch.found_no_way(job.domain, routed)
             return self._result(job, _unroutable_verdict(routed), host=job.domain)
         if routed.site != job.destination and self._moves(job.delivery_id):
             # the site's limits hold for it, and its rest; nothing was begun
@@ -347,6 +350,7 @@ class Engine:
             recoded = await asyncio.to_thread(seven_bit, job.prepared)
             if recoded is not None:
                 attempts = (*attempts[:-1], *await converse(recoded))
+        self._tls_watch.went(job.domain, routed, attempts)
         own = routed.static is not None and bool(routed.static.hosts)
         tries = tuple(Tried(uuid7(), a, classify(a.outcome, own_smarthost=own)) for a in attempts)
         return self._result(job, tries[-1].verdict, tries, attempts[-1].hop.host)

@@ -16,7 +16,7 @@ from deliveries import queue
 from deliveries.counters import OUTCOMES_WAITED
 from deliveries.deliver.engine import Ended, Released
 from deliveries.deliver.watchdog import Watchdog
-from deliveries.record import figures
+from deliveries.record import figures, tls_sessions
 from deliveries.record.homes import Moved, move
 from deliveries.record.outcomes import record
 from deliveries.record.settle import Result
@@ -92,6 +92,7 @@ class Recorder:
             self._told()
         try:
             figures.flush(now=self._now)
+            tls_sessions.flush(now=self._now)
         except (DatabaseError, InterfaceError) as e:
             log.warning("figures of the last seconds are lost: %r", e)
         connection.close()

@@ -34,7 +34,7 @@ from deliveries.models.messages import (
     Suppression,
 )
 from deliveries.models.outbox import WebhookDelivery, WebhookEndpoint, WebhookTry
-from deliveries.models.policies import MtaStsPolicy
+from deliveries.models.policies import MtaStsPolicy, TlsSessions
 from deliveries.models.queue import Destination, MxSite, Queued, Site
 from deliveries.models.sources import PoolRule, SourceAddress, SourcePool, SourceRest
 from deliveries.models.templates import Template, TemplateVersion
@@ -86,6 +86,7 @@ __all__ = [
     "Template",
     "TemplateVersion",
     "Tenant",
+    "TlsSessions",
     "User",
     "WebhookDelivery",
     "WebhookEndpoint",

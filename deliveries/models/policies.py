@@ -20,3 +20,20 @@ class MtaStsPolicy(models.Model):
 
     def __str__(self) -> str:
         return f"{self.domain}: {self.mode}"
+
+
+class TlsSessions(models.Model):
+    """Sessions of one kind with the hosts of a domain that asks for TLS reports (RFC 8460), on a day of UTC."""
+
+    day = models.DateField()
+    domain = models.CharField(max_length=253)
+    digest = models.CharField(max_length=64, help_text="SHA-256 of the facts.")
+    facts = models.JSONField(help_text="Policy, hosts, addresses, and what went wrong.")
+    count = models.BigIntegerField()
+
+    class Meta:
+        db_table = "tls_sessions"
+        constraints = [models.UniqueConstraint(fields=("day", "domain", "digest"), name="tls_sessions_once")]
+
+    def __str__(self) -> str:
+        return f"{self.domain} on {self.day}: {self.count}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -51,6 +52,17 @@ def _numbered(statement: str) -> tuple[str, tuple[tuple[str, Callable[[Any], Any
 
     text = _PLACEHOLDER.sub(number, statement)
     return text, tuple((name, packers[name]) for name in names)
+
+
+@contextmanager
+def alone(lock: int) -> Iterator[bool]:
+    """Whether this process holds `lock`, a number that no other work has; it ends with the block, or the connection."""
+    (row,) = execute("SELECT pg_try_advisory_lock(%(lock)s::bigint) AS mine", {"lock": lock}).fetchall()
+    try:
+        yield row["mine"]
+    finally:
+        if row["mine"]:
+            execute("SELECT pg_advisory_unlock(%(lock)s::bigint)", {"lock": lock})
 
 
 def drop_broken() -> None:

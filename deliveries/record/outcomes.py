@@ -21,7 +21,7 @@ from deliveries import queue
 from deliveries.models.fields import uuid7
 from deliveries.models.queue import NEVER
 from deliveries.models.sql import execute
-from deliveries.record import figures, paces, rests, tally
+from deliveries.record import figures, paces, rests, tally, tls_sessions
 from deliveries.record.settle import Change, Result, Row, Standing, Tried, settle
 from deliveries.record.suppressions import SECOND_SIGHT, SUPPRESS_FROM
 from deliveries.smtp.outcome import Broken, Replied, TlsFacts, Unable, Verdict
@@ -73,6 +73,7 @@ def _record(results: Sequence[Result], parked: bool = False) -> dict[Status, int
     if not parked:
         figures.note(results)
         figures.flush()
+        tls_sessions.flush()
     counts: dict[Status, int] = {}
     for _, _, change in changes:
         if change.status is not None:

@@ -14,11 +14,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from deliveries.routing import dmarc
+from deliveries.routing import dmarc, mta_sts, tls_rpt
 from deliveries.routing.rdns import fcrdns
 from deliveries.routing.resolver import Answer, NoData, NxDomain, Resolver, Result, Trouble
 from deliveries.smtp.reply import clean
@@ -157,8 +157,10 @@ async def of_domain(resolver: Resolver, domain: str, sent: Sent | None = None) -
     spf, policy, sts, tls = await asyncio.gather(
         _spf(resolver, domain),
         dmarc.find(resolver, domain),
-        _published(resolver, domain, "MTA-STS", f"_mta-sts.{domain}", "v=STSv1", "v=STSv1; id=…"),
-        _published(resolver, domain, "TLS reports", f"_smtp._tls.{domain}", "v=TLSRPTv1", "v=TLSRPTv1; rua=mailto:…"),
+        _published(resolver, domain, "MTA-STS", f"_mta-sts.{domain}", mta_sts.parse_record, "v=STSv1; id=…"),
+        _published(
+            resolver, domain, "TLS reports", f"_smtp._tls.{domain}", tls_rpt.parse_record, "v=TLSRPTv1; rua=mailto:…"
+        ),
     )
     if sent is None:
         return [spf, _policy(domain, policy), sts, tls]
@@ -216,10 +218,16 @@ def _alignment(domain: str, found: dmarc.Policy | Result | int, sent: Sent) -> l
                              "Gmail and others want DMARC to pass in any case. Mend one of the two.")]  # fmt: skip
 
 
-async def _published(resolver: Resolver, domain: str, name: str, at: str, begins: str, example: str) -> Check:
-    """A record that mail goes without."""
+async def _published(
+    resolver: Resolver, domain: str, name: str, at: str, read: Callable[[str], object], example: str
+) -> Check:
+    """A record that mail goes without; senders pass over one that `read` finds malformed (None)."""
     result = await resolver.txt(at)
+    begins = example.partition(";")[0]
     found = [t for t in result.records if str(t).startswith(begins)] if isinstance(result, Answer) else []
+    if len(found) == 1 and read(str(found[0])) is None:
+        return Check(domain, name, Tone.MISSING, f"malformed: {clean(str(found[0]))[:300]}",
+                     f'Publish {at} TXT "{example}".')  # fmt: skip
     if len(found) == 1:
         return Check(domain, name, Tone.GOOD, clean(str(found[0]))[:300])
     if len(found) > 1:

@@ -6,23 +6,26 @@
 
 The TXT record only says that there is a policy and which one; the policy itself comes over HTTPS. Once cached, it
 holds until `max_age` whatever DNS says (§3.1): an attacker who can hide the record cannot hide the policy.
-Left out: reports (TLS-RPT, RFC 8460).
+What went wrong with it is kept in `failures`, for reports (`tls_rpt`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Protocol
 
 from deliveries.errors import AddressRefused, FetchFailed
 from deliveries.fetch import Fetched, fetch
-from deliveries.routing.resolver import Answer, Resolver, Trouble
+from deliveries.routing.resolver import Answer, Resolver, Trouble, addresses
+from deliveries.smtp.outcome import TlsFailure, TlsResult
 
 #: §3.3: a policy may take a minute to come …
 FETCH_TIMEOUT_S = 60.0
@@ -52,7 +55,7 @@ class Mode(StrEnum):
     """§5: what follows where a host does not keep the promise."""
 
     ENFORCE = "enforce"  #: the mail waits
-    TESTING = "testing"  #: it goes out anyway; a report would be sent
+    TESTING = "testing"  #: it goes out anyway, and is told of in reports
     NONE = "none"  #: the domain takes its promise back
 
 
@@ -197,8 +200,8 @@ class MtaSts:
         self._get = get
         self._failed: OrderedDict[str, tuple[str, float]] = OrderedDict()  # domain → (id, not before)
         self._asking: dict[str, asyncio.Task[Policy | None]] = {}
-        #: why the last fetch for a domain failed, for the panel; the oldest are forgotten
-        self.said: OrderedDict[str, str] = OrderedDict()
+        #: why the last fetch for a domain failed; the oldest are forgotten
+        self.failures: OrderedDict[str, TlsFailure] = OrderedDict()
 
     async def policy(self, domain: str) -> Policy | None:
         """The policy in force for `domain` (lower-case A-label), never raises; None also for mode none."""
@@ -218,6 +221,8 @@ class MtaSts:
         txt = await self._resolver.txt(f"_mta-sts.{domain}")
         current = record_id(txt.records) if isinstance(txt, Answer) else None
         if current is None:
+            if not isinstance(txt, Trouble):
+                self.failures.pop(domain, None)
             return kept  # §3.1: no record, or DNS is lost: what is cached still binds
         if stored is not None and stored.id == current and now < stored.fetched_at + REFRESH_S:
             return kept
@@ -226,11 +231,15 @@ class MtaSts:
             return kept
         try:
             fresh = await self._fetch(domain)
-        except (FetchFailed, AddressRefused, ValueError) as e:
-            self._remember_failure(domain, current, str(e))
+        except (FetchFailed, AddressRefused) as e:
+            untrusted = isinstance(e.__cause__, ssl.SSLCertVerificationError)
+            self._remember_failure(domain, current, TlsResult.POLICY_HOST if untrusted else TlsResult.NO_POLICY, str(e))
+            return kept
+        except ValueError as e:
+            self._remember_failure(domain, current, TlsResult.BAD_POLICY, str(e))
             return kept
         self._failed.pop(domain, None)
-        self.said.pop(domain, None)
+        self.failures.pop(domain, None)
         await self._store.put(domain, Stored(current, fresh, now))
         return fresh
 
@@ -244,7 +253,7 @@ class MtaSts:
             max_octets=MAX_POLICY_OCTETS,
             allow_private=self._allow_private,
             ca_file=self._ca_file,
-            resolve=self._resolve,
+            resolve=partial(addresses, self._resolver),
         )
         # §3.3: 200 and nothing else; a redirect is a failure
         if fetched.status != 200:
@@ -258,16 +267,9 @@ class MtaSts:
         except UnicodeDecodeError:
             raise ValueError(f"{host}: the policy is not UTF-8") from None
 
-    async def _resolve(self, host: str, port: int) -> list[str]:
-        results = await asyncio.gather(self._resolver.a(host), self._resolver.aaaa(host))
-        found = [str(a) for r in results if isinstance(r, Answer) for a in r.records]
-        if not found:
-            raise OSError(next((r.text for r in results if isinstance(r, Trouble)), "it has no address in DNS"))
-        return found
-
-    def _remember_failure(self, domain: str, policy_id: str, why: str) -> None:
+    def _remember_failure(self, domain: str, policy_id: str, result: TlsResult, why: str) -> None:
         self._failed[domain] = (policy_id, self._clock() + RETRY_FETCH_S)
-        self.said[domain] = why
-        for memory in (self._failed, self.said):
+        self.failures[domain] = TlsFailure(result, why[:300])
+        for memory in (self._failed, self.failures):
             while len(memory) > MAX_FAILURES:
                 memory.popitem(last=False)

@@ -369,3 +369,12 @@ def _words(error: Exception) -> str:
 
 def _text(name: dns.name.Name) -> str:
     return name.to_text(omit_final_dot=True).lower() if name != dns.name.root else ""
+
+
+async def addresses(resolver: Resolver, host: str, port: int) -> list[str]:
+    """All of `host`, as `deliveries.fetch` asks for them; OSError where there are none."""
+    results = await asyncio.gather(resolver.a(host), resolver.aaaa(host))
+    found = [str(a) for r in results if isinstance(r, Answer) for a in r.records]
+    if not found:
+        raise OSError(next((r.text for r in results if isinstance(r, Trouble)), "it has no address in DNS"))
+    return found

@@ -16,17 +16,19 @@ import ipaddress
 import random
 import socket
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import idna
 
 from deliveries.fetch import not_public
-from deliveries.routing import dane, mx, unroutable
+from deliveries.routing import dane, mx, tls_rpt, unroutable
 from deliveries.routing.mta_sts import Mode, MtaSts, Policy
 from deliveries.routing.resolver import Answer, NoData, Resolver, Result, Trouble
 from deliveries.routing.static import SANDBOX_SITE, StaticRoute, find
+from deliveries.routing.tls_rpt import Promise
 from deliveries.routing.unroutable import Unroutable
 from deliveries.smtp.hop import Hop, Tls
+from deliveries.smtp.outcome import TlsFailure, TlsResult
 from deliveries.smtp.sources import Source
 
 __all__ = ["Routed", "Router", "Unroutable"]
@@ -45,6 +47,8 @@ class Routed:
     site: str  #: registrable domain of the best MX host (`google.com`), or the route's name
     ttl_s: float
     static: StaticRoute | None = None  #: the entry of MAIL_ROUTES that decided, with its return_path
+    #: what the domain promised of the TLS of each MX host; nothing of fixed routes
+    promises: Mapping[str, Promise] = field(default_factory=dict)
 
 
 #: weakest first: of the operator's policy and the domain's, the stronger counts
@@ -60,6 +64,8 @@ class _Way:
     tls: Tls = Tls.MAY
     tlsa: tuple[dane.Tlsa, ...] = ()
     names: tuple[str, ...] = ()
+    watched: bool = False
+    promise: Promise = Promise()  # noqa: RUF009 (frozen)
     refused: str = ""  #: why the domain's policy forbids it
 
     def closed(self, *, own: bool = False, trouble: str = "") -> _Way:
@@ -184,9 +190,14 @@ class Router:
             way = by_host[host]
             tls = max(way.tls, floor, key=_STRENGTH.index)
             site = mx.site(host)
-            hops.append(Hop(host, address, self._smtp_port, tls=tls, tls_names=way.names, tlsa=way.tlsa, site=site))
+            hops.append(
+                Hop(
+                    host, address, self._smtp_port,
+                    tls=tls, watched=way.watched, tls_names=way.names, tlsa=way.tlsa, site=site,
+                )
+            )  # fmt: skip
         ttl = min(chosen.ttl_s, *(way.found.ttl_s for way in ways if way.found.usable))
-        return Routed(self._bound(hops), chosen.site, ttl, static)
+        return Routed(self._bound(hops), chosen.site, ttl, static, {way.host: way.promise for way in ways})
 
     async def _look_up(self, domain: str, chosen: mx.Hosts, policy: Policy | None) -> list[_Way]:
         """Addresses of the hosts in order, two hosts at a time, until a round is filled or one of them is us."""
@@ -213,13 +224,25 @@ class Router:
             if isinstance(binding, Trouble):
                 return _Way(host, found).closed(trouble=binding.text)
             if binding is not None and binding.tls is Tls.DANE:
-                return _Way(host, found, binding.tls, binding.records, binding.names)
+                promise = tls_rpt.of_tlsa(host, binding.records)
+                return _Way(host, found, binding.tls, binding.records, binding.names, promise=promise)
             floor = binding.tls if binding else Tls.MAY
-        if policy is None or policy.mode is not Mode.ENFORCE:
-            return _Way(host, found, floor)
-        if not policy.allows(host):
-            return _Way(host, replace(found, usable=()), refused=f"{host} is not among the hosts of its MTA-STS policy")
-        return _Way(host, found, Tls.VERIFY)
+        if policy is None:
+            return _Way(host, found, floor, promise=self._unfetched(domain))
+        enforced = policy.mode is Mode.ENFORCE
+        if policy.allows(host):
+            promise = tls_rpt.of_policy(policy)
+            return _Way(host, found, Tls.VERIFY if enforced else floor, watched=not enforced, promise=promise)
+        refused = f"{host} is not among the hosts of its MTA-STS policy"
+        promise = tls_rpt.of_policy(policy, TlsFailure(TlsResult.FAILED, refused))
+        if enforced:
+            return _Way(host, replace(found, usable=()), promise=promise, refused=refused)
+        return _Way(host, found, floor, promise=promise)
+
+    def _unfetched(self, domain: str) -> Promise:
+        """No policy is known: there is none, or it could not be had."""
+        failure = self._mta_sts.failures.get(domain) if self._mta_sts else None
+        return Promise("sts", broken=failure) if failure else Promise()
 
     async def _addresses(self, host: str) -> mx.Found:
         v4: Result
@@ -237,7 +260,7 @@ class Router:
                 return unroutable.trouble(domain, way.found.trouble)
         for way in ways:
             if way.refused:
-                return unroutable.policy_unmet(domain, way.refused)
+                return unroutable.policy_unmet(domain, way.refused, way.promise)
         if not self._ipv6_ok:
             for result in await asyncio.gather(*(self._resolver.aaaa(way.host) for way in ways)):
                 if isinstance(result, Trouble):

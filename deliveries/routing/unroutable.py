@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from deliveries.routing.tls_rpt import Promise
 from deliveries.states import Category
 
 BAD_DESTINATION_SYSTEM = "5.1.2"  # RFC 3463 §3.2: the domain does not exist or cannot
@@ -28,6 +29,8 @@ class Unroutable:
     category: Category
     text: str
     rule: str
+    #: where a domain's own TLS policy is the reason: that policy, for its reports
+    promise: Promise | None = None
 
 
 def bad_name(domain: str) -> Unroutable:
@@ -96,7 +99,7 @@ def route_host_unknown(route: str, said: str) -> Unroutable:
     return Unroutable(False, UNABLE_TO_ROUTE_NOW, Category.DNS_ERROR, text, "route-host-unknown")
 
 
-def policy_unmet(domain: str, why: str) -> Unroutable:
+def policy_unmet(domain: str, why: str, promise: Promise) -> Unroutable:
     # RFC 8461 §5: delay, not refusal; the domain may be between two policies
     text = f"The TLS policy of {domain} leaves no host to deliver to: {why}."
-    return Unroutable(False, POLICY_UNMET, Category.TLS, text, "tls-policy-unmet")
+    return Unroutable(False, POLICY_UNMET, Category.TLS, text, "tls-policy-unmet", promise)

@@ -34,6 +34,8 @@ class Hop:
     port: int = 25
     lmtp: bool = False
     tls: Tls = Tls.MAY
+    #: MTA-STS in testing: the certificate is looked at, and what is wrong with it is told, not held against the hop
+    watched: bool = False
     #: names the certificate may carry; empty = (`host`,)
     tls_names: tuple[str, ...] = ()
     #: TLSA records as (usage, selector, matching type, data), only with Tls.DANE

@@ -1,14 +1,15 @@
 """The beginning of a session: connect, greeting, EHLO, STARTTLS, AUTH (RFC 5321 §3.1, 3207, 4954).
 
-`open_session` gives a session ready for MAIL, or the `Failed` opening as it will stand in the Attempt table. Under
-`Tls.MAY` a failed handshake is followed by a second connection in clear, within the same attempt.
+`open_session` gives a session ready for MAIL, or the failed opening as it will stand in the Attempt table. Under
+`Tls.MAY` a failed handshake is followed by a second connection in clear, within the same attempt; a hop that is
+watched is asked for a good certificate first. What was wrong with the protection is told in either case.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from aiosmtplib.auth import auth_login_encode, auth_plain_encode
@@ -17,7 +18,7 @@ from aiosmtplib.esmtp import parse_esmtp_extensions
 from deliveries.smtp import tls
 from deliveries.smtp.connection import Garbled, Wire, WireError, connect
 from deliveries.smtp.hop import Hop, Tls
-from deliveries.smtp.outcome import Attempted, Broken, Outcome, Replied, Stage, TlsFacts
+from deliveries.smtp.outcome import Attempted, Broken, Outcome, Replied, Stage, TlsFacts, TlsFailure, TlsResult
 from deliveries.smtp.reply import Reply, clean
 from deliveries.smtp.session import Deadline, Offer, SmtpSession, Timers
 from deliveries.smtp.transcript import Transcript
@@ -27,6 +28,8 @@ from deliveries.states import Category
 _NO_EHLO = frozenset({500, 501, 502, 504})
 #: RFC 3463 §3.5: routing loop detected
 _LOOP = "5.4.6 mail loops back to myself"
+#: X509_V_ERR_CERT_HAS_EXPIRED
+_EXPIRED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +52,20 @@ async def open_session(
     """A session with `hop`, or how the attempt to get one ended (Broken or Replied)."""
     log = log or Transcript()
     started_at = datetime.now(UTC)
-    opening = _Opening(hop, manners, deadline, log, protect=hop.tls is not Tls.NONE)
+    first, *weaker = _protections(hop)
+    opening = _Opening(replace(hop, tls=first), manners, deadline, log)
     failed = await opening.run()
-    if failed is not None and opening.handshake_failed and hop.tls is Tls.MAY:
+    wrong = opening.tls_failure
+    for allowed in weaker:
+        if failed is None or not opening.unprotected:
+            break
         # RFC 7435 §3: opportunistic means that mail goes anyway; after half a handshake only a new connection is clean
-        log.note("new connection without TLS")
-        opening = _Opening(hop, manners, deadline, log, protect=False)
+        log.note(f"new connection without {'TLS' if allowed is Tls.NONE else 'a look at the certificate'}")
+        opening = _Opening(replace(hop, tls=allowed), manners, deadline, log)
         failed = await opening.run()
+        wrong = wrong or opening.tls_failure
     if failed is not None:
-        return Attempted(hop, failed, started_at, datetime.now(UTC), log.render(), opening.tls)
+        return Attempted(hop, failed, started_at, datetime.now(UTC), log.render(), opening.tls, tls_failure=wrong)
     assert opening.wire is not None
     return SmtpSession(
         hop,
@@ -68,22 +76,29 @@ async def open_session(
         opened_at=started_at,
         preface=opening.preface(),
         tls=opening.tls,
+        tls_failure=wrong,
     )
 
 
+def _protections(hop: Hop) -> tuple[Tls, ...]:
+    """What is tried, the strongest first; each of the others only where the one before it failed as protection."""
+    asked = (Tls.MAY, Tls.NONE) if hop.tls is Tls.MAY else (hop.tls,)
+    return (Tls.VERIFY, *asked) if hop.watched and hop.tls in (Tls.MAY, Tls.MUST) else asked
+
+
 class _Opening:
-    def __init__(self, hop: Hop, manners: Manners, deadline: Deadline, log: Transcript, *, protect: bool) -> None:
+    def __init__(self, hop: Hop, manners: Manners, deadline: Deadline, log: Transcript) -> None:
         self.hop = hop
         self.wire: Wire | None = None
         self.offer = Offer()
         self.tls: TlsFacts | None = None
-        self.handshake_failed = False
+        self.tls_failure: TlsFailure | None = None
+        self.unprotected = False  #: it failed for want of protection alone
         self._manners = manners
         self._name = hop.helo or manners.helo_name
         self._timers = manners.timers
         self._deadline = deadline
         self._log = log
-        self._protect = protect
         self._stage = Stage.CONNECT
         self._greeting: Reply | None = None
 
@@ -103,10 +118,11 @@ class _Opening:
         except WireError as error:
             self._log.note(str(error))
             if self._stage is Stage.STARTTLS:
-                self.handshake_failed = True
                 return self._no_tls(str(error))
             # a server whose TLS breaks at the first octets has none to speak of: opportunistic mail goes without
-            self.handshake_failed = self.tls is not None and self._stage is Stage.EHLO
+            self.unprotected = self.tls is not None and self._stage is Stage.EHLO
+            if self.unprotected:
+                self._blame(TlsResult.FAILED, str(error))
             return Broken(self._stage, error.cause, str(error))
         finally:
             if not done and self.wire is not None:
@@ -135,7 +151,7 @@ class _Opening:
                 server_name=tls.server_name(hop) or hop.address,
             )
         except ssl.SSLError as error:
-            return self._no_tls(f"TLS handshake failed: {_ssl_words(error)}")
+            return self._no_tls(f"TLS handshake failed: {_ssl_words(error)}", _ssl_result(error))
         except TimeoutError:
             return self._unreachable(f"no connection within {timeout_s:g} s")
         except OSError as error:
@@ -166,16 +182,15 @@ class _Opening:
 
     async def _starttls(self) -> Outcome | None:
         hop = self.hop
-        if not self._protect or hop.tls is Tls.IMPLICIT:
+        if hop.tls in (Tls.NONE, Tls.IMPLICIT):
             return None
         if "starttls" not in self.offer:
             # RFC 8461 §5, RFC 7672 §2.2: a stripped STARTTLS is an attack, not a reason for clear text
-            return self._no_tls("STARTTLS is not offered") if hop.tls in tls.REQUIRED else None
+            return self._no_starttls("STARTTLS is not offered")
         reply = await self._ask(Stage.STARTTLS, "STARTTLS", self._timers.tls_s, forgiving=True)
         if reply.code != 220:
-            if hop.tls in tls.REQUIRED:
-                return self._no_tls(f"STARTTLS refused: {reply.text}")
-            return None if reply.code != 421 else Replied(Stage.STARTTLS, reply)
+            no_tls = self._no_starttls(f"STARTTLS refused: {reply.text}")
+            return no_tls or (Replied(Stage.STARTTLS, reply) if reply.code == 421 else None)
         assert self.wire is not None
         try:
             await self.wire.upgrade(
@@ -184,8 +199,7 @@ class _Opening:
                 max(self._deadline.left(self._timers.tls_s), 0.001),
             )
         except (OSError, ValueError) as error:  # ssl.SSLError and TimeoutError are OSErrors
-            self.handshake_failed = True
-            return self._no_tls(f"TLS handshake failed: {_ssl_words(error)}")
+            return self._no_tls(f"TLS handshake failed: {_ssl_words(error)}", _ssl_result(error))
         return self._secured() or await self._hello()
 
     async def _authenticate(self) -> Outcome | None:
@@ -243,11 +257,24 @@ class _Opening:
         proving = self.hop.tls in (Tls.VERIFY, Tls.DANE, Tls.IMPLICIT)
         self.tls = tls.facts(session, verified=proving and wrong is None)
         self._log.note(f"{self.tls.version} {self.tls.cipher}{', verified' if self.tls.verified else ''}")
-        return self._no_tls(wrong) if wrong else None
+        result = TlsResult.NOT_TRUSTED if self.hop.tls is Tls.DANE else TlsResult.OTHER_NAME
+        return self._no_tls(wrong, result) if wrong else None
 
-    def _no_tls(self, text: str) -> Broken:
+    def _no_starttls(self, text: str) -> Broken | None:
+        """None where it may go on in clear."""
+        if self.hop.tls in tls.REQUIRED:
+            return self._no_tls(text, TlsResult.NOT_OFFERED)
+        self._blame(TlsResult.NOT_OFFERED, text)
+        return None
+
+    def _no_tls(self, text: str, result: TlsResult = TlsResult.FAILED) -> Broken:
         self._log.note(text)
+        self._blame(result, text)
+        self.unprotected = True
         return Broken(Stage.STARTTLS, Category.TLS, text)
+
+    def _blame(self, result: TlsResult, text: str) -> None:
+        self.tls_failure = TlsFailure(result, text[:300])
 
     def _unreachable(self, text: str) -> Broken:
         self._log.note(text)
@@ -282,3 +309,9 @@ def _ssl_words(error: BaseException) -> str:
     if isinstance(error, ssl.SSLError):
         return clean(error.reason or str(error))
     return clean(str(error) or type(error).__name__)
+
+
+def _ssl_result(error: BaseException) -> TlsResult:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return TlsResult.EXPIRED if error.verify_code == _EXPIRED else TlsResult.NOT_TRUSTED
+    return TlsResult.FAILED

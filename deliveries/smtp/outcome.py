@@ -72,6 +72,27 @@ class TlsFacts:
     verified: bool
 
 
+class TlsResult(StrEnum):
+    """What went wrong with a session's protection, as TLS reports name it (RFC 8460 §4.3)."""
+
+    NOT_OFFERED = "starttls-not-supported"
+    OTHER_NAME = "certificate-host-mismatch"
+    EXPIRED = "certificate-expired"
+    NOT_TRUSTED = "certificate-not-trusted"
+    FAILED = "validation-failure"  #: none of the others
+    NO_POLICY = "sts-policy-fetch-error"
+    BAD_POLICY = "sts-policy-invalid"
+    POLICY_HOST = "sts-webpki-invalid"  #: the certificate of the policy's host
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFailure:
+    """Why a connection was not protected, or not as its domain had promised; `text` in one cleaned line."""
+
+    result: TlsResult
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class Attempted:
     """One SMTP transaction with one hop, as it will stand in the Attempt table.
@@ -87,6 +108,7 @@ class Attempted:
     transcript: str
     tls: TlsFacts | None = None
     reused: bool = False
+    tls_failure: TlsFailure | None = None  #: also of a connection that went on without, or was made anew
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,17 @@ from deliveries.smtp import data, path
 from deliveries.smtp.connection import Garbled, TimedOut, Wire, WireError
 from deliveries.smtp.hop import Dsn, Envelope, Hop
 from deliveries.smtp.limits import BLOCK_OCTETS, QUIT_S
-from deliveries.smtp.outcome import Attempted, Broken, Outcome, Replied, Stage, TlsFacts, Unable, Unanswered
+from deliveries.smtp.outcome import (
+    Attempted,
+    Broken,
+    Outcome,
+    Replied,
+    Stage,
+    TlsFacts,
+    TlsFailure,
+    Unable,
+    Unanswered,
+)
 from deliveries.smtp.reply import EnhancedCode, Reply
 from deliveries.smtp.transcript import Transcript
 from deliveries.states import Category
@@ -114,11 +124,13 @@ class SmtpSession:
         opened_at: datetime,
         preface: str,
         tls: TlsFacts | None,
+        tls_failure: TlsFailure | None = None,
     ) -> None:
         self.hop = hop
         self.transactions = 0
         self.idle_since = 0.0
         self.tls = tls
+        self.tls_failure = tls_failure
         self._wire = wire
         self._timers = timers
         self._offer = offer
@@ -181,6 +193,7 @@ class SmtpSession:
             transcript=log.render(),
             tls=self.tls,
             reused=reused,
+            tls_failure=self.tls_failure,
         )
 
     async def close(self) -> None:

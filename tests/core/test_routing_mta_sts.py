@@ -17,7 +17,7 @@ import pytest
 import trustme
 
 from deliveries.fetch import Fetched
-from deliveries.routing import dane
+from deliveries.routing import dane, tls_rpt
 from deliveries.routing.mta_sts import (
     MAX_AGE_S,
     MemoryStore,
@@ -34,6 +34,7 @@ from deliveries.routing.mta_sts import (
 from deliveries.routing.resolver import Resolver
 from deliveries.routing.route import Routed, Router, Unroutable
 from deliveries.smtp.hop import Tls
+from deliveries.smtp.outcome import TlsFailure, TlsResult
 from tests.fakes.dns import FakeDns
 
 VECTORS = Path(__file__).parents[3] / "shared/corpora/vectors/mta_sts.jsonl"
@@ -58,14 +59,16 @@ def judged(vector: dict[str, Any]) -> bool | None:
             return is_text_plain(text)
         case "mx-match":
             return mx_matches(vector["pattern"], text)
-    return None  # TLSRPT: not read here
+        case "tlsrpt-record":
+            return tls_rpt.parse_record(text) is not None
+    return None
 
 
 @pytest.mark.skipif(not VECTORS.exists(), reason="the shared corpora are not beside the checkout")
 def test_every_vector_is_judged_as_its_source_says() -> None:
     judgements = [(v, judged(v)) for v in vectors()]
     assert [v for v, said in judgements if said is not None and said is not v["valid"]] == []
-    assert sum(said is not None for _, said in judgements) >= 45
+    assert sum(said is not None for _, said in judgements) >= 48
 
 
 def test_exactly_one_record_counts() -> None:
@@ -257,25 +260,25 @@ def test_a_certificate_for_another_name_is_no_policy(site: Site) -> None:
     zone = '_mta-sts.other.example TXT "v=STSv1; id=one;"\nmta-sts.other.example A 127.0.0.1'
     with FakeDns(zone) as dns:
 
-        async def go() -> tuple[Policy | None, str]:
+        async def go() -> tuple[Policy | None, TlsFailure]:
             sts = MtaSts(Resolver((dns.address,)), port=site.port, ca_file=site.ca_file, allow_private=True)
-            return await sts.policy("other.example"), sts.said["other.example"]
+            return await sts.policy("other.example"), sts.failures["other.example"]
 
         policy, said = asyncio.run(go())
     assert policy is None
-    assert "certificate verify failed" in said.lower()
+    assert said.result is TlsResult.POLICY_HOST and "certificate verify failed" in said.text.lower()
     assert site.asked == []
 
 
 def test_a_policy_host_inside_our_network_is_never_connected_to(site: Site) -> None:
     with FakeDns(ZONE) as dns:
 
-        async def go() -> tuple[Policy | None, str]:
+        async def go() -> tuple[Policy | None, TlsFailure]:
             sts = MtaSts(Resolver((dns.address,)), port=site.port, ca_file=site.ca_file)
-            return await sts.policy("example.org"), sts.said["example.org"]
+            return await sts.policy("example.org"), sts.failures["example.org"]
 
         policy, said = asyncio.run(go())
-    assert policy is None and "not a public address" in said
+    assert policy is None and said.result is TlsResult.NO_POLICY and "not a public address" in said.text
     assert site.asked == []
 
 
@@ -318,16 +321,23 @@ def test_enforce_leaves_only_the_named_hosts_and_verifies_them() -> None:
     assert [(h.host, h.tls) for h in result.hops] == [("mx1.example.org", Tls.VERIFY)]
 
 
-def test_testing_changes_nothing() -> None:
-    result = route(MX, Policy(Mode.TESTING, ("mx1.example.org",), 1000))
+def test_testing_changes_nothing_but_what_is_looked_at_and_told() -> None:
+    policy = Policy(Mode.TESTING, ("mx1.example.org",), 1000)
+    result = route(MX, policy)
     assert isinstance(result, Routed)
-    assert [(h.host, h.tls) for h in result.hops] == [("evil.example", Tls.MAY), ("mx1.example.org", Tls.MAY)]
+    assert [(h.host, h.tls, h.watched) for h in result.hops] == [
+        ("evil.example", Tls.MAY, False), ("mx1.example.org", Tls.MAY, True)
+    ]  # fmt: skip
+    assert result.promises["mx1.example.org"] == tls_rpt.of_policy(policy)
+    broken = result.promises["evil.example"].broken
+    assert broken is not None and "evil.example is not among the hosts" in broken.text
 
 
 def test_enforce_without_a_matching_host_waits() -> None:
     result = route(MX, Policy(Mode.ENFORCE, ("other.example",), 1000))
     assert isinstance(result, Unroutable)
     assert (result.permanent, result.enhanced, result.rule) == (False, "4.7.5", "tls-policy-unmet")
+    assert result.promise is not None and result.promise.broken is not None
 
 
 DIGEST = "ab" * 32

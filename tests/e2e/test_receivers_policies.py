@@ -6,13 +6,18 @@ The policy host is an HTTPS server on loopback; TLSA records stand in the tests'
 from __future__ import annotations
 
 import contextlib
+import email.policy
+import gzip
 import hashlib
+import json
 import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, time, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
@@ -20,8 +25,11 @@ import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from deliveries.models import Attempt
-from tests.e2e.postbox import Postbox, posting, signed_by_us
+from deliveries import tls_reports
+from deliveries.models import Attempt, Delivery, TlsSessions
+from deliveries.record import tls_sessions
+from deliveries.routing import tls_rpt
+from tests.e2e.postbox import SETTLE_S, Postbox, posting, signed_by_us
 from tests.fakes.daemon import Receiver
 from tests.fakes.exim import running_exim
 from tests.fakes.postfix import running_postfix
@@ -63,6 +71,7 @@ class PolicyHost:
     port: int = 0
     policy: str = ""
     asked: list[str] = field(default_factory=list)
+    reports: list[bytes] = field(default_factory=list)
 
     def say(self, mode: str, mx: str = "mx.receiver.test") -> None:
         self.policy = f"version: STSv1\r\nmode: {mode}\r\nmx: {mx}\r\nmax_age: 604800\r\n"
@@ -84,6 +93,13 @@ def policy_host(postbox: Postbox, receiver: Receiver, tmp_path: Path) -> Iterato
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            assert (self.path, self.headers["Content-Type"]) == ("/tls", "application/tlsrpt+gzip")
+            host.reports.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(201)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
 
         def log_message(self, *_: object) -> None:
             pass
@@ -150,6 +166,69 @@ def test_a_policy_in_testing_lets_the_mail_pass(
     delivery = postbox.send("anna@sts.test")
     assert delivery.status == "delivered" and only_attempt(delivery).tls[:7] == tls
     assert len(policy_host.asked) == 1
+
+
+def test_who_asks_for_reports_is_told_how_our_sessions_were_protected(
+    postbox: Postbox, receiver: Receiver, policy_host: PolicyHost
+) -> None:
+    policy_host.say("testing")
+    rua = f"mailto:anna@mx.test,https://mta-sts.sts.test:{policy_host.port}/tls"
+    postbox.dns.add(f'_smtp._tls.sts.test TXT "v=TLSRPTv1; rua={rua}"')
+    us = f"tls@{postbox.house.domain.name}"
+    postbox.point(TLS_REPORT_FROM=us, SMTP_PORT=receiver.wrong_port)
+    day = datetime.now(UTC).date()
+    # a certificate for another name lets the mail of a policy in testing pass; so does one that is kept open
+    assert [postbox.send(to).status for to in ("anna@sts.test", "anna@sts.test")] == ["delivered"] * 2
+    postbox.restart(SMTP_PORT=receiver.port)
+    good = postbox.send("anna@sts.test")
+    assert only_attempt(good).tls.endswith(", verified"), "a policy in testing is looked at"
+    assert postbox.send("anna@mx.test").status == "delivered", "which asks for no report"
+    _until(lambda: len(tls_sessions._pending) + TlsSessions.objects.count() == 2)
+    tls_sessions.flush(now=True)
+
+    at = tls_reports.due(day, "sts.test")
+    assert timedelta(days=1) <= at - datetime.combine(day, time(), UTC) <= timedelta(days=1, hours=4, minutes=5)
+    assert tls_reports.run(at - timedelta(seconds=1)) == 0 and not policy_host.reports
+    assert tls_reports.run(at) == 1 and tls_reports.run(at) == 0
+    report = json.loads(gzip.decompress(policy_host.reports[0]))
+    (told,) = report["policies"]
+    assert report["contact-info"] == us and len(policy_host.reports) == 1
+    assert told["policy"]["policy-type"] == "sts" and "mode: testing" in told["policy"]["policy-string"]
+    assert told["summary"] == {"total-successful-session-count": 1, "total-failure-session-count": 1}
+    (failure,) = told["failure-details"]
+    assert failure["result-type"] == "certificate-host-mismatch"
+    assert (failure["receiving-mx-hostname"], failure["receiving-ip"]) == ("mx.receiver.test", "127.0.0.1")
+
+    (sent,) = Delivery.objects.filter(message__stream=tls_reports.STREAM)
+    assert postbox.settled(sent).status == "delivered"
+    mail = email.message_from_bytes(receiver.mail(sent.message.message_id), policy=email.policy.default)
+    assert (mail["TLS-Report-Domain"], mail["TLS-Report-Submitter"]) == ("sts.test", postbox.house.domain.name)
+    assert mail.get_content_type() == "multipart/report" and mail.get_param("report-type") == "tlsrpt"
+    text, octets = mail.iter_parts()
+    assert "1 as they should be, 1 not." in text.get_content()
+    assert octets.get_content_type() == "application/tlsrpt+gzip" and octets.get_content() == policy_host.reports[0]
+    assert signed_by_us(receiver.mail(sent.message.message_id))
+
+
+def test_a_report_that_nobody_takes_is_tried_for_a_day(
+    postbox: Postbox, policy_host: PolicyHost, settings: Any
+) -> None:
+    day = datetime.now(UTC).date()
+    postbox.dns.add(f'_smtp._tls.sts.test TXT "v=TLSRPTv1; rua=https://mta-sts.sts.test:{policy_host.port}/no"')
+    tls_sessions.note("sts.test", [tls_rpt.Session(tls_rpt.Promise())], datetime.now(UTC))
+    tls_sessions.flush(now=True)
+    at = tls_reports.due(day, "sts.test")
+    assert tls_reports.run(at) == 0, "nobody said who sends them"
+    settings.TLS_REPORT_FROM = f"tls@{postbox.house.domain.name}"
+    assert tls_reports.run(at) == 0 and TlsSessions.objects.count() == 1
+    assert tls_reports.run(at + timedelta(days=1)) == 0 and not TlsSessions.objects.exists()
+
+
+def _until(done: Callable[[], bool]) -> None:
+    end = monotonic() + SETTLE_S
+    while not done():
+        assert monotonic() < end
+        sleep(0.02)
 
 
 def test_a_policy_outlives_the_process_and_the_loss_of_its_record(
