@@ -46,7 +46,7 @@ def ask(work: Callable[[Resolver], Coroutine[Any, Any, Any]]) -> Any:
     with FakeDns(TABLE) as dns:
 
         async def go() -> Any:
-            return await work(Resolver((dns.address,), timeout_s=0.6))
+            return await work(Resolver((dns.address,), timeout_s=dns.patience_s))
 
         return asyncio.run(go())
 

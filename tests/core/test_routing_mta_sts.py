@@ -179,7 +179,7 @@ def asking(site: Site, zone: str = ZONE) -> Iterator[tuple[FakeDns, Any, list[fl
         def ask(times: int = 1) -> Policy | None:
             async def go() -> Policy | None:
                 sts = MtaSts(
-                    Resolver((dns.address,), timeout_s=0.5),
+                    Resolver((dns.address,), timeout_s=dns.patience_s),
                     store,
                     port=site.port,
                     ca_file=site.ca_file,
@@ -309,7 +309,7 @@ def route(table: str, policy: Policy | None = None, trust_ad: bool = False, **op
     with FakeDns(table) as dns:
 
         async def go() -> Routed | Unroutable:
-            resolver = Resolver((dns.address,), trust_ad=trust_ad, timeout_s=0.6)
+            resolver = Resolver((dns.address,), trust_ad=trust_ad, timeout_s=dns.patience_s)
             return await Router(resolver, mta_sts=MtaSts(resolver, Store(), get=never), **options).route("example.org")
 
         return asyncio.run(go())

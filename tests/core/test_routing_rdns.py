@@ -26,7 +26,7 @@ def check(address: str) -> Confirmed:
     with FakeDns(TABLE) as dns:
 
         async def go() -> Confirmed:
-            return await fcrdns(Resolver((dns.address,), timeout_s=0.6), address)
+            return await fcrdns(Resolver((dns.address,), timeout_s=dns.patience_s), address)
 
         return asyncio.run(go())
 

@@ -22,7 +22,7 @@ def routed(table: str, domain: str = "example.org", **options: Any) -> tuple[Rou
     with FakeDns(table) as dns:
 
         async def go() -> Routed | Unroutable:
-            resolver = Resolver((dns.address,), timeout_s=0.6)
+            resolver = Resolver((dns.address,), timeout_s=dns.patience_s)
             return await Router(resolver, rng=random.Random(1), **options).route(domain)
 
         return asyncio.run(go()), dns

@@ -56,7 +56,7 @@ def test_exactly_one_record_counts_and_trouble_is_none() -> None:
     with FakeDns(table) as dns:
 
         async def ask() -> list[tuple[str, ...]]:
-            resolver = Resolver((dns.address,), timeout_s=0.6)
+            resolver = Resolver((dns.address,), timeout_s=dns.patience_s)
             names = ("one", "two", "ill", "none")
             return [await tls_rpt.destinations(resolver, f"{name}.example") for name in names]
 

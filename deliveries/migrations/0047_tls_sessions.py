@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("deliveries", "0045_keys_of_owners"),
+        ("deliveries", "0046_operator_keys"),
     ]
 
     operations = [
