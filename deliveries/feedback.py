@@ -29,6 +29,7 @@ from deliveries.models.sql import execute
 from deliveries.read.receiving import facts
 from deliveries.record.receptions import received
 from deliveries.record.reports import Reading, Refused, bounced, complained, put_aside
+from deliveries.smtp.rules import OF_ANOTHER
 from deliveries.states import Category
 
 log = logging.getLogger(__name__)
@@ -100,7 +101,7 @@ def _act(row: dict[str, Any], report: Report) -> None:
     if report.kind is ReportKind.UNREADABLE:
         return put_aside(reading, State.UNREADABLE)
     delivery_id, why = _named(row["forward_path"], report, row["received_at"])
-    if row["received_for"] and (delivery_id is None or report.kind not in _ABOUT_US):
+    if row["received_for"] and (delivery_id is None or report.kind not in _ABOUT_US or report.second_hand):
         return _received(row, reading)
     if delivery_id is None:
         # PROTOCOL 27: without a token of ours nothing acts, whatever the report says
@@ -146,22 +147,37 @@ def _recipient(delivery_id: UUID) -> str:
 def _refused(report: Report, recipient: str) -> Refused:
     """What the report says of the one recipient that each of our transactions has, if it names that one.
 
-    Of several others the mildest: an address may stand for a list, and one member that is dead kills none.
+    Of several others the mildest. The mail bounced, yet none of them kills ours: it may stand for a team, whose server
+    keeps our reverse-path, and while one member is gone the others read on.
     """
     ours = [r for r in report.recipients if folded(r.address) == folded(recipient)] or report.recipients
     failed = [r for r in ours if r.action != "delayed"] or ours
     said: Recipient | None = max(failed, key=lambda r: _MILD.index(r.kind), default=None)
     if said is None:
         return Refused(Category.UNKNOWN, "report", False, "")
+    another = _another(said.address, recipient)
+    dead = said.kind is Kind.HARD and not another
     return Refused(
         said.category,
-        said.rule,
-        said.kind is Kind.HARD and said.category in _DEAD,
+        said.rule + OF_ANOTHER if another else said.rule,
+        dead and said.category in _DEAD,
         said.diagnostic,
         # "" or an enhanced code; a column of 12 characters holds every one that RFC 3463 allows
         said.status[:12],
-        said.kind is Kind.HARD and said.category is Category.BAD_DOMAIN,
+        dead and said.category is Category.BAD_DOMAIN,
     )
+
+
+def _another(named: str, recipient: str) -> bool:
+    """Whether a report names somebody else; not where servers wrote the same person's name with another domain, a
+    subaddress (RFC 5233) or none, or in a form that has no local part (X.400, Notes)."""
+    if "@" not in named:
+        return False
+    return _local(named) != _local(recipient)
+
+
+def _local(address: str) -> str:
+    return folded(address).rpartition("@")[0].partition("+")[0]
 
 
 def is_role(address: str) -> bool:

@@ -16,10 +16,14 @@ TYPE = "message/feedback-report"
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
-    """`recipients` may be empty: reporters redact (PROTOCOL 26), the token tells whom it was."""
+    """`recipients` may be empty: reporters redact (PROTOCOL 26), the token tells whom it was.
+
+    `worded`: by its subject alone, which a person may write as well.
+    """
 
     feedback_type: str
     recipients: tuple[str, ...]
+    worded: bool = False
 
 
 def read_complaint(mail: Mail, returned: Headers) -> Complaint | None:
@@ -39,7 +43,7 @@ def read_complaint(mail: Mail, returned: Headers) -> Complaint | None:
     tos = "client tos notification" in subject or ("staff@hotmail.com" in sender and "complaint" in subject)
     if tos or (len(returned) and any(words in subject for words in wordings().complaint_subjects)):
         hotmail = addresses(mail.headers.get("x-hmxmroriginalrecipient") or returned.get("x-hmxmroriginalrecipient"), 1)
-        return Complaint("abuse", tuple(hotmail or _sent_to(returned)))
+        return Complaint("abuse", tuple(hotmail or _sent_to(returned)), worded=not tos)
     return None
 
 

@@ -95,6 +95,8 @@ class Report:
     original_message_id: str | None = None
     feedback_type: str | None = None
     notes: tuple[str, ...] = ()
+    #: a person may have written it: a bounce that was passed on, a complaint by its subject alone
+    second_hand: bool = False
 
 
 def read_report(octets: bytes) -> Report:
@@ -112,7 +114,8 @@ def read_report(octets: bytes) -> Report:
                 inner_prose = prose_of(inner)
                 again = _read(inner, inner_prose, part.octets)
                 if again.recipients:
-                    report, mail, prose, notes = again, inner, inner_prose, (*notes, "inside a forwarded mail")
+                    report, mail, prose = replace(again, second_hand=True), inner, inner_prose
+                    notes = (*notes, "inside a forwarded mail")
                     break
     return replace(report, token=_token(mail, prose), original_message_id=_message_id(prose.returned), notes=notes)
 
@@ -123,7 +126,8 @@ def _read(mail: Mail, prose: Prose, octets: bytes) -> Report:
         said = tuple(
             Recipient(clean(a), Kind.UNKNOWN, "", Category.UNKNOWN, "complaint", "", "") for a in complaint.recipients
         )
-        return Report(ReportKind.COMPLAINT, said, feedback_type=complaint.feedback_type)
+        kind = complaint.feedback_type
+        return Report(ReportKind.COMPLAINT, said, feedback_type=kind, second_hand=complaint.worded)
 
     event = read_notification(mail)
     if event:

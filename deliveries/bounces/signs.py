@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from deliveries.bounces.finding import enhanced_codes
 from deliveries.bounces.mail import Mail
 from deliveries.bounces.prose import Prose
 from deliveries.bounces.wordings import wordings
@@ -38,6 +39,9 @@ def looks_like_bounce(mail: Mail, prose: Prose) -> bool:
     # returned or an address blamed by who tells it first, or passed on with the fields of RFC 3464
     first_hand = "final-recipient:" in text or not _PASSED_ON.match(subject)
     blamed = first_hand and (returned or (told and said and _blames(prose)))
+    more = (*wordings().delay_texts, *wordings().success_texts)
+    if not (told or said or returned or _any(more, text) or _blames(prose) or enhanced_codes(prose.text)):
+        return False  # mail systems also write of quotas, quarantines and passwords
     return (null_path or daemon or blamed) and null_path + daemon + told + said + returned >= 2
 
 

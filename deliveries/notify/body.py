@@ -20,7 +20,7 @@ from typing import Any
 from uuid import UUID
 
 from deliveries.models.sql import execute
-from deliveries.notify import foreign
+from deliveries.notify import foreign, words
 from deliveries.states import Category, EventType
 
 #: category → (type, subType) as Amazon SES and Resend say it. Permanent only where the address is dead: applications
@@ -138,6 +138,8 @@ def bounce(told: Mapping[str, Any]) -> dict[str, Any]:
     """Resend's bounce object: type Permanent, Transient or Undetermined, subType, message, diagnosticCode[]."""
     category = told.get("category")
     kind, sub = BOUNCE_TYPES[Category(category) if category else Category.UNKNOWN]
+    if kind == "Permanent" and not words.dead(category, told.get("rule"), told.get("enhanced")):
+        kind, sub = "Transient", "General"
     reply = told.get("reply") or ""
     return {"type": kind, "subType": sub, "message": reply, "diagnosticCode": [f"smtp; {reply}"] if reply else []}
 

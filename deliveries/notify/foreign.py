@@ -49,7 +49,8 @@ def _postmark(row: Row, told: Told) -> dict[str, Any]:
             details = {"Recipient": row["recipient"], "DeliveredAt": at, "Details": told.get("reply") or ""}
             return {"RecordType": "Delivery", **details, **common}
         case EventType.BOUNCED:
-            return _postmark_bounce("Bounce", words.postmark_type(told.get("category")), at, row, told, common)
+            bounce = words.postmark_type(told.get("category"), told.get("rule"), told.get("enhanced"))
+            return _postmark_bounce("Bounce", bounce, at, row, told, common)
         case EventType.DELIVERY_DELAYED:
             return _postmark_bounce("Bounce", "Transient", at, row, told, common)
         case EventType.FAILED:
@@ -82,7 +83,10 @@ def _postmark(row: Row, told: Told) -> dict[str, Any]:
 
 def _postmark_bounce(record: str, kind: str, at: str, row: Row, told: Told, common: dict[str, Any]) -> dict[str, Any]:
     code, name = words.POSTMARK_CODES[kind]
-    inactive = kind in ("HardBounce", "SpamComplaint", "ManuallyDeactivated")
+    # a domain must be seen missing twice before its address goes on the list; then SubscriptionChange tells
+    inactive = (
+        kind in ("HardBounce", "SpamComplaint", "ManuallyDeactivated") and told.get("category") != Category.BAD_DOMAIN
+    )
     return {
         "RecordType": record,
         "ID": words.number(row["delivery_id"]) if row["delivery_id"] else 0,
@@ -145,7 +149,7 @@ def _sendgrid(row: Row, told: Told) -> list[dict[str, Any]]:
         case EventType.DELIVERY_DELAYED:
             event |= {"response": reply, "attempt": str(told.get("attempt") or row["attempts"] or 0)}
         case EventType.BOUNCED:
-            dead = Category(told.get("category") or Category.UNKNOWN) in words.DEAD
+            dead = words.dead(told.get("category"), told.get("rule"), told.get("enhanced"))
             status = {"status": told["enhanced"]} if told.get("enhanced") else {}
             event |= {"type": "bounce" if dead else "blocked", "reason": reply, **status}
         case EventType.EXPIRED:

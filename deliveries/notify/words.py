@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from deliveries.states import Category
+from deliveries.smtp.rules import OF_ANOTHER, unproven
+from deliveries.states import SUPPRESSING, Category
 
 #: category → Postmark's bounce type; what is not here is a SoftBounce
 POSTMARK_TYPES: dict[Category, str] = {
@@ -37,15 +38,22 @@ POSTMARK_CODES: dict[str, tuple[int, str]] = {
     "Blocked": (100006, "ISP block"),
     "SMTPApiError": (100007, "SMTP API error"),
 }
-#: dead addresses: SendGrid's `bounce` of type bounce, where all others are blocks
-DEAD = frozenset({Category.BAD_MAILBOX, Category.BAD_DOMAIN, Category.INACTIVE})
 _REPLY = re.compile(r"([245]\d\d)\b[ -]?(?:([245]\.\d{1,3}\.\d{1,3})\b)?")
 #: Postmark's default stream is our default stream; all others have the same name in both
 _STREAMS = {"transactional": "outbound"}
 
 
-def postmark_type(category: str | None) -> str:
-    return POSTMARK_TYPES.get(Category(category or Category.UNKNOWN), "SoftBounce")
+def dead(category: str | None, rule: str | None, enhanced: str | None) -> bool:
+    """Whether a bounce says that its address is dead, and proves it: an application strikes it from its own lists."""
+    if Category(category or Category.UNKNOWN) not in SUPPRESSING or (enhanced or "").startswith("4"):
+        return False
+    return not (rule or "").endswith(OF_ANOTHER) and rule not in unproven()
+
+
+def postmark_type(category: str | None, rule: str | None, enhanced: str | None) -> str:
+    """Of an account that is disabled they say SoftBounce too."""
+    kind = POSTMARK_TYPES.get(Category(category or Category.UNKNOWN), "SoftBounce")
+    return kind if kind != "HardBounce" or dead(category, rule, enhanced) else "SoftBounce"
 
 
 def postmark_stream(stream: str | None) -> str:

@@ -5,6 +5,7 @@ Their clients page by offset up to 10,000, so that is where counting stops too; 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,7 +17,8 @@ from django.db.models import Count, Q, QuerySet
 from deliveries.mime.address import folded
 from deliveries.models import Delivery, Event, IdempotencyKey, Message, MessageContent, Suppression
 from deliveries.read.archive import fetched
-from deliveries.states import FINAL, Status
+from deliveries.smtp.rules import OF_ANOTHER, unproven
+from deliveries.states import FINAL, SUPPRESSING, Status
 
 #: rows that are counted, and the end of every offset
 MOST = 10_000
@@ -44,7 +46,10 @@ class Wanted:
     message_id: UUID | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     statuses: Sequence[str] = ()
+    #: of bounces; of a category of dead addresses only those that prove it
     categories: Sequence[str] = ()
+    #: and, where categories are wanted, those of dead addresses that prove it not
+    unproven: bool = False
 
 
 def mails(tenant_id: UUID, wanted: Wanted, count: int, offset: int) -> tuple[list[Mail], int]:
@@ -80,7 +85,8 @@ def bounces(tenant_id: UUID, wanted: Wanted, count: int, offset: int) -> tuple[l
     """(a page of deliveries that bounced or were complained about, newest first, with their messages; how many)."""
     rows = _bounced(tenant_id)
     if wanted.categories:
-        rows = rows.filter(status=Status.BOUNCED, category__in=wanted.categories)
+        found = Q(category__in=wanted.categories) & ~_unproven()
+        rows = rows.filter(found | _unproven() if wanted.unproven else found, status=Status.BOUNCED)
     if wanted.recipient:
         rows = rows.filter(recipient__icontains=wanted.recipient)
     if wanted.message_id:
@@ -95,13 +101,16 @@ def bounce(tenant_id: UUID, first: int, last: int) -> Delivery | None:
     return rows.select_related("message").order_by("id").first()
 
 
-def categories(tenant_id: UUID) -> dict[str, int]:
-    """Bounces by category, over the last MOST of them."""
-    found: dict[str, int] = {}
+def _unproven() -> Q:
+    """deliveries.notify.words.dead, turned round."""
+    words = Q(rule__in=unproven()) | Q(rule__endswith=OF_ANOTHER) | Q(enhanced__startswith="4.")
+    return Q(category__in=SUPPRESSING) & words
+
+
+def readings(tenant_id: UUID) -> Counter[tuple[str, str, str]]:
+    """Bounces by category, rule and enhanced code, over the last MOST of them."""
     rows = Delivery.objects.filter(tenant_id=tenant_id, status=Status.BOUNCED).order_by("-id")
-    for category in rows.values_list("category", flat=True)[:MOST]:
-        found[category] = found.get(category, 0) + 1
-    return found
+    return Counter(rows.values_list("category", "rule", "enhanced")[:MOST])
 
 
 def suppressed(

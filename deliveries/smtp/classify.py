@@ -96,6 +96,8 @@ _STAGES = (
     (">>> rcpt", Stage.RCPT),
     ("sent <<< rcpt", Stage.RCPT),
     ("rcpt to response", Stage.RCPT),
+    ("rcpt to:<@> 5", Stage.RCPT),  # a transcript that marks no side
+    ("rcpt to: <@> 5", Stage.RCPT),
     ("after rcpt", Stage.RCPT),
     ("does not like recipient", Stage.RCPT),
     ("did not like our rcpt", Stage.RCPT),

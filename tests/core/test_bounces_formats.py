@@ -429,6 +429,8 @@ NOT_FAILED = [
     (DAEMON, "Relayed: x", "Delivery is complete, but no delivery notification was sent by the destination server:\n\nkim@example.net", ReportKind.DELIVERED),
     (DAEMON, "Remise différée", "Votre message à kim@example.net n'a pas encore pu être remis.", ReportKind.DELAYED),
     (DAEMON, "Warning", "<kim@example.net>:\nhas not yet been delivered; in 4 days we give up and it is returned to sender", ReportKind.DELAYED),
+    (DAEMON, "Delivered: x", "Your message\n\n  To: kim@example.net\n\nwas delivered to the recipient's mailbox.", ReportKind.DELIVERED),
+    (DAEMON, "Your mailbox is almost full", "It has used 90% of its quota. You cannot send before you delete mail.", ReportKind.ORDINARY),
     (DAEMON, "Mail Delivery Warning", "Delivery to\n\n\"kim@example.net\"\n\nhas been postponed. We will continue to try.", ReportKind.DELAYED),
 ]  # fmt: skip
 

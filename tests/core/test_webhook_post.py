@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import itertools
+import json
 import random
+from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from uuid import uuid4
@@ -13,6 +15,7 @@ from uuid import uuid4
 import pytest
 from standardwebhooks import Webhook
 
+from deliveries.notify import foreign
 from deliveries.notify.body import BOUNCE_TYPES, bounce
 from deliveries.notify.post import WAITS_S, Posted, Telling, headers, post, retry_after, wait_after
 from deliveries.states import SUPPRESSING, Category
@@ -82,6 +85,30 @@ def test_every_category_has_a_bounce_type_and_only_dead_addresses_are_permanent(
         "diagnosticCode": ["smtp; 550 5.1.1 gone"],
     }
     assert bounce({})["type"] == "Undetermined"
+
+
+@pytest.mark.parametrize(
+    ("told", "dead"),
+    [
+        ({"rule": "unknown-user"}, True),
+        ({}, True),  # events from before rules were told
+        ({"rule": "thin-unknown"}, False),
+        ({"rule": "unknown-user-of-another"}, False),
+        ({"rule": "unknown-user", "enhanced": "4.1.1"}, False),
+        ({"rule": "inactive-suspended", "category": "inactive"}, False),
+        ({"rule": "domain-unknown", "category": "bad_domain"}, True),
+    ],
+)
+def test_no_format_calls_an_address_dead_that_gets_mail_again(told: dict, dead: bool) -> None:
+    told = {"category": "bad_mailbox", "reply": "550 said so", **told}
+    row = defaultdict(str, type="email.bounced", id=uuid4(), created_at=datetime.now(UTC), tags="[]")
+    assert bounce(told)["type"] == ("Permanent" if dead else "Transient")
+    postmark = json.loads(foreign.body("postmark", row, told))
+    assert postmark["Type"] == ("HardBounce" if dead else "SoftBounce")
+    # a domain is believed at the second sight
+    assert postmark["Inactive"] == (dead and told["category"] != "bad_domain")
+    (sendgrid,) = json.loads(foreign.body("sendgrid", row, told))
+    assert sendgrid["type"] == ("bounce" if dead else "blocked")
 
 
 def test_500_posts_that_are_sent_inside_or_redirected_there_never_reach_a_tripwire() -> None:

@@ -52,6 +52,19 @@ def test_a_question_that_makes_no_sense_is_answered_in_the_faces_shape(api, face
     assert answer.status_code == 200 or word in answer.json()
 
 
+def test_a_bounce_that_proves_no_address_dead_is_soft_and_a_block(api):
+    for to, rule in (("dead@simulator.test", "unknown-user"), ("off@simulator.test", "inactive-suspended")):
+        Message.objects.get(id=api.send(to=to).json()["id"]).deliveries.update(
+            status="bounced", category="inactive", rule=rule
+        )
+    for kind, to in (("HardBounce", "dead@simulator.test"), ("SoftBounce", "off@simulator.test")):
+        (line,) = ask(api, "postmark", f"bounces?type={kind}").json()["Bounces"]
+        assert (line["Type"], line["Email"]) == (kind, to)
+    told = ask(api, "postmark", "deliverystats").json()["Bounces"]
+    assert {line["Type"]: line["Count"] for line in told} == {"All": 2, "HardBounce": 1, "SoftBounce": 1}
+    assert [line["email"] for line in ask(api, "sendgrid", "v3/suppression/blocks").json()] == ["off@simulator.test"]
+
+
 def test_nothing_of_another_tenant_is_shown_or_changed(api):
     other = Client(make_tenant())
     sent = other.send(to="dead@simulator.test").json()["id"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,7 @@ from deliveries.models import (
     WebhookDelivery,
     WebhookEndpoint,
 )
+from deliveries.notify.body import bodies
 from deliveries.record.outcomes import record
 from deliveries.states import Status
 from tests.fakes.house import House, build
@@ -90,12 +92,25 @@ def test_a_mail_blocked_for_our_sake_bounces_and_suppresses_nobody() -> None:
     assert not Suppression.objects.filter(tenant=house.tenant).exists()
 
 
-def test_the_token_wins_over_the_address_that_the_report_names() -> None:
+def test_the_token_says_whose_mail_bounced_and_a_report_about_another_kills_nobody() -> None:
+    """A team's server passes the mail to its members under our reverse-path; one of them has left."""
     house = build()
-    delivery = delivered(house)
-    came(address(delivery), dsn("forwarded@elsewhere.test"))
+    came(address(delivered(house, "team@one.test")), dsn("carl@elsewhere.test"))
+    for to, named in (
+        ("ann@one.test", "Ann@mbx7.one.test"),
+        ("eve+shop@one.test", "eve@one.test"),
+        ("x@one.test", "X"),
+    ):
+        came(address(delivered(house, to)), dsn(named))
     feedback.run()
-    assert Suppression.objects.get(tenant=house.tenant).address == "ann@one.test"
+    assert set(Delivery.objects.values_list("status", "category")) == {("bounced", "bad_mailbox")}
+    assert set(Suppression.objects.filter(tenant=house.tenant).values_list("address", flat=True)) == {
+        "ann@one.test", "eve+shop@one.test", "x@one.test",
+    }  # fmt: skip
+    team = Delivery.objects.get(recipient="team@one.test")
+    assert team.rule == "unknown-user-of-another"
+    bounce = Event.objects.get(delivery_id=team.id, type="email.bounced")
+    assert json.loads(bodies([bounce.id])[bounce.id])["data"]["bounce"]["type"] == "Transient"
 
 
 def test_of_several_recipients_ours_counts_and_of_a_lists_members_the_one_that_lives() -> None:

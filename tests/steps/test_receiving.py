@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from email import message_from_bytes
 from email.message import EmailMessage
+from email.policy import SMTP
 from email.utils import formatdate
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -187,20 +189,29 @@ def test_files_are_paged() -> None:
     assert api(house, f"/emails/receiving/{mail_id}?html_format=pdf").status_code == 422
 
 
-def test_a_bounce_that_a_server_sent_to_the_from_address_acts_and_a_vacation_note_is_received() -> None:
+def test_a_bounce_that_a_server_sent_to_the_from_address_acts_and_what_a_person_passes_on_is_a_letter() -> None:
     house = build()
     claim(house, "app")
     delivery = delivered(house)
+    another = f"{verp.TOKEN_HEADER}: {token(delivered(house, 'bob@one.test'))}\n"
     with door() as where, client(where) as smtp:
         octets = dsn("ann@one.test", head=f"{verp.TOKEN_HEADER}: {token(delivery)}\n")
         smtp.sendmail("", [f"app@{house.domain.name}"], octets)
         smtp.sendmail("", [f"app@{house.domain.name}"], dsn("bob@one.test"))
+        for subject, returned in (
+            ("Fwd: Undelivered Mail", dsn("bob@one.test", head=another)),
+            ("Customer complaint: wrong size", f"From: app@example.test\nTo: bob@one.test\n{another}\nHi".encode()),
+        ):
+            passed_on = letter(f"app@{house.domain.name}")
+            passed_on.replace_header("Subject", subject)
+            passed_on.add_attachment(message_from_bytes(returned, policy=SMTP))
+            smtp.sendmail("bob@one.test", [f"app@{house.domain.name}"], passed_on.as_bytes(policy=SMTP))
     feedback.run()
     assert list(InboundMessage.objects.order_by("id").values_list("state", "tenant_id")) == [
         ("acted", house.tenant.id),
-        ("received", house.tenant.id),
+        *[("received", house.tenant.id)] * 3,
     ]
-    assert told(house)[-3:] == ["email.bounced", "suppression.added", "email.received"]
+    assert told(house)[-5:] == ["email.bounced", "suppression.added", *["email.received"] * 3]
 
 
 def test_a_mail_read_twice_is_told_once() -> None:

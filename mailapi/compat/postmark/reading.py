@@ -184,7 +184,8 @@ class Bounces(Refusals):
             message_id=query.ident("messageID"),
             since=query.moment("fromdate"),
             until=query.moment("todate"),
-            categories=[str(c) for c in Category if words.postmark_type(c) == kind] or ["-"] if kind else (),
+            categories=[str(c) for c in Category if words.postmark_type(c, "", "") == kind] or ["-"] if kind else (),
+            unproven=kind == "SoftBounce",
         )
         found, total = outbound.bounces(self.caller().tenant_id, wanted, *_paged(query))
         lines = self.lines(found)
@@ -217,8 +218,8 @@ class Stats(Postmark):
     def get(self, request: Request) -> HttpResponse:
         tenant_id = self.caller().tenant_id
         counts: dict[str, int] = {}
-        for category, count in outbound.categories(tenant_id).items():
-            kind = words.postmark_type(category)
+        for reading, count in outbound.readings(tenant_id).items():
+            kind = words.postmark_type(*reading)
             counts[kind] = counts.get(kind, 0) + count
         told = [
             {"Type": kind, "TypeCode": words.POSTMARK_CODES[kind][0], "Name": words.POSTMARK_CODES[kind][1], "Count": n}
@@ -234,7 +235,8 @@ class Stats(Postmark):
 
 
 def _bounce(row: Delivery, barred: bool) -> dict[str, Any]:
-    kind = "SpamComplaint" if row.status != Status.BOUNCED else words.postmark_type(row.category)
+    bounced = row.status == Status.BOUNCED
+    kind = words.postmark_type(row.category, row.rule, row.enhanced) if bounced else "SpamComplaint"
     code, name = words.POSTMARK_CODES[kind]
     message = row.message
     return {

@@ -14,7 +14,7 @@ from deliveries.notify import words
 from deliveries.read import outbound
 from deliveries.read.outbound import Wanted
 from deliveries.record import suppressions
-from deliveries.states import Category
+from deliveries.states import SUPPRESSING, Category
 from mailapi.compat.query import Query
 from mailapi.compat.sendgrid.door import SendGrid
 from mailapi.schemas.body import json_body
@@ -38,7 +38,8 @@ class Listed(SendGrid):
         since, until = query.moment("start_time"), query.moment("end_time")
         tenant_id = self.caller().tenant_id
         if kind == "blocks":
-            wanted = Wanted(since=since, until=until, categories=[str(c) for c in Category if c not in words.DEAD])
+            living = [str(c) for c in Category if c not in SUPPRESSING]
+            wanted = Wanted(since=since, until=until, categories=living, unproven=True)
             found, _ = outbound.bounces(tenant_id, wanted, count, offset)
             return JsonResponse([_block(row) for row in found], safe=False)
         rows = outbound.suppressed(tenant_id, _reasons(kind), count, offset, since=since, until=until)
