@@ -16,6 +16,7 @@ import pytest
 import resend
 from django.utils import timezone
 
+from deliveries import operators
 from deliveries.models import SendingDomain
 from tests.e2e.test_sdk_domains import server, zone  # noqa: F401 - fixtures: a web process that asks a nameserver here
 from tests.fakes.node import SDK, missing
@@ -25,7 +26,18 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "api.md"
 #: what people do: a section for each, with an example in each language
-WHOLE = {"API keys", "A mail", "Domains", "Templates", "Limits", "Logs", "Suppressions", "Webhooks", "Receiving"}
+WHOLE = {
+    "API keys",
+    "A mail",
+    "Domains",
+    "Templates",
+    "Limits",
+    "Logs",
+    "Suppressions",
+    "Tenants",
+    "Webhooks",
+    "Receiving",
+}
 LANGUAGES = {"sh", "python", "js"}
 #: the sections whose examples make example.com themselves
 MAKE_THE_DOMAIN = {"Domains"}
@@ -75,6 +87,9 @@ def reader(request: Any, transactional_db: None, server: str, zone: Any, setting
     if request.param.section == "Webhooks":
         hook = {"endpoint": "https://app.example.com/other", "events": []}
         ids["ID"] = client.post("/webhooks", hook).json()["id"]
+    if request.param.section == "Tenants":
+        ids["OPERATOR_KEY"] = operators.create("provisioning", "full_access", "test")[1]
+        ids["TENANT"] = str(tenant.id)
     return Reader(server, client.secret, ids)
 
 
@@ -87,6 +102,7 @@ def reader(request: Any, transactional_db: None, server: str, zone: Any, setting
 def test_an_example_runs_as_it_stands(example: Example, reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
     run = {"sh": shell, "python": python, "js": script}[example.language]
     text = example.text.replace("http://127.0.0.1:8000", reader.url).replace("re_…", reader.key)
+    text = text.replace("op_…", reader.ids.get("OPERATOR_KEY", ""))
     monkeypatch.setattr(resend, "api_url", reader.url)
     monkeypatch.setattr(resend, "api_key", reader.key)
     run(text, reader)
