@@ -83,20 +83,19 @@ def _wrap_all(folder: str) -> None:
         around(bodies.Watch, "read", "", "web: body read")
         around(Gatherer, "accept", "web: accept called (view and checks done)", "")
         around(accept, "_execute", "web: statement sent", "web: committed")
-        around(bell._Line, "ring", "bell: thread awake", "bell: Valkey answered")
+        around(bell._Line, "say", "", "web: bell rung")
     elif role == "deliver":
-        from deliveries import claim, queue
-        from deliveries.deliver import Pump, jobs
+        from deliveries import bell, claim, queue
+        from deliveries.deliver import jobs
         from deliveries.smtp import session
         from deliveries.smtp.connection import Wire
 
         engines = sys.modules["deliveries.deliver.engine"]  # the package's `engine` is a function
 
-        around(engines.Engine, "ring", "deliver: bell heard")
-        around(Pump, "_answer", "pump: awake", "")
+        around(bell.Ear, "heard", "pump: awake", "pump: bell heard")
         around(claim, "_candidates", "", "pump: destinations asked")
         around(claim, "_take", "", "pump: claimed")
-        around(jobs, "take", "", "pump: claimed with its content")
+        around(jobs, "take", "pump: asks for it", "pump: claimed with its content")
         around(jobs, "load", "", "pump: prepared")
         around_async(engines.Engine, "_deliver", "loop: begun", "")
         around(engines, "finish", "loop: routed", "loop: composed and signed")

@@ -3,16 +3,20 @@
 It rings twice: by Celery, which starts a pump where none runs, and through Valkey for a pump that runs already. A
 worker hears Celery only between two tasks, and a message costs ten times as much. One pump hears each bell of Valkey's:
 all of them would look for the same mail. Such a bell names the deliveries that came where they are few (named.py).
+
+    Bell    rings: at once from the thread that accepted, and for a crowd from one of its own
+    Ear     hears: on a socket, which a pump waits for together with all else
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 import celery
@@ -30,9 +34,9 @@ _AWAY_S = 5.0
 #: bells that no pump has heard yet, and for how long they are kept
 _MOST_UNHEARD = 16
 _UNHEARD_S = 5
+#: how long a pump's question for a bell stands before it is asked again; and the patience for every other answer
 _LISTEN_S = 5
-#: a bell that was heard and not answered is left to others for so long: one that stops would take it again and again
-_LEFT_S = 0.05
+_PATIENCE_S = 0.5
 
 
 class Bell:
@@ -55,6 +59,8 @@ class Bell:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._line: _Line | None = None
+        self._speaks = threading.Lock()  # whoever uses the line
+        self._earned = 0.0  # when all bells so far will have been earned
         self._away_until = 0.0
         self._started = 0.0
 
@@ -64,37 +70,53 @@ class Bell:
         if self._thread is None or not self._thread.is_alive():  # also after a fork
             with self._lock:
                 if self._thread is None or not self._thread.is_alive():
-                    self._line = None
+                    self._line, self._speaks = None, threading.Lock()
                     self._thread = threading.Thread(target=self._run, name="bell", daemon=True)
                     self._thread.start()
+        self._at_once()
         self._event.set()
 
+    def _at_once(self) -> None:
+        """Where the line is free: the mail need not wait until the thread is awake, which hears the answer."""
+        if not self._speaks.acquire(blocking=False):
+            return
+        try:
+            if self._line is not None and self._line.ready and self._earned <= time.monotonic():
+                self._line.say(self._names())
+        finally:
+            self._speaks.release()
+
     def _run(self) -> None:
-        earned = time.monotonic()  # when all bells so far will have been earned
         owed = False  # a pump may have to be started; the others look meanwhile
         while True:
             until_start = self._started + self.START_S - time.monotonic()
             if self._event.wait(max(until_start, 0.0) if owed else None):
                 self._event.clear()
-                earned = max(earned, time.monotonic() - self.BURST * self.GAP_S) + self.GAP_S
                 owed = True
-                near = self._call(self._names())
+                with self._speaks:
+                    self._earned = max(self._earned, time.monotonic() - self.BURST * self.GAP_S) + self.GAP_S
+                    near = self._call()
             else:
                 near = 0.0
             if time.monotonic() - self._started >= near:
                 self._start()
                 owed = False
-            if (early_s := earned - time.monotonic()) > 0:
+            if (early_s := self._earned - time.monotonic()) > 0:
                 time.sleep(early_s)
 
-    def _call(self, names: bytes = b"") -> float:
+    def _call(self) -> float:
         """To a pump that runs; how long ago Celery's last bell may have been, by whether one seems to hear this."""
         if not settings.REDIS_URL or time.monotonic() < self._away_until:
+            self._named.clear()
             return self.START_GAP_S
         try:
             if self._line is None:
                 self._line = _Line()
-            return self.START_S if self._line.ring(names) <= 1 else self.UNHEARD_S
+            unheard = self._line.unheard() if self._line.said else 0
+            if self._named or not unheard:
+                self._line.say(self._names())
+                unheard = self._line.unheard()
+            return self.START_S if unheard <= 1 else self.UNHEARD_S
         except redis.RedisError as e:
             self._line = None
             self._away_until = time.monotonic() + _AWAY_S
@@ -129,26 +151,38 @@ class _Line:
 
     def __init__(self) -> None:
         name = channel()
-        self._connection = _client().connection_pool.get_connection()
+        self._connection = _connection()
         pack = self._connection.pack_command
         self._push = b"".join(pack("LPUSH", name, b"")).removesuffix(b"$0\r\n\r\n")
         self._then = b"".join([*pack("LTRIM", name, 0, _MOST_UNHEARD - 1), *pack("EXPIRE", name, _UNHEARD_S)])
+        self.said = b""  # and not answered yet
 
-    def ring(self, names: bytes = b"") -> int:
-        """How many bells no pump has heard, this one among them."""
-        octets = b"%s$%d\r\n%s\r\n%s" % (self._push, len(names), names, self._then)
-        try:
-            return self._say(octets)
-        except (redis.ConnectionError, redis.TimeoutError):
-            return self._say(octets)  # one that was kept may have ended long ago; to ring twice harms nobody
+    @property
+    def ready(self) -> bool:
+        """Whether something can be said without waiting for anybody."""
+        return self._connection.is_connected and not self.said
 
-    def _say(self, octets: bytes) -> int:
+    def say(self, names: bytes = b"") -> None:
+        self.said = b"%s$%d\r\n%s\r\n%s" % (self._push, len(names), names, self._then)
+        with contextlib.suppress(redis.ConnectionError, redis.TimeoutError):
+            self._connection.send_packed_command([self.said])
+
+    def unheard(self) -> int:
+        """How many bells no pump has heard, the one that was said among them."""
+        with contextlib.suppress(redis.ConnectionError, redis.TimeoutError):
+            if self._connection.is_connected:
+                return self._answer()
+        # one that was kept may have ended long ago; to ring twice harms nobody
+        self._connection.send_packed_command([self.said])
+        return self._answer()
+
+    def _answer(self) -> int:
         try:
-            self._connection.send_packed_command([octets])
             answers = [self._connection.read_response() for _ in range(3)]
         except BaseException:
             self._connection.disconnect()  # what is still to come would be taken for the next answers
             raise
+        self.said = b""
         return int(answers[0])
 
 
@@ -160,27 +194,62 @@ def wake(ids: Sequence[UUID] = ()) -> None:
     bell.ring(ids)
 
 
-def listen(told: Callable[[tuple[UUID, ...]], bool], pumping: threading.Event) -> None:
-    """Call `told` at bells, with what they name, while `pumping` is set, for ever. One pump hears each; where `told`
-    says no, another may.
+class Ear:
+    """The bells of Valkey's for one pump, in its thread. One pump hears each.
 
     While Valkey is away, Celery's bells are all there are.
     """
-    client, name = _client(), channel()
-    while True:
-        pumping.wait()
+
+    def __init__(self) -> None:
+        self._connection: Any = None
+        self._asked_at: float | None = None  # since when the next bell is waited for
+        self._away_until = 0.0
+
+    def fileno(self) -> int | None:
+        """What becomes readable with the next bell, which is asked for; None while none can be heard."""
+        now = time.monotonic()
+        if not settings.REDIS_URL or now < self._away_until:
+            return None
         try:
-            heard = client.brpop([name], timeout=_LISTEN_S)
-            names = cast(bytes, heard[1]) if heard else b""
-            if heard and not told(_ids(names)):
-                pipe = client.pipeline(transaction=False)
-                pipe.rpush(name, names)
-                pipe.expire(name, _UNHEARD_S)
-                pipe.execute()
-                time.sleep(_LEFT_S)
-        except redis.RedisError as e:
-            log.info("bells are not heard through Valkey: %r", e)
-            time.sleep(_AWAY_S)
+            if self._connection is None:
+                self._connection = _connection()
+            if self._asked_at is None:
+                self._connection.send_command("BRPOP", channel(), _LISTEN_S)
+                self._asked_at = now
+            elif now - self._asked_at > _LISTEN_S + _PATIENCE_S:
+                raise redis.TimeoutError("a bell was asked for, and nothing came")
+            return int(self._connection._sock.fileno())
+        except (redis.RedisError, OSError) as e:
+            self._lost(e)
+            return None
+
+    def heard(self) -> tuple[UUID, ...] | None:
+        """What the bell that came names; None where it was none after all."""
+        try:
+            self._asked_at, answer = None, self._connection.read_response()
+            return _ids(answer[1]) if answer else None
+        except (redis.RedisError, OSError) as e:
+            self._lost(e)
+            return None
+
+    def close(self) -> tuple[UUID, ...] | None:
+        """Hear no more; what came meanwhile, which somebody else must be told."""
+        try:
+            came = self._asked_at is not None and self._connection.can_read(0)
+        except (redis.RedisError, OSError):
+            came = False
+        left = self.heard() if came else None
+        if self._connection is not None:
+            self._connection.disconnect()
+        self._connection = self._asked_at = None
+        return left
+
+    def _lost(self, e: Exception) -> None:
+        log.info("bells are not heard through Valkey: %r", e)
+        if self._connection is not None:
+            self._connection.disconnect()
+        self._connection = self._asked_at = None
+        self._away_until = time.monotonic() + _AWAY_S
 
 
 def _ids(names: bytes) -> tuple[UUID, ...]:
@@ -194,5 +263,7 @@ def channel() -> str:
     return valkey.prefix() + "bell"
 
 
-def _client() -> redis.Redis:
-    return redis.Redis.from_url(settings.REDIS_URL, socket_timeout=_LISTEN_S + 2, socket_connect_timeout=1)
+def _connection() -> Any:
+    """One that is made when it is used first."""
+    patience = {"socket_timeout": _PATIENCE_S, "socket_connect_timeout": _PATIENCE_S}
+    return redis.ConnectionPool.from_url(settings.REDIS_URL, **patience).make_connection()

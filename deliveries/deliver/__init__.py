@@ -22,7 +22,7 @@ from django.conf import settings
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
 
 from deliveries import continuity, named, queue
-from deliveries.bell import listen
+from deliveries.bell import Ear
 from deliveries.deliver import jobs
 from deliveries.deliver.addressed import addressed
 from deliveries.deliver.engine import Engine, Released
@@ -48,8 +48,6 @@ NEW_AT_ONCE = 25
 
 _lock = threading.Lock()
 _engine: Engine | None = None
-_ear: threading.Thread | None = None
-_pumping = threading.Event()
 _stopping = threading.Event()
 
 
@@ -57,12 +55,9 @@ def run(linger_s: float = 0.0) -> int:
     """The body of the Celery task: pump until there was nothing to do for so long; how many rounds were recorded."""
     if not _lock.acquire(blocking=False):
         return 0  # this process pumps already
-    _hear_bells()
-    _pumping.set()
     try:
         return Pump(engine(), linger_s).run()
     finally:
-        _pumping.clear()
         connection.close()
         _lock.release()
 
@@ -75,16 +70,9 @@ def engine() -> Engine:
     return _engine
 
 
-def _hear_bells() -> None:
-    """Once in a process: while a pump runs, Celery's one reserved message keeps the next ones away."""
-    global _ear
-    if settings.REDIS_URL and (_ear is None or not _ear.is_alive()):
-        _ear = threading.Thread(target=listen, args=(look, _pumping), name="bells", daemon=True)
-        _ear.start()
-
-
 def look(ids: tuple[UUID, ...] = ()) -> bool:
-    """The bell rang: where this process pumps, it looks for due mail at once; whether it does. `ids`: all that came."""
+    """A bell of Celery's: where this process pumps, it looks for due mail at once; whether it does. `ids`: all that
+    came."""
     if _engine is None or not _lock.locked() or _stopping.is_set():
         return False
     _engine.ring(ids)
@@ -117,10 +105,12 @@ class Pump:
         self._drain_until: float | None = None
 
     def run(self) -> int:
+        self.engine.ear = Ear()
         try:
             with self.engine.watchdog.working("pump"):
                 self._pump()
         finally:
+            self._hear_no_more()
             self.recorder.close(now=_stopping.is_set())
             self.engine.shaping.leave()
         return self.recorder.recorded
@@ -288,9 +278,16 @@ class Pump:
         if self._drain_until is None:
             log.info("stopping: %d in flight, waiting up to %g s", self.engine.in_flight, settings.DRAIN_S)
             self._drain_until = time.monotonic() + settings.DRAIN_S
+            self._hear_no_more()
             self.engine.cancel_unstarted()
         elif time.monotonic() > self._drain_until:
             self.engine.abandon()
+
+    def _hear_no_more(self) -> None:
+        """Bells are for others from now on, also one that is on its way to us."""
+        ear, self.engine.ear = self.engine.ear, None
+        if ear is not None and (ids := ear.close()) is not None:
+            queue.wake(ids)
 
     def _finished(self) -> bool:
         if self.engine.in_flight or self.recorder.pending:

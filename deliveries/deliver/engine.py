@@ -15,9 +15,11 @@ from uuid import UUID, uuid4
 import uvloop
 from django.conf import settings
 
+from deliveries.bell import Ear
 from deliveries.deliver import host
 from deliveries.deliver.jobs import Job
 from deliveries.deliver.ledger import LeaseLost, Ledger, TooLate
+from deliveries.deliver.news import News
 from deliveries.deliver.policies import Policies
 from deliveries.deliver.tls_watch import TlsWatch
 from deliveries.deliver.watchdog import Watchdog
@@ -115,7 +117,8 @@ class Engine:
         self._ways: dict[tuple[str, bool], tuple[float, Routed]] = {}
         self._ended: deque[tuple[Job | None, Ended]] = deque()
         self._enough = 1  #: so many that ended are worth waking the pump for
-        self._news = threading.Event()
+        self._news = News()
+        self.ear: Ear | None = None  #: through which the pump hears bells while it waits
         self._woken = False
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="event-loop", daemon=True)
@@ -190,7 +193,7 @@ class Engine:
             self._enough = enough
             self._news.clear()  # before the look: what comes after it sets it again
             if seconds > 0 and not self._woken and len(self._ended) < enough:
-                self._news.wait(seconds)
+                self._listen(seconds)
             if self._woken or not self._ended:
                 break
         self._woken = False
@@ -224,6 +227,12 @@ class Engine:
         """End the wait in `collect`, from any thread."""
         self._woken = True
         self._news.set()
+
+    def _listen(self, seconds: float) -> None:
+        """Until enough have ended, somebody wakes us, or a bell rings."""
+        bell = self.ear.fileno() if self.ear else None
+        if self._news.wait(seconds, bell) and self.ear and (ids := self.ear.heard()) is not None:
+            self.ring(ids)
 
     def _forget(self, job: Job) -> None:
         del self._running[job.delivery_id]
