@@ -1,6 +1,12 @@
-"""The one statement of accept: checks and inserts, or inserts nothing and says which check failed."""
+"""The one statement of accept: checks and inserts, or inserts nothing and says which check failed.
+
+Most of what it costs is that Postgres makes ready each part of it, also one that finds nothing to do. So it is made of
+what a request needs: `statement_for` leaves out what nobody asks for.
+"""
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 from deliveries import queue, quotas
 from deliveries.models import ApiKey
@@ -8,11 +14,32 @@ from deliveries.models.erasure import HASHED
 from deliveries.routing.static import SANDBOX_SITE
 from deliveries.states import PRIVATE, REDACT_WORDS, EventType, Status
 
+_MAY = "suspended_at IS NULL AND NOT labless"
 _HASHED = HASHED.format(tenant="go.tenant_id", address="p.address")
 _WORDS = " ".join(f"WHEN '{word}' THEN {int(bits)}" for word, bits in REDACT_WORDS.items())
 
-STATEMENT = f"""
-WITH api AS (
+
+@lru_cache
+def statement_for(*, files: bool, keyed: bool, metered: bool, reports: bool) -> str:
+    """For mails with attachments, a request with an idempotency key, a tenant with quotas, senders who want reports.
+    Without `metered` it stores nothing for a tenant that has quotas, and says so."""
+    parts = [
+        _CHECKED if metered else _UNMETERED,
+        _KEYED if keyed else _GO,
+        _PATH,
+        *([quotas.COUNTED] if metered else []),
+        _MESSAGES,
+        *([_FILES] if files else []),
+        _DELIVERIES,
+        *([_REPORTS] if reports else []),
+        _DUE,
+    ]
+    answer = f"{_ANSWER}, {quotas.KEPT} AS used" if metered else _ANSWER
+    return f"WITH {', '.join(parts)} SELECT {answer} FROM (VALUES (true)) AS one LEFT JOIN api ON true"
+
+
+_CHECKED = f"""
+api AS (
     SELECT k.id, k.tenant_id, k.domain_id, k.test, t.suspended_at, t.daily_quota, t.monthly_quota,
            k.test AND NOT %(lab)s::bool AS labless, t.privacy OR %(private)s::bool AS private, t.erased
       FROM api_key k JOIN tenant t ON t.id = k.tenant_id
@@ -39,19 +66,31 @@ WITH api AS (
        AND (api.domain_id IS NULL OR d.id = api.domain_id) AND d.name = ANY (%(m_domain)s::text[])
 ), checked AS (
     SELECT api.* FROM api
-     WHERE suspended_at IS NULL AND NOT labless
+     WHERE {_MAY}
        AND NOT EXISTS (SELECT FROM asked WHERE domain NOT IN (SELECT name FROM owned))
-), idem AS (
+)
+"""
+
+#: a quota is counted only where there is one
+_UNMETERED = _CHECKED.replace(_MAY, f"{_MAY} AND daily_quota IS NULL AND monthly_quota IS NULL")
+
+_KEYED = """
+idem AS (
     -- waits for a concurrent request with the same key, at most lock_timeout
     INSERT INTO idempotency_key (id, tenant_id, endpoint, key, body_hash, answer, created_at)
     SELECT %(idem_id)s, tenant_id, %(idem_endpoint)s::text, %(idem_key)s::text, %(idem_hash)s::bytea,
            %(idem_answer)s::jsonb, now()
-      FROM checked WHERE %(idem_key)s::text IS NOT NULL
+      FROM checked
     ON CONFLICT (tenant_id, endpoint, key) DO NOTHING
     RETURNING 1
 ), go AS (
-    SELECT * FROM checked WHERE %(idem_key)s::text IS NULL OR EXISTS (SELECT FROM idem)
-), path AS (
+    SELECT * FROM checked WHERE EXISTS (SELECT FROM idem)
+)
+"""
+_GO = "go AS (SELECT * FROM checked)"
+
+_PATH = f"""
+path AS (
     SELECT p.id, p.message, p.position, p.field, p.recipient, p.event,
            CASE WHEN go.test THEN '{SANDBOX_SITE}' ELSE coalesce(mx.site, p.destination) END AS destination,
            go.tenant_id, m.lane, m.size, greatest(m.scheduled_at, now()) AS due_at,
@@ -74,7 +113,11 @@ WITH api AS (
               AND s.stream IN ('*', m.stream)
               AND (s.expires_at IS NULL OR s.expires_at > now()) AND s.brake_id IS NULL
             LIMIT 1) s ON true
-), {quotas.COUNTED}, message_rows AS (
+)
+"""
+
+_MESSAGES = f"""
+message_rows AS (
     INSERT INTO message (id, tenant_id, api_key_id, domain_id, message_id, from_header, "to", cc, bcc, reply_to,
                          subject, tags, metadata, stream, lane, size, attachment_count, created_at, scheduled_at,
                          deliver_before, tracking, unsubscribe, redact, test)
@@ -90,11 +133,19 @@ WITH api AS (
 ), content_rows AS (
     INSERT INTO message_content (id, html, text, headers, raw)
     SELECT m.id, m.html, m.text, m.headers::jsonb, m.raw FROM asked m CROSS JOIN go
-), file_rows AS (
+)
+"""
+
+_FILES = """
+file_rows AS (
     INSERT INTO attachment (id, message_id, position, filename, content_type, content_id, content)
     SELECT a.* FROM unnest(%(a_id)s::uuid[], %(a_message)s::uuid[], %(a_position)s::int[], %(a_name)s::text[],
                            %(a_type)s::text[], %(a_cid)s::text[], %(a_content)s::bytea[]) AS a CROSS JOIN go
-), delivery_rows AS (
+)
+"""
+
+_DELIVERIES = f"""
+delivery_rows AS (
     INSERT INTO delivery (id, message_id, tenant_id, position, field, recipient, status, reason, category, rule,
                           enhanced, reply, host, attempts, unknowns, late, duplicate_possible, created_at, expires_at,
                           next_attempt_at, settled_at, events)
@@ -121,21 +172,26 @@ WITH api AS (
       FROM path
     RETURNING id, tenant_id, type
 ), outbox_rows AS ({queue.OUTBOX_FROM.format(events="event_rows")}
-), due AS (
+)
+"""
+
+_DUE = f"""
+due AS (
     SELECT lane, destination AS name, min(due_at) AS due_at FROM path WHERE suppressed IS NULL
      GROUP BY lane, destination
 ), {queue.ANNOUNCE}
-SELECT EXISTS (SELECT FROM api) AS key_ok,
-       (SELECT tenant_id FROM api) AS tenant_id,
-       EXISTS (SELECT FROM api WHERE suspended_at IS NOT NULL) AS suspended,
-       EXISTS (SELECT FROM api WHERE labless) AS labless,
-       (SELECT domain_id FROM api) AS domain_id,
-       ARRAY(SELECT DISTINCT domain FROM asked, api WHERE domain NOT IN (SELECT name FROM owned)) AS refused,
-       EXISTS (SELECT FROM go) AS stored,
-       {quotas.KEPT} AS used
 """
 
-_REPORTS = """report_rows AS (
+_ANSWER = """
+       api.id IS NOT NULL AS key_ok, api.tenant_id, api.domain_id, api.labless,
+       api.suspended_at IS NOT NULL AS suspended,
+       api.daily_quota IS NOT NULL OR api.monthly_quota IS NOT NULL AS metered,
+       ARRAY(SELECT DISTINCT domain FROM asked, api WHERE domain NOT IN (SELECT name FROM owned)) AS refused,
+       EXISTS (SELECT FROM go) AS stored
+"""
+
+_REPORTS = """
+report_rows AS (
     INSERT INTO report_request (delivery_id, tenant_id, message_id, return_to, envid, whole, notify, orcpt, told,
                                 due_at, created_at)
     SELECT r.delivery, go.tenant_id, r.message, r.return_to, r.envid, r.whole, r.notify, r.orcpt, 0, now(), now()
@@ -143,10 +199,7 @@ _REPORTS = """report_rows AS (
                   %(r_whole)s::bool[], %(r_notify)s::smallint[], %(r_orcpt)s::text[])
            AS r(delivery, message, return_to, envid, whole, notify, orcpt)
      CROSS JOIN go
-), """
-
-#: the same for mails whose sender wants reports: few, so that the others do not pay for it
-WITH_REPORTS = STATEMENT.replace("due AS (", f"{_REPORTS}due AS (", 1)
+)"""
 
 #: waits until all that was committed so far is on disk, and on a synchronous standby: the least that has a commit,
 #: which stands behind them in the log

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from django.db import connection, transaction
 from django.utils import timezone
 
 from deliveries import keys
-from deliveries.accept import Accepted, Idempotency, accept
-from deliveries.errors import BadInput, Conflict, KeyRefused
+from deliveries.accept import Accepted, Draft, Idempotency, Reports, accept
+from deliveries.errors import BadInput, Conflict, KeyRefused, OverQuota
 from deliveries.mime.compose import Attachment
 from deliveries.models import (
     Attachment as StoredAttachment,
@@ -20,13 +21,18 @@ from deliveries.models import (
     Delivery,
     Destination,
     Event,
+    IdempotencyKey,
     Message,
     MessageContent,
     Queued,
+    QuotaUse,
+    ReportRequest,
     Suppression,
+    Tenant,
     WebhookDelivery,
     WebhookEndpoint,
 )
+from deliveries.models.asked import Notify
 from deliveries.states import Lane
 from tests.fakes.house import build
 
@@ -41,6 +47,31 @@ def _by_mx(settings) -> None:
 def stored() -> tuple[int, ...]:
     models = (Message, MessageContent, StoredAttachment, Delivery, Queued, Event, WebhookDelivery)
     return tuple(m.objects.count() for m in models)
+
+
+def test_a_statement_holds_what_its_request_needs_and_a_quota_that_comes_or_goes_meanwhile_is_kept() -> None:
+    house, file = build(), Attachment("a.pdf", "application/pdf", b"%PDF")
+    tenants = Tenant.objects.filter(id=house.tenant.id)
+
+    def most() -> tuple[Draft, Idempotency]:
+        wants = Reports("app@house.test", {"a@one.test": (int(Notify.FAILURE), "")})
+        draft = house.draft("a@one.test", attachments=(file,), reports=wants)
+        return draft, Idempotency("emails", uuid4().hex, b"x" * 32)
+
+    def least() -> tuple[Draft, None]:
+        return house.draft("a@one.test"), None
+
+    for quota, counted in ((None, 0), (6, 4), (None, 4), (6, 6)):
+        tenants.update(daily_quota=quota)
+        for draft, once in (most(), least(), *([most(), least()] if counted == 4 and quota else [])):
+            accept(keys.hash_of(house.secret), [draft], once)
+        assert sum(QuotaUse.objects.filter(tenant_id=house.tenant.id).values_list("used", flat=True)) == counted
+    before = stored()
+    for draft, once in (most(), least()):
+        with pytest.raises(OverQuota):
+            accept(keys.hash_of(house.secret), [draft], once)
+    assert stored() == before and IdempotencyKey.objects.filter(tenant_id=house.tenant.id).count() == 5
+    assert StoredAttachment.objects.count() == ReportRequest.objects.count() == 5
 
 
 def test_a_mail_is_stored_whole_with_a_row_for_each_forward_path() -> None:
