@@ -131,17 +131,33 @@ def bind(host: str, port: int) -> socket.socket:
     return s
 
 
+def _any_port() -> int:
+    """Below the range that the kernel gives from; 0, which asks the kernel, where that range leaves no room."""
+    lowest = 32_768
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    return secrets.choice(range(20_000, lowest)) if lowest > 21_000 else 0
+
+
+def _bind_any() -> socket.socket:
+    for _ in range(100):
+        with contextlib.suppress(OSError):
+            return bind("127.0.0.1", _any_port())
+    return bind("127.0.0.1", 0)
+
+
 def keep_ports(var: Path, names: tuple[str, ...]) -> dict[str, int]:
-    """A port on 127.0.0.1 for each name: the same as last time when it is still free, else one from the kernel."""
+    """A port on 127.0.0.1 for each name: the same as last time when it is still free, else one that nobody is given
+    before its server binds it: the kernel gives from a range above these."""
     path = var / PORTS
     kept = read_json(path)
-    with contextlib.ExitStack() as held:  # all at once, so that the kernel gives no port twice
+    with contextlib.ExitStack() as held:  # all at once, so that none is chosen twice
         ports: dict[str, int] = {}
         for name in sorted(names, key=lambda n: n not in kept):
             try:
-                s = bind("127.0.0.1", int(kept.get(name, 0)))
+                s = bind("127.0.0.1", int(kept.get(name, 0)) or _any_port())
             except (OSError, OverflowError, TypeError, ValueError):
-                s = bind("127.0.0.1", 0)
+                s = _bind_any()
             held.enter_context(s)
             ports[name] = s.getsockname()[1]
     if ports != kept:

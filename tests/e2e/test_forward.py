@@ -15,9 +15,9 @@ from deliveries.management.commands import smtpd
 from deliveries.models import Handover, InboundMessage, InboundRoute
 from deliveries.retry import Schedule
 from deliveries.smtp.listener import Listener, Received
-from tests.fakes.daemon import free_port
 from tests.fakes.dovecot import Dovecot, running_dovecot
 from tests.fakes.house import House, build
+from tests.fakes.ports import free_port
 from tests.steps.test_smtpd import client, door
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -135,7 +135,7 @@ def test_by_smtp_the_reverse_path_stays_and_the_null_path_stays_null() -> None:
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     try:
-        assert up.wait(10)
+        assert up.wait(60)
         house = routed(ports[0], "smtp")
         comes_in(house, "sales", MAIL % b"smtp")
         comes_in(house, "nobody", b"Subject: vacation\r\n\r\nAway.\r\n", reverse_path="")

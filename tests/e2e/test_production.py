@@ -31,12 +31,7 @@ print(json.dumps(ids))
 def deployment(request: pytest.FixtureRequest) -> Iterator[Deployment]:
     deployment = Deployment(request.param)
     try:
-        try:
-            deployment.build()
-        except AssertionError:  # a port that was free may have been taken before Caddy came to it
-            deployment.tear_down()
-            deployment = Deployment(request.param)
-            deployment.build()
+        deployment.build()
         yield deployment
     finally:
         deployment.tear_down()

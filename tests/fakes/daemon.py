@@ -57,17 +57,6 @@ def need(*programs: str | Path) -> None:
             missing(f"there is no {program}")
 
 
-def free_port() -> int:
-    """A port that was free on both loopbacks a moment ago."""
-    for _ in range(50):
-        with socket.socket() as v4, socket.socket(socket.AF_INET6) as v6:
-            v4.bind(("127.0.0.1", 0))
-            with contextlib.suppress(OSError):
-                v6.bind(("::1", v4.getsockname()[1]))
-                return v4.getsockname()[1]
-    raise RuntimeError("no port is free on both loopbacks")
-
-
 @dataclass(frozen=True)
 class Certificates:
     """Files that any user may read; `wrong` is for another host, by the same authority."""

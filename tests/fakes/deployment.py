@@ -14,7 +14,8 @@ import yaml
 
 from tests.fakes import servers
 from tests.fakes.daemon import need
-from tests.fakes.town import PYTHON, ROOT, Town, free_port
+from tests.fakes.ports import free_port
+from tests.fakes.town import PYTHON, ROOT, Town
 
 DOCKER = ROOT / "docker"
 CADDY = Path("/usr/bin/caddy")

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from tests.fakes import daemon
 from tests.fakes.daemon import Certificates, Receiver
+from tests.fakes.ports import free_port
 
 DOVECOT = Path("/usr/sbin/dovecot")
 LMTP = Path("/usr/lib/dovecot/lmtp")
@@ -51,8 +52,8 @@ def running_dovecot(polled: bool = False) -> Iterator[Dovecot]:
     with daemon.home("dovecot") as home:
         shutil.chown(home / "mail", USER)
         certificates = Certificates.make(home / "tls", daemon.HOST, "lmtp.receiver.test")
-        sasl = ("127.0.0.1", daemon.free_port())
-        dovecot = Dovecot("dovecot", home, certificates, daemon.free_port(), 0, 0, sasl)
+        sasl = ("127.0.0.1", free_port())
+        dovecot = Dovecot("dovecot", home, certificates, free_port(), 0, 0, sasl)
         people = [f"{name}:::::::" for name in daemon.MAILBOXES]
         people.append(f"{POLLED}:::::::")
         people.append(f"{FULL}:::::::userdb_quota_rule=*:bytes=10")
@@ -64,7 +65,7 @@ def running_dovecot(polled: bool = False) -> Iterator[Dovecot]:
         start: list[str | Path] = [DOVECOT, "-F", "-c", home / "dovecot.conf"]
         if polled:
             for name in ("imap", "imaps", "pop3", "pop3s"):
-                setattr(dovecot, name, daemon.free_port())
+                setattr(dovecot, name, free_port())
             configuration += _POLLED
             start = [*daemon.installed(home, {}), *start]
         (home / "dovecot.conf").write_text(

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from tests.fakes import daemon
 from tests.fakes.daemon import Certificates, Receiver
+from tests.fakes.ports import free_port
 
 USERNAME, PASSWORD = "app@sender.test", "päss:w ord"  # what a person may choose
 USER = "nobody"
@@ -35,7 +36,7 @@ def running_exim(returns: tuple[str, int] | None = None) -> Iterator[Exim]:
     with daemon.home("exim") as home:
         command = daemon.installed(home, {})
         certificates = Certificates.make(home / "tls", daemon.HOST, "smtp.receiver.test")
-        exim = Exim("exim", home, certificates, *(daemon.free_port() for _ in range(5)))
+        exim = Exim("exim", home, certificates, *(free_port() for _ in range(5)))
         for folder in ("spool", "log", "mail", "tls"):
             (home / folder).mkdir(exist_ok=True)
             shutil.chown(home / folder, USER)
@@ -75,7 +76,7 @@ def _returning(exim: Exim, returns: tuple[str, int] | None) -> dict[str, str]:
         "delay_warning": "1s",
         "retry": "1s",
         "routers": _ROUTERS.format(domain=returns[0], known=known, late_port=exim.late_port),
-        "transports": _TRANSPORTS.format(back=returns[1], next=exim.port, dead=daemon.free_port()),
+        "transports": _TRANSPORTS.format(back=returns[1], next=exim.port, dead=free_port()),
     }
 
 

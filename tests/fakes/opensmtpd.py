@@ -16,6 +16,7 @@ from collections.abc import Iterator
 
 from tests.fakes import daemon
 from tests.fakes.daemon import Certificates, Receiver
+from tests.fakes.ports import free_port
 
 USER = "nobody"
 
@@ -31,7 +32,7 @@ def running_opensmtpd() -> Iterator[Receiver]:
         shutil.chown(home / "mail", USER)
         (home / "seen").chmod(0o777)
         certificates = Certificates.make(home / "tls", daemon.HOST)
-        ports = [daemon.free_port() for _ in range(3)]
+        ports = [free_port() for _ in range(3)]
         opensmtpd = Receiver("opensmtpd", home, certificates, *ports, smtputf8=False, handshakes=False)
         (home / "greylist.sh").write_text(_GREYLIST)
         (home / "greylist.sh").chmod(0o755)

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from tests.fakes import daemon
 from tests.fakes.daemon import Certificates, Receiver
+from tests.fakes.ports import free_port
 
 MASTER = Path("/usr/lib/postfix/sbin/master")
 _QUEUES = "active bounce corrupt defer deferred flush hold incoming private saved trace".split()
@@ -45,7 +46,7 @@ def running_postfix(sasl: tuple[str, int] | None = None, returns: tuple[str, int
             "postfix",
             home,
             Certificates.make(home / "tls", daemon.HOST, "smtp.receiver.test"),
-            *(daemon.free_port() for _ in range(6)),
+            *(free_port() for _ in range(6)),
         )
         _lay_out(postfix, policy_port, sasl, returns)
         ports = [postfix.port, postfix.clear_port, postfix.wrong_port]
@@ -94,7 +95,7 @@ def _lay_out(postfix: Postfix, policy_port: int, sasl: tuple[str, int] | None, r
     if returns:
         (home / "etc" / "transport").write_text(
             f"/@{re.escape(returns[0])}$/ smtp:[127.0.0.1]:{returns[1]}\n"
-            f"/@delay\\.test$/ smtp:[127.0.0.1]:{daemon.free_port()}\n"  # nobody listens there
+            f"/@delay\\.test$/ smtp:[127.0.0.1]:{free_port()}\n"  # nobody listens there
         )
         with (home / "etc" / "main.cf").open("a") as main:
             main.write(_RETURNS.format(home=home))

@@ -9,7 +9,7 @@ import time
 from datetime import UTC, datetime
 
 from deliveries.objects import Bucket
-from tests.fakes.town import free_port
+from tests.fakes.ports import free_port
 
 
 class Store:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,6 +15,7 @@ from mailapi.up import postgres, valkey
 from mailapi.up.addresses import tcp_answers
 from mailapi.up.supervisor import Child
 from tests.fakes.daemon import missing, need
+from tests.fakes.ports import free_port
 
 POSTGRES_15 = Path("/usr/lib/postgresql/15")
 REDIS = Path("/usr/bin/redis-server")
@@ -51,7 +51,7 @@ class RabbitMq:
         if os.geteuid() != 0:
             missing("RabbitMQ of Debian is started as root here")
         self.folder = folder
-        self.port, self._dist_port, self._epmd_port = _free_ports(3)
+        self.port, self._dist_port, self._epmd_port = (free_port() for _ in range(3))
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}//"
 
     def child(self, env: Mapping[str, str], stage: int = 0) -> Child:
@@ -76,12 +76,3 @@ class RabbitMq:
 
     def bury(self) -> None:
         subprocess.run(["epmd", "-port", str(self._epmd_port), "-kill"], capture_output=True, check=False)
-
-
-def _free_ports(count: int) -> list[int]:
-    found = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [server.getsockname()[1] for server in found]
-    finally:
-        for server in found:
-            server.close()

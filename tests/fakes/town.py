@@ -34,16 +34,11 @@ from mailapi.up import postgres, serve
 from mailapi.up.addresses import Address, libpq_environ
 from mailapi.up.supervisor import GUARD, Supervisor
 from tests.fakes import servers
+from tests.fakes.ports import free_port
 from tests.fakes.stack import HAS_TEMPLATE, TEMPLATE
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PYTHON = sys.executable
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def new_folder() -> Path:
@@ -199,7 +194,7 @@ class Town:
         """As the machine would: no chance to say good-bye."""
         guard = self.procs.pop(name)
         guard.send_signal(signal.SIGUSR2)
-        guard.wait(20)
+        guard.wait(60)
 
     def kill9_and_count(self, name: str) -> set[uuid.UUID]:
         """Kill a deliver process; the deliveries that it had begun and not recorded, whose final dot may be out."""
@@ -237,7 +232,7 @@ class Town:
         guard = self.procs.pop("postgres")
         (part,) = Path(f"/proc/{guard.pid}/task/{guard.pid}/children").read_text().split()
         os.kill(int(part), signal.SIGQUIT)
-        guard.wait(20)
+        guard.wait(60)
 
     def revive_postgres(self) -> None:
         """Start it until it answers: meanwhile its port may serve somebody as the near end of a connection."""
@@ -259,7 +254,7 @@ class Town:
         for name in [n for n in self.procs if n not in last] + [n for n in last if n in self.procs]:
             self.procs[name].send_signal(signal.SIGUSR2)
         for guard in self.procs.values():
-            guard.wait(20)
+            guard.wait(60)
         self.procs.clear()
         if self.rabbitmq:
             self.rabbitmq.bury()
@@ -272,7 +267,7 @@ class Town:
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout
@@ -298,7 +293,7 @@ class Town:
         return True
 
     def sql(self, statement: str, *params: Any, database: str = "mailapi") -> list[tuple[Any, ...]]:
-        with psycopg.connect(self._url(database), autocommit=True, connect_timeout=3) as db:
+        with psycopg.connect(self._url(database), autocommit=True, connect_timeout=30) as db:
             return db.execute(statement, params or None).fetchall()
 
     def execute(self, statement: str, *params: Any) -> None:
@@ -308,7 +303,7 @@ class Town:
     def _url(self, database: str) -> str:
         return f"{self.database_url.rpartition('/')[0]}/{database}"
 
-    def until(self, done: Callable[[], bool], what: str, seconds: float = 120) -> None:
+    def until(self, done: Callable[[], bool], what: str, seconds: float = 240) -> None:
         """Waits for an event with a generous end."""
         end = time.monotonic() + seconds
         while not done():
@@ -336,7 +331,7 @@ class Town:
                 {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json", "Idempotency-Key": key},
             )
             try:
-                with urllib.request.urlopen(request, timeout=10) as answer:
+                with urllib.request.urlopen(request, timeout=30) as answer:
                     return json.load(answer)
             except urllib.error.HTTPError as e:
                 if e.code < 500 and e.code != 409:

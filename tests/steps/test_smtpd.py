@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import smtplib
-import socket
 import subprocess
 import sys
 import threading
@@ -24,6 +23,7 @@ from deliveries.management.commands import smtpd
 from deliveries.mime import verp
 from deliveries.models import InboundMessage, SendingDomain, Suppression
 from tests.fakes.house import build
+from tests.fakes.ports import free_port
 from tests.fakes.returned import address, dsn
 from tests.steps.test_feedback import delivered
 
@@ -52,7 +52,7 @@ def door() -> Iterator[tuple[str, int]]:
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
-    assert up.wait(10)
+    assert up.wait(60)
     try:
         yield ready[0]
     finally:
@@ -61,7 +61,7 @@ def door() -> Iterator[tuple[str, int]]:
 
 
 def client(where: tuple[str, int]) -> smtplib.SMTP:
-    made = smtplib.SMTP(*where, local_hostname="mx.one.test", timeout=20)
+    made = smtplib.SMTP(*where, local_hostname="mx.one.test", timeout=60)
     made.ehlo()
     return made
 
@@ -215,9 +215,7 @@ def test_a_connection_that_a_restart_of_postgres_killed_costs_no_mail() -> None:
 def test_the_command_listens_takes_a_mail_and_ends_on_sigterm(settings) -> None:
     house = build()
     path = address(delivered(house))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     db = connection.settings_dict
     url = f"postgres://{db['USER']}:{db['PASSWORD']}@{db['HOST']}:{db['PORT']}/{db['NAME']}"
     env = {**os.environ, "DATABASE_URL": url, "SMTPD_INBOUND": f"127.0.0.1:{port}", "MAILAPI_ROLE": "smtpd"}
@@ -230,7 +228,7 @@ def test_the_command_listens_takes_a_mail_and_ends_on_sigterm(settings) -> None:
         smtp.sendmail("", [path], dsn("ann@one.test"))
         assert InboundMessage.objects.count() == 1
         process.send_signal(signal.SIGTERM)
-        out, _ = process.communicate(timeout=20)
+        out, _ = process.communicate(timeout=60)
         assert process.returncode == 0 and out == b""
         assert smtp.sock is not None and smtp.file.readline().startswith(b"421")  # told, not just cut off
         smtp.close()
@@ -245,7 +243,7 @@ def _reached(port: int, process: subprocess.Popen[bytes]) -> smtplib.SMTP:
     while time.monotonic() < end:
         assert process.poll() is None, process.communicate()[1].decode()
         try:
-            return smtplib.SMTP("127.0.0.1", port, local_hostname="mx.one.test", timeout=20)
+            return smtplib.SMTP("127.0.0.1", port, local_hostname="mx.one.test", timeout=60)
         except ConnectionRefusedError:
             time.sleep(0.05)
     raise AssertionError("it does not listen")

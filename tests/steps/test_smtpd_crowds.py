@@ -22,6 +22,7 @@ from deliveries.management.commands import smtpd
 from deliveries.models import InboundMessage, Message, Queued
 from deliveries.smtp.received import Bounds
 from tests.fakes.house import build
+from tests.fakes.ports import free_port
 from tests.fakes.returned import address, dsn
 from tests.steps.test_feedback import delivered
 from tests.steps.test_smtpd import BOUNCE, ROOT, client, door
@@ -113,9 +114,7 @@ def many_files() -> Iterator[None]:
 @contextlib.contextmanager
 def command(log: Path) -> Iterator[tuple[str, int]]:
     """`manage.py smtpd` as it is run, on this test's database."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     db = connection.settings_dict
     url = f"postgres://{db['USER']}:{db['PASSWORD']}@{db['HOST']}:{db['PORT']}/{db['NAME']}"
     env = {**os.environ, "DATABASE_URL": url, "SMTPD_INBOUND": f"127.0.0.1:{port}", "MAILAPI_ROLE": "smtpd"}
@@ -153,7 +152,7 @@ def gather(where: tuple[str, int], stack: contextlib.ExitStack) -> list[socket.s
     crowd = []
     for n in range(CROWD):
         source = f"127.0.{1 + n // PER_PEER // 250}.{2 + n // PER_PEER % 250}"
-        one = stack.enter_context(socket.create_connection(where, 30, (source, 0)))
+        one = stack.enter_context(socket.create_connection(where, 60, (source, 0)))
         with contextlib.suppress(OSError):  # it may be told 421 at once
             one.sendall(HABITS[n % len(HABITS)])
         one.setblocking(False)
@@ -192,7 +191,7 @@ def test_a_good_client_is_served_within_a_crowd_of_slow_ones(many_files: None, t
             drip(crowd)
             tries += 1
             try:
-                with smtplib.SMTP(*where, local_hostname="mx.one.test", timeout=20) as smtp:
+                with smtplib.SMTP(*where, local_hostname="mx.one.test", timeout=60) as smtp:
                     smtp.ehlo()
                     drip(crowd)
                     assert smtp.sendmail("", [path], dsn("ann@one.test")) == {}
