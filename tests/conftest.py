@@ -13,12 +13,20 @@ import signal
 from pathlib import Path
 
 import django
+import hypothesis
 import pytest
 from django.conf import settings
 
 from tests.fakes.stack import HAS_TEMPLATE, TEMPLATE, Stack
 
 CORE = Path(__file__).parent / "core"
+
+# the same examples in every run, however slow the machine; HUNT=1 looks for new ones
+hypothesis.settings.register_profile(
+    "tests", deadline=None, database=None, derandomize=os.environ.get("HUNT") != "1",
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)  # fmt: skip
+hypothesis.settings.load_profile("tests")
 
 stack: Stack | None = None
 if not os.environ.get("DATABASE_URL"):

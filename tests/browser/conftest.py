@@ -85,7 +85,15 @@ def open_page(chromium, live_server) -> Iterator:
         )
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
+        appears = page.wait_for_selector
+
+        def wait_for_selector(selector: str, **options) -> None:
+            """What follows it on the page is there, too: a busy browser shows the beginning first."""
+            appears(selector, **options)
+            page.wait_for_load_state()
+
+        page.wait_for_selector = wait_for_selector
         complaints: list[str] = []
 
         def said(message) -> None:

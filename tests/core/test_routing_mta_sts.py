@@ -184,7 +184,7 @@ def asking(site: Site, zone: str = ZONE) -> Iterator[tuple[FakeDns, Any, list[fl
                     port=site.port,
                     ca_file=site.ca_file,
                     allow_private=True,
-                    timeout_s=5,
+                    timeout_s=60,
                     clock=lambda: now[0],
                 )
                 failing.append(sts)

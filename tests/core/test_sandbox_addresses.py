@@ -161,7 +161,7 @@ def test_a_report_comes_back_to_the_reverse_path(local_part: str, mark: bytes) -
         lab = Lab(bounce_to=server.sockets[0].getsockname()[:2], report_after_s=0.01)
         await lab.start()
         await send(lab, local_part)
-        found = await asyncio.wait_for(reports.get(), 20)
+        found = await asyncio.wait_for(reports.get(), 60)
         await lab.stop()
         server.close()
         return found
@@ -200,7 +200,7 @@ def test_the_process_says_where_it_listens_and_ends_on_sigterm(tmp_path: Path) -
         assert lab.stdout is not None
         assert lab.stdout.readline().startswith("receiver lab for simulator.test on 127.0.0.1:")
         lab.send_signal(signal.SIGTERM)
-        assert lab.wait(timeout=10) == 0
+        assert lab.wait(timeout=60) == 0
     finally:
         lab.kill()
         lab.wait()

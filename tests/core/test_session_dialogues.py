@@ -25,7 +25,7 @@ from tests.fakes.smtp_player import Dialogue, Player, parse
 
 DIALOGUES = sorted((Path(__file__).parents[1] / "dialogues").glob("*.smtp"))
 FAULTS = Path(__file__).parents[3] / "shared/corpora/smtp-faults/faults.jsonl"
-QUICK = Timers(**{f.name: 3 for f in dataclasses.fields(Timers)})
+QUICK = Timers(**{f.name: 60 for f in dataclasses.fields(Timers)})
 HOST = "mx.example.test"
 
 #: faults of a session that need more than one host or no server at all, and the test that plays them
@@ -87,7 +87,7 @@ async def play(
             await asyncio.sleep(float(dialogue.setting("pause") or 0))
         await pool.close()
         if player._tasks:
-            await asyncio.wait(player._tasks, timeout=1)
+            await asyncio.wait(player._tasks, timeout=10)
     return attempts, player
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -76,7 +75,7 @@ def test_web_may_die_at_any_moment_of_a_keyed_post(town: Town) -> None:
     town.until(
         lambda: town.sql("SELECT count(*) FROM delivery WHERE settled_at IS NULL")[0][0] == 0, "all are delivered", 240
     )
-    time.sleep(1)  # the lab writes its log twice a second
+    town.until(lambda: len(town.copies()) >= MAILS, "the lab has written down each of them")
     assert set(town.copies().values()) == {1} and len(town.copies()) == MAILS
 
 

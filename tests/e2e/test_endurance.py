@@ -31,7 +31,7 @@ WHO = ("delivered",) * 9 + ("slow",)
 @pytest.fixture
 def town() -> Iterator[Town]:
     # a living worker must never lose a lease, however busy the machine is: its doubles would be nobody's death
-    town = Town(lease_s=8)
+    town = Town(lease_s=8, DRAIN_S="30")  # nor be cut short when it is told to stop
     try:
         town.build()
         yield town

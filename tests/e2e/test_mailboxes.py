@@ -62,9 +62,9 @@ def account(dovecot: Dovecot, way: str, **fields: Any) -> BounceMailbox:
 def arrives(dovecot: Dovecot, forward_path: str, octets: bytes) -> None:
     """By LMTP, so that the MDA writes the fields that it always writes."""
     before = len(dovecot.left(POLLED))
-    with smtplib.LMTP("127.0.0.1", dovecot.port, local_hostname="mx.one.test", timeout=20) as lmtp:
+    with smtplib.LMTP("127.0.0.1", dovecot.port, local_hostname="mx.one.test", timeout=60) as lmtp:
         assert lmtp.sendmail("", [forward_path], octets) == {}
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while len(dovecot.left(POLLED)) == before:
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -130,7 +130,7 @@ def test_a_worker_killed_between_commit_and_deletion_makes_no_second_effect(dove
     db = connection.settings_dict
     url = f"postgres://{db['USER']}:{db['PASSWORD']}@{db['HOST']}:{db['PORT']}/{db['NAME']}"
     done = subprocess.run(
-        [sys.executable, "-c", DIES], cwd=ROOT, env={**os.environ, "DATABASE_URL": url}, check=False, timeout=60
+        [sys.executable, "-c", DIES], cwd=ROOT, env={**os.environ, "DATABASE_URL": url}, check=False, timeout=120
     )
     assert done.returncode == -signal.SIGKILL
     assert len(dovecot.left(POLLED)) == 1 and InboundMessage.objects.count() == 1

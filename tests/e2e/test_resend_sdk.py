@@ -103,7 +103,7 @@ def test_errors_become_the_exceptions_of_the_sdk(account, monkeypatch):
 
 
 def _post(server, account, body, headers, chunked=False):
-    link = http.client.HTTPConnection(urlsplit(server).netloc, timeout=30)
+    link = http.client.HTTPConnection(urlsplit(server).netloc, timeout=120)
     headers = {"Authorization": f"Bearer {account.secret}", "Content-Type": "application/json", **headers}
     link.request("POST", "/emails", body=body, headers=headers, encode_chunked=chunked)
     answer = link.getresponse()
@@ -126,7 +126,7 @@ def test_a_body_in_chunks_is_read_and_capped(server, account):
 
 
 def test_a_body_that_says_it_is_too_large_is_refused_unread(server, account):
-    with socket.create_connection(("127.0.0.1", urlsplit(server).port), timeout=10) as link:
+    with socket.create_connection(("127.0.0.1", urlsplit(server).port), timeout=60) as link:
         head = f"POST /emails HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {account.secret}\r\n"
         link.sendall(head.encode() + b"Content-Length: 9999999999\r\n\r\n{")
         assert b" 413 " in link.recv(200)

@@ -33,7 +33,7 @@ def desk(authority: trustme.CA, bounds: Bounds | None = None) -> Iterator[tuple[
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
-    assert up.wait(20)
+    assert up.wait(60)
     try:
         yield ready[0], ready[1]
     finally:

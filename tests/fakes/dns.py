@@ -90,7 +90,7 @@ class FakeDns:
     @property
     def patience_s(self) -> float:
         """How long to wait for its answers: short where one of them is none, and a busy machine's time elsewhere."""
-        return 0.6 if any(row.data in ("TIMEOUT", "GARBAGE", "WRONGID") for row in self.rows) else 10
+        return 0.6 if any(row.data in ("TIMEOUT", "GARBAGE", "WRONGID") for row in self.rows) else 60
 
     def set(self, table: str) -> None:
         self.rows = parse(table)
@@ -201,7 +201,7 @@ class _UdpHandler(socketserver.BaseRequestHandler):
 class _TcpHandler(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         with contextlib.suppress(OSError):
-            self.request.settimeout(5)
+            self.request.settimeout(60)
             size = self.request.recv(2, socket.MSG_WAITALL)
             if len(size) < 2:
                 return

@@ -19,12 +19,12 @@ def running_lab(**options: Any) -> Iterator[Lab]:
     thread.start()
     lab = Lab(**options)
     try:
-        asyncio.run_coroutine_threadsafe(lab.start(), loop).result(20)
+        asyncio.run_coroutine_threadsafe(lab.start(), loop).result(60)
         yield lab
     finally:
-        asyncio.run_coroutine_threadsafe(lab.stop(), loop).result(20)
+        asyncio.run_coroutine_threadsafe(lab.stop(), loop).result(60)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+        thread.join(60)
         loop.close()
 
 

@@ -98,10 +98,10 @@ def moods() -> Iterator[Moods]:
     thread.start()
     state = Moods()
     try:
-        asyncio.run_coroutine_threadsafe(state.start(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(state.start(), loop).result(60)
         yield state
     finally:
-        asyncio.run_coroutine_threadsafe(state.stop(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(state.stop(), loop).result(60)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+        thread.join(60)
         loop.close()

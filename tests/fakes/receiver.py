@@ -33,7 +33,7 @@ class Receiver:
         return f"http://127.0.0.1:{self.port}{path}"
 
     def hang(self, came: Came) -> tuple[int, dict[str, str]]:
-        self.let_go.wait(30)
+        self.let_go.wait(120)
         return 200, {}
 
 

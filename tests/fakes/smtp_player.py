@@ -141,7 +141,7 @@ class Player:
                 context = self.tls if word == "TLS" else self.bad_tls
                 assert context
                 try:
-                    await writer.start_tls(context, ssl_handshake_timeout=5)
+                    await writer.start_tls(context, ssl_handshake_timeout=60)
                 except OSError:
                     if rest != "refused":
                         raise

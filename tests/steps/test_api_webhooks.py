@@ -366,14 +366,14 @@ def test_a_transaction_that_commits_late_is_not_passed_over(api) -> None:
             with transaction.atomic():
                 seen.extend(tell_n(api, 1))
                 began.set()
-                may_end.wait(20)
+                may_end.wait(60)
         finally:
             connection.close()
 
     first = tell_n(api, 1)
     thread = threading.Thread(target=late)
     thread.start()
-    assert began.wait(20)
+    assert began.wait(60)
     newer = tell_n(api, 1)
     before = api.get("/events").json()
     assert [e["id"] for e in before["data"]] == first  # the newer one waits for the older transaction

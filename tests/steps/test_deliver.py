@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import dkim
 import pytest
@@ -23,7 +23,17 @@ from deliveries.deliver.sweep import sweep
 from deliveries.errors import BadInput
 from deliveries.mime import verp
 from deliveries.mime.address import parse_address
-from deliveries.models import ApiKey, Attempt, Delivery, DkimKey, Message, MessageContent, Queued, Suppression
+from deliveries.models import (
+    ApiKey,
+    Attempt,
+    Delivery,
+    Destination,
+    DkimKey,
+    Message,
+    MessageContent,
+    Queued,
+    Suppression,
+)
 from deliveries.retry import Schedule
 from deliveries.sandbox.lab import Lab
 from tests.fakes.house import build, dkim_pair
@@ -41,11 +51,18 @@ def lab(settings) -> Iterator[Lab]:
         yield lab
 
 
-def pump_until(done: Callable[[], bool], seconds: float = 30) -> None:
+def pump_until(done: Callable[[], bool], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < end, "it never came to that"
         deliver.run()
+        time.sleep(0.02)
+
+
+def until(done: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < end, "it never came to that"
         time.sleep(0.02)
 
 
@@ -160,10 +177,13 @@ def test_greylisting_is_waited_out(lab: Lab) -> None:
     ]
 
 
-def test_no_reply_after_the_dot_is_unknown_and_makes_at_most_two_copies(lab: Lab) -> None:
+def test_no_reply_after_the_dot_is_unknown_and_makes_at_most_two_copies(lab: Lab, settings) -> None:
+    settings.RETRY = Schedule(waits_s=(600,), max_age_s=3600, unknown_wait_s=600, jitter=0)
     (delivery,) = build().send("dropdot@simulator.test")
     deliver.run()
     assert status(delivery) == "unknown" and Queued.objects.filter(delivery_id=delivery.id).exists()
+    Queued.objects.update(due_at=timezone.now())
+    Destination.objects.update(next_due=timezone.now())
     pump_until(lambda: Delivery.objects.get(id=delivery.id).settled_at is not None)
     delivery.refresh_from_db()
     assert (delivery.status, delivery.unknowns, delivery.duplicate_possible) == ("unknown", 2, True)
@@ -233,7 +253,7 @@ def test_without_the_ledgers_word_no_final_dot_is_written(lab: Lab, monkeypatch)
     pump.start()
     time.sleep(0.5)
     deliver.stop()
-    pump.join(20)
+    pump.join(60)
     assert not pump.is_alive() and not lab.messages and status(delivery) == "queued"
 
 
@@ -256,14 +276,17 @@ def test_two_pumps_share_the_work_and_send_each_mail_once(lab: Lab) -> None:
     assert lab.accepted == 60
 
 
+def begun() -> bool:
+    return Queued.objects.filter(started_at__isnull=False).exists()
+
+
 def test_stopping_gives_back_what_has_not_begun_and_waits_for_what_has(lab: Lab, settings) -> None:
-    settings.DRAIN_S = 20
+    settings.DRAIN_S = 60
     house = build()
     slow = [house.send("slow@simulator.test")[0] for _ in range(3)]
     pump = threading.Thread(target=lambda: (deliver.run(), connection.close()))
     pump.start()
-    while not Queued.objects.filter(started_at__isnull=False).exists():
-        time.sleep(0.05)
+    until(begun)
     late = [house.send("slow@simulator.test")[0] for _ in range(2)]
     time.sleep(0.3)
     deliver.stop()
@@ -291,15 +314,21 @@ def test_what_is_stopped_before_its_first_step_is_given_back_too(lab: Lab) -> No
     assert {e.delivery_id for e in ended} == {d.id for d in deliveries}
 
 
-def test_a_drain_that_runs_out_ends_as_unknown_and_never_as_a_silent_retry(lab: Lab, settings) -> None:
+def test_a_drain_that_runs_out_ends_as_unknown_and_never_as_a_silent_retry(lab: Lab, settings, monkeypatch) -> None:
     settings.DRAIN_S = 0.2
-    (delivery,) = build().send("slow@simulator.test")  # two seconds before each answer, the last one too
+    start = queue.start
+
+    def last_step(*args: Any) -> set[UUID]:
+        lab._desks[0].slow_s = 600  # the final dot finds nobody who answers in time
+        return start(*args)
+
+    monkeypatch.setattr(queue, "start", last_step)
+    (delivery,) = build().send("slow@simulator.test")
     pump = threading.Thread(target=lambda: (deliver.run(), connection.close()))
     pump.start()
-    while not Queued.objects.filter(started_at__isnull=False).exists():
-        time.sleep(0.02)
+    until(begun)
     deliver.stop()
-    pump.join(30)
+    pump.join(60)
     assert status(delivery) == "unknown"
     assert Queued.objects.get(delivery_id=delivery.id).lease_id is None
 
@@ -371,12 +400,12 @@ def test_mail_of_a_test_key_ends_by_the_labs_rules_where_all_other_mail_goes_out
 
 def test_a_mail_whose_end_comes_during_the_conversation_never_leaves() -> None:
     """A one-time password: the receiver takes its time, and what would arrive late must not arrive."""
-    ends = timezone.now() + timedelta(seconds=2)
     with (
         running_lab(slow_s=3) as lab,
         fresh_pump(),
         override_settings(MAIL_ROUTE="sandbox", SANDBOX_SMTP=lab.address),
     ):
+        ends = timezone.now() + timedelta(seconds=2)
         (delivery,) = build().send("slow@simulator.test", deliver_before=ends)
         pump_until(lambda: status(delivery) not in ("queued", "deferred"))
         assert status(delivery) == "expired", Delivery.objects.filter(id=delivery.id).values()

@@ -162,7 +162,7 @@ def test_two_owners_who_remove_each_other_at_once_leave_one() -> None:
         refused: list[BadInput] = []
 
         def let_go(ident: int) -> None:
-            both.wait(10)
+            both.wait(60)
             try:
                 people.remove(ident, "test")
             except BadInput as e:

@@ -91,12 +91,12 @@ def test_while_an_accept_is_not_committed_its_destination_is_not_put_to_sleep() 
         with transaction.atomic():
             house.send("late@one.test")
             inserted.set()
-            go_on.wait(10)
+            go_on.wait(60)
         connection.close()
 
     thread = threading.Thread(target=slow_accept)
     thread.start()
-    assert inserted.wait(10)
+    assert inserted.wait(60)
     assert len(take()) == 1 and take() == []  # finds it empty, but must not push it back
     go_on.set()
     thread.join()

@@ -208,7 +208,7 @@ def test_a_claim_passes_over_what_is_being_canceled_and_the_other_way_round(api)
         seen = []
         other = threading.Thread(target=lambda: (seen.append(claimable(api)), connection.close()))
         other.start()
-        other.join(20)
+        other.join(60)
     assert seen == [set()] and claimable(api) == set()
 
     sent = scheduled(api)
@@ -222,7 +222,7 @@ def test_a_claim_passes_over_what_is_being_canceled_and_the_other_way_round(api)
         canceling.start()
         canceling.join(0.5)
         assert canceling.is_alive()  # it waits for the claim
-    canceling.join(20)
+    canceling.join(60)
     assert outcome == [Change.NOT_SCHEDULED]
     assert Delivery.objects.get(message_id=sent).status == "scheduled" and types(sent) == ["email.scheduled"]
 

@@ -348,8 +348,10 @@ def test_the_parts_of_processes_that_pump_add_up_and_a_leaver_gives_his_to_the_o
 
 def test_a_rate_holds_for_all_processes_together_and_what_was_not_used_comes_back(valkey) -> None:
     one, two = shaping.Shaping(name="p1"), shaping.Shaping(name="p2")
+    begun = time.monotonic()
     assert one.grant({"rate.test": (60, 4)}) == {"rate.test": 4}
-    assert two.grant({"rate.test": (60, 4)})["rate.test"] <= 2  # 5 s worth at once
+    granted = two.grant({"rate.test": (60, 4)})["rate.test"]
+    assert granted <= 1 + (time.monotonic() - begun)  # 5 s worth at once, and what has been earned since
     two.give_back({"rate.test": (60, 3)})
     assert one.grant({"rate.test": (60, 3)})["rate.test"] >= 3
     assert 0 < valkey.pttl(one.prefix + "rate:rate.test") <= 10_000
@@ -427,8 +429,9 @@ def test_domains_of_one_provider_share_its_limits_from_the_first_mail_on(town) -
     assert town.receiver.most["127.0.0.2"] == 1  # never two at once: nobody had been met
 
 
-def test_a_storm_of_421_slows_that_provider_only_and_the_facts_say_why(town) -> None:
+def test_a_storm_of_421_slows_that_provider_only_and_the_facts_say_why(town, monkeypatch) -> None:
     known_sites("slowing.test", "good.test")
+    monkeypatch.setattr("deliveries.smtp.pace.STORM_S", 100)  # one storm, however slow this machine is
     house = town.house
     drafts = [house.draft(f"u{n}@{d}") for n in range(60) for d in ("storm.test", "good.test")]
     accept(keys.hash_of(house.secret), drafts)
@@ -441,7 +444,7 @@ def test_a_storm_of_421_slows_that_provider_only_and_the_facts_say_why(town) -> 
     said = Delivery.objects.filter(recipient__endswith="@storm.test").first()
     assert said is not None and said.status == "deferred" and "4.7.28" in said.reason
     # a while later it asks again: it is left alone, and what waits there is not even tried
-    Site.objects.filter(name="slowing.test").update(slowed_at=timezone.now() - timedelta(seconds=30))
+    Site.objects.filter(name="slowing.test").update(slowed_at=timezone.now() - timedelta(seconds=150))
     house.send("again@storm.test")
     pump_until(lambda: Site.objects.get(name="slowing.test").suspended_until is not None)
     came = town.receiver.came["127.0.0.2"]
@@ -472,7 +475,9 @@ def test_tar_pits_beside_good_receivers_hold_nobody_up_not_even_those_never_met(
     house.send("u@pit0.test")  # one hangs from the beginning: the pump goes on alike without the others
     pump = threading.Thread(target=lambda: (deliver.run(), connection.close()))
     pump.start()
+    end = time.monotonic() + 60
     while not town.receiver.open["127.0.0.3"]:
+        assert time.monotonic() < end, "the tar-pit is not asked"
         time.sleep(0.02)
     good_alone_s = p95_s(house, ["good.test"] * _MAILS)
     new_alone_s = p95_s(house, [f"new{n}.test" for n in range(_MAILS)])
