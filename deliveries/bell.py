@@ -202,6 +202,7 @@ class Ear:
 
     def __init__(self) -> None:
         self._connection: Any = None
+        self._question = b""
         self._asked_at: float | None = None  # since when the next bell is waited for
         self._away_until = 0.0
 
@@ -213,8 +214,9 @@ class Ear:
         try:
             if self._connection is None:
                 self._connection = _connection()
+                self._question = b"".join(self._connection.pack_command("BRPOP", channel(), _LISTEN_S))
             if self._asked_at is None:
-                self._connection.send_command("BRPOP", channel(), _LISTEN_S)
+                self._connection.send_packed_command([self._question])
                 self._asked_at = now
             elif now - self._asked_at > _LISTEN_S + _PATIENCE_S:
                 raise redis.TimeoutError("a bell was asked for, and nothing came")

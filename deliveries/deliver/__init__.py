@@ -105,7 +105,7 @@ class Pump:
         self._drain_until: float | None = None
 
     def run(self) -> int:
-        self.engine.ear = Ear()
+        self.engine.news.ear = Ear()
         try:
             with self.engine.watchdog.working("pump"):
                 self._pump()
@@ -285,7 +285,7 @@ class Pump:
 
     def _hear_no_more(self) -> None:
         """Bells are for others from now on, also one that is on its way to us."""
-        ear, self.engine.ear = self.engine.ear, None
+        ear, self.engine.news.ear = self.engine.news.ear, None
         if ear is not None and (ids := ear.close()) is not None:
             queue.wake(ids)
 

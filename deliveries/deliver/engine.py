@@ -15,7 +15,6 @@ from uuid import UUID, uuid4
 import uvloop
 from django.conf import settings
 
-from deliveries.bell import Ear
 from deliveries.deliver import host
 from deliveries.deliver.jobs import Job
 from deliveries.deliver.ledger import LeaseLost, Ledger, TooLate
@@ -117,8 +116,7 @@ class Engine:
         self._ways: dict[tuple[str, bool], tuple[float, Routed]] = {}
         self._ended: deque[tuple[Job | None, Ended]] = deque()
         self._enough = 1  #: so many that ended are worth waking the pump for
-        self._news = News()
-        self.ear: Ear | None = None  #: through which the pump hears bells while it waits
+        self.news = News()
         self._woken = False
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="event-loop", daemon=True)
@@ -191,9 +189,10 @@ class Engine:
         """What ended: waits up to `wait_s` for the first one, then up to `company_s` for more; `wake` ends both."""
         for enough, seconds in ((1, wait_s), (most, company_s)):
             self._enough = enough
-            self._news.clear()  # before the look: what comes after it sets it again
-            if seconds > 0 and not self._woken and len(self._ended) < enough:
-                self._listen(seconds)
+            self.news.clear()  # before the look: what comes after it sets it again
+            waits = seconds > 0 and not self._woken and len(self._ended) < enough
+            if waits and (ids := self.news.wait(seconds)) is not None:
+                self.ring(ids)
             if self._woken or not self._ended:
                 break
         self._woken = False
@@ -226,13 +225,7 @@ class Engine:
     def wake(self) -> None:
         """End the wait in `collect`, from any thread."""
         self._woken = True
-        self._news.set()
-
-    def _listen(self, seconds: float) -> None:
-        """Until enough have ended, somebody wakes us, or a bell rings."""
-        bell = self.ear.fileno() if self.ear else None
-        if self._news.wait(seconds, bell) and self.ear and (ids := self.ear.heard()) is not None:
-            self.ring(ids)
+        self.news.set()
 
     def _forget(self, job: Job) -> None:
         del self._running[job.delivery_id]
@@ -274,7 +267,7 @@ class Engine:
         """For the pump, which is woken where enough have ended: once for a crowd, not once for each."""
         self._ended.append((job, ended))
         if len(self._ended) >= self._enough:
-            self._news.set()
+            self.news.set()
 
     def _cancel(self, started_too: bool) -> None:
         for running in list(self._running.values()):

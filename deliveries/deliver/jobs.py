@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -145,7 +145,7 @@ def take(lease_id: UUID, ids: Sequence[UUID], octets: int, in_flight: Mapping[st
         _TAKE,
         {
             "names": list(ids),
-            "kept": list(_kept),
+            "kept": [],  # it has only just come
             "octets": octets,
             "busy": list(in_flight),
             "used": list(in_flight.values()),
@@ -222,7 +222,36 @@ WITH {named.TAKEN} {_LOADED.format(ids="ARRAY(SELECT delivery_id FROM taken)", f
 
 # --- contents ---------------------------------------------------------------------------------------------------
 
-_kept: OrderedDict[UUID, Prepared | Tracked] = OrderedDict()
+
+class _Kept:
+    """Composed messages, up to _KEEP_MESSAGES and _KEEP_OCTETS; whose turn is longest ago goes first. It counts as it
+    goes: to look at each of them cost a lone mail as much as to be composed."""
+
+    def __init__(self) -> None:
+        self._by_id: OrderedDict[UUID, Prepared | Tracked] = OrderedDict()
+        self._octets = 0
+
+    def __iter__(self) -> Iterator[UUID]:
+        return iter(self._by_id)
+
+    def get(self, ident: UUID) -> Prepared | Tracked | None:
+        if (message := self._by_id.get(ident)) is not None:
+            self._by_id.move_to_end(ident)
+        return message
+
+    def put(self, ident: UUID, message: Prepared | Tracked) -> None:
+        self._by_id[ident] = message
+        self._octets += message.size_octets
+        while len(self._by_id) > _KEEP_MESSAGES or (len(self._by_id) > 1 and self._octets > _KEEP_OCTETS):
+            _, oldest = self._by_id.popitem(last=False)
+            self._octets -= oldest.size_octets
+
+    def clear(self) -> None:
+        self._by_id.clear()
+        self._octets = 0
+
+
+_kept = _Kept()
 
 
 def _messages(rows: Sequence[dict[str, Any]], ids: set[UUID]) -> dict[UUID, Prepared | Tracked | Verdict]:
@@ -230,9 +259,8 @@ def _messages(rows: Sequence[dict[str, Any]], ids: set[UUID]) -> dict[UUID, Prep
     found: dict[UUID, Prepared | Tracked | Verdict] = {}
     missing = []
     for ident in ids:
-        if ident in _kept:
-            _kept.move_to_end(ident)
-            found[ident] = _kept[ident]
+        if (message := _kept.get(ident)) is not None:
+            found[ident] = message
         else:
             missing.append(ident)
     if not missing:
@@ -244,11 +272,9 @@ def _messages(rows: Sequence[dict[str, Any]], ids: set[UUID]) -> dict[UUID, Prep
         except ComposeError as e:
             found[ident] = unrendered(e)
         else:
-            _kept[ident] = prepared
+            _kept.put(ident, prepared)
     for ident in missing:
         found.setdefault(ident, Verdict(Status.FAILED, "content-gone", text="Its content is no longer stored."))
-    while len(_kept) > _KEEP_MESSAGES or (len(_kept) > 1 and sum(p.size_octets for p in _kept.values()) > _KEEP_OCTETS):
-        _kept.popitem(last=False)
     return found
 
 

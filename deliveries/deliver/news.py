@@ -1,5 +1,5 @@
-"""What a pump waits for: its own news, told by any thread, and beside it a socket. One thread waits; two that handed
-it on to each other would wait for the interpreter's lock as well.
+"""What a pump waits for: its own news, told by any thread, and bells. One thread waits for both; two that handed a bell
+on to each other waited for the interpreter's lock as well.
 """
 
 from __future__ import annotations
@@ -7,12 +7,16 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+from uuid import UUID
+
+from deliveries.bell import Ear
 
 
 class News:
-    """An event that can be waited for together with a socket. `clear` and `wait` are for one thread."""
+    """An event that is waited for together with bells, while `ear` is there. `clear` and `wait` are for one thread."""
 
     def __init__(self) -> None:
+        self.ear: Ear | None = None
         self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._told = False
 
@@ -26,13 +30,15 @@ class News:
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self._fd)
 
-    def wait(self, seconds: float, socket: int | None = None) -> bool:
-        """Until it is set, or there is something to read at `socket`; whether there is."""
+    def wait(self, seconds: float) -> tuple[UUID, ...] | None:
+        """Until it is set, or a bell rings; what that names."""
+        bell = self.ear.fileno() if self.ear else None
         poll = select.poll()
-        poll.register(self._fd, select.POLLIN)
-        if socket is not None:
-            poll.register(socket, select.POLLIN)
-        return any(fd == socket for fd, _ in poll.poll(seconds * 1000))
+        for fd in (self._fd, bell):
+            if fd is not None:
+                poll.register(fd, select.POLLIN)
+        came = {fd for fd, _ in poll.poll(seconds * 1000)}
+        return self.ear.heard() if self.ear and bell in came else None
 
     def __del__(self) -> None:
         os.close(self._fd)
