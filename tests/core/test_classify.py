@@ -107,6 +107,8 @@ def test_an_unknown_recipient_at_rcpt_bounces_and_suppresses(who: str, line: str
         ("550 수신자를 찾을 수 없습니다", C.BAD_MAILBOX),
         ("550 This address no longer accepts mail.", C.INACTIVE),
         ("550 Корисник не постоји", C.BAD_MAILBOX),
+        ("550 Адресат неизвестен", C.BAD_MAILBOX),
+        ("550 Ce compte n'existe plus", C.BAD_MAILBOX),
         ("550 Потребителят не съществува", C.BAD_MAILBOX),
         ("550 Uporabnik ne obstaja", C.BAD_MAILBOX),
         ("550 Lietotājs neeksistē", C.BAD_MAILBOX),
@@ -168,6 +170,11 @@ def test_a_mailbox_that_is_not_there_or_is_gone_is_known_by_the_sense_of_the_wor
         # it could not be looked up just now
         "550 user directory lookup failed: ldap error",
         "550 mailbox unavailable due to maintenance",
+        "550 Mailbox unavailable: server is being restarted",
+        "550 can't open mailbox: file system not found",
+        "550 Recipient unknown to spam appliance, license exceeded",
+        "550 Le serveur du destinataire est introuvable pour le moment",
+        "550 There is no such user at your domain",
         "550 The recipient's mailbox could not be found at this time",
         "550 5.1.1 recipient verification service is down",
         # some may write, others not
