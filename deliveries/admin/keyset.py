@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -9,10 +10,17 @@ from uuid import UUID
 import psycopg.errors
 from django.contrib import messages
 from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.admin.templatetags.admin_urls import add_preserved_filters
+from django.contrib.admin.utils import lookup_field
 from django.core.paginator import Paginator
 from django.db import OperationalError
-from django.db.models import QuerySet
+from django.db.models import ForeignKey, Model, QuerySet
 from django.http import HttpRequest
+from django.utils.functional import cached_property
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from unfold.templatetags.unfold_list import CHECKBOX_CLASSES, LINK_CLASSES, ROW_CLASSES, result_headers
+from unfold.utils import display_for_field, display_for_label, display_for_value
 from unfold.views import ChangeList
 
 from deliveries.read.panel import COUNT_LIMIT
@@ -87,6 +95,50 @@ class KeysetChangeList(ChangeList):
             self.get_query_string({AFTER: rows.older}) if rows.older else "",
             count_words(rows.count, self.opts.verbose_name, self.opts.verbose_name_plural),
         )
+
+    # --- the table: the theme's own tag draws the headers anew for every row, with a template for the box of each ---
+
+    @cached_property
+    def headers(self) -> list[dict[str, Any]]:
+        return list(result_headers(self))
+
+    def lines(self) -> Iterator[list[SafeString]]:
+        """The cells of each row, as the theme draws them."""
+        linked = self.list_display_links or ()
+        query = ""
+        if self.result_list:
+            kept = {"preserved_filters": self.preserved_filters, "opts": self.opts}
+            query = add_preserved_filters(kept, self.url_for_result(self.result_list[0])).partition("?")[2]
+        columns = [
+            (name, CHECKBOX_CLASSES, "Select record")
+            if name == "action_checkbox"
+            else (name, [f"field-{name}", *ROW_CLASSES], header["text"])
+            for name, header in zip(self.list_display, self.headers, strict=True)
+        ]
+        heading = next((name for name in self.list_display if name in linked), "")
+        for row in self.result_list:
+            url = f"{self.url_for_result(row)}{'?' if query else ''}{query}"
+            cells = []
+            for name, classes, label in columns:
+                shown = self._shown(row, name)
+                if name in linked:
+                    shown = format_html('<a href="{}" class="{}">{}</a>', url, " ".join(LINK_CLASSES), shown)
+                tag = "th" if name == heading else "td"
+                cells.append(
+                    format_html('<{} class="{}" data-label="{}">{}</{}>', tag, " ".join(classes), label, shown, tag)
+                )
+            yield cells
+
+    def _shown(self, row: Model, name: str) -> Any:
+        field, attr, value = lookup_field(name, row, self.model_admin)
+        empty = getattr(attr, "empty_value_display", self.model_admin.get_empty_value_display())
+        if field is None:
+            if label := getattr(attr, "label", None):
+                return display_for_label(value, empty, label)
+            return display_for_value(value, empty, getattr(attr, "boolean", False))
+        if isinstance(field, ForeignKey):
+            return empty if value is None else value
+        return display_for_field(value, field, empty)
 
 
 def count_words(count: int | None, one: Any, many: Any) -> str:

@@ -114,18 +114,15 @@ class MessageAdmin(TenantAdmin):
 
     def keyset_rows(self, request: HttpRequest, cl: KeysetChangeList, after: UUID | None, before: UUID | None) -> Rows:
         now_ms = int(time.time() * 1000)
-        search, counted = self.search(request, cl, now_ms)
-        # once for the footer and the choice of an index: common words take as long as there are mails with them
-        counted = panel.count(search, now_ms) if counted is None else counted
-        page = panel.page(search, now_ms, self.list_per_page, after, before, counted)
+        page = found(self.search(request, cl, now_ms), now_ms, self.list_per_page, after, before)
         by_id = {m.id: m for m in self.get_queryset(request).select_related("tenant").filter(id__in=page.ids)}
         summaries = panel.summaries(page.ids) if page.ids else {}
         rows = [by_id[i] for i in page.ids if i in by_id]
         for row in rows:
             row.summary = summaries.get(row.id)
-        return Rows(rows, page.newer, page.older, counted)
+        return Rows(rows, page.newer, page.older, page.count)
 
-    def search(self, request: HttpRequest, cl: KeysetChangeList, now_ms: int) -> tuple[panel.Search, int | None]:
+    def search(self, request: HttpRequest, cl: KeysetChangeList, now_ms: int) -> panel.Search:
         asked = {f.parameter_name: f.value() for f in cl.filter_specs if f.value()}
         tenants = access(request).tenants
         if wanted := asked.get("tenant"):
@@ -143,7 +140,7 @@ class MessageAdmin(TenantAdmin):
             tenants, status=status, category=category, domain_id=domain_id, since_ms=since,
             complained=word == COMPLAINED, given_up=word == GIVEN_UP,
         )  # fmt: skip
-        return found(parse(cl.query, search), now_ms)
+        return parse(cl.query, search)
 
     @display(description="Status")
     def state(self, message: Any) -> str:

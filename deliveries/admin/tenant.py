@@ -64,6 +64,7 @@ _BOX = checkbox.render(ACTION_CHECKBOX_NAME, _HOLE)
 class ReadOnly(ModelAdmin):
     """No form writes; lists go by keyset; only declared filters are read from the address."""
 
+    change_list_template = "panel/list.html"
     list_filter_sheet = True
     list_disable_select_all = True
     list_per_page = 50

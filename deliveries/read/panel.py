@@ -5,9 +5,10 @@ A search is answered from the index that fits it best:
 - status: `delivery_status`, read tenant by tenant (LATERAL) and merged, so that the page costs
   tenants × log n, however many rows have that status; a category so by `delivery_category`;
 - recipient: `delivery_recipient`, exact or by prefix;
-- subject words: `message_subject` (GIN) where they are rare, else the newest mails, which soon have enough;
+- subject words, tag: the newest mails, which soon have enough of what is common; else `message_subject` and
+  `message_tags` (GIN), whose cost is linear in what they find;
 - nothing: `message_tenant`, tenant by tenant; for the operator the primary key;
-- tag: `message_tags` (GIN) where it is rare, as subject words; a Message-ID of the sender's own: `message_msgid`;
+- a Message-ID of the sender's own: `message_msgid`;
 - sender: the addresses that fit (read.senders), and of each its newest mails by `message_sender`, merged;
 - stream and domain have no index of their own: the newest mails are walked, within `WALK_DAYS` unless a time is given.
 
@@ -29,6 +30,8 @@ from deliveries.states import Category, Status, worst
 
 #: rows of a bounded count; one more is shown as "1000+"
 COUNT_LIMIT = 1001
+#: mails looked through for a page of common words or of a common tag before an index is asked for them
+NEWEST = 2_000
 #: how far back a search without an index looks when no time is given
 WALK_DAYS = 30
 #: statuses of deliveries that something stands in the way of; the others have no category
@@ -73,37 +76,51 @@ class Search:
         return self.senders is not None and not (self.selective or self.by_delivery)
 
     @property
+    def by_words(self) -> bool:
+        """True when a GIN index answers, which finds all before the first."""
+        return bool(self.words or self.tag) and not (self.by_delivery or self.ident or self.message_id)
+
+    @property
     def by_delivery(self) -> bool:
         return bool(self.recipient or self.status or self.category or self.complained or self.given_up)
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """`ids` of messages, newest first; the cursors are None where that side has no more."""
+    """`ids` of messages, newest first; the cursors are None where that side has no more.
+
+    `count`: how many there are on all pages, at most COUNT_LIMIT; None where it was not counted.
+    """
 
     ids: list[UUID]
     newer: UUID | None  #: pass as `before`
     older: UUID | None  #: pass as `after`
+    count: int | None = None
 
 
-def page(
-    search: Search,
-    now_ms: int,
-    limit: int,
-    after: UUID | None = None,
-    before: UUID | None = None,
-    counted: int | None = None,
-) -> Page:
-    """One page: after `after` (older), before `before` (newer), or the newest. `counted`: by count(), where known."""
-    fenced = False
-    if (search.words or search.tag) and not (search.by_delivery or search.ident or search.message_id):
-        # the planner takes rare words for common ones, or the reverse; so they are counted first
-        counted = count(search, now_ms) if counted is None else counted
-        fenced = counted is not None and counted < COUNT_LIMIT
-    statement, params = _statement(search, now_ms, limit + 1, after, before, fenced=fenced)
+def page(search: Search, now_ms: int, limit: int, after: UUID | None = None, before: UUID | None = None) -> Page:
+    """One page: after `after` (older), before `before` (newer), or the newest."""
+    if search.by_words:
+        rows = _rows(*_among_newest(search, limit + 1, after, before))
+        if len(rows) > limit:
+            return _page(rows, limit, after, before, None)
+    counted = count(search, now_ms)
+    # the planner takes rare words for common ones, or the reverse
+    fenced = search.by_words and counted is not None and counted < COUNT_LIMIT
+    rows = _rows(*_statement(search, now_ms, limit + 1, after, before, fenced=fenced))
+    return _page(rows, limit, after, before, counted)
+
+
+def _rows(statement: str, params: dict[str, Any]) -> list[tuple[UUID, UUID]]:
     with connection.cursor() as cursor:
         cursor.execute(statement, params)
-        rows = cursor.fetchall()
+        return list(cursor.fetchall())
+
+
+def _page(
+    rows: list[tuple[UUID, UUID]], limit: int, after: UUID | None, before: UUID | None, counted: int | None
+) -> Page:
+    """Of `rows` in the order of the statement, of which one more than `limit` was asked for."""
     more = len(rows) > limit
     rows = rows[:limit]
     if before and not after:
@@ -112,8 +129,9 @@ def page(
     else:
         has_newer, has_older = after is not None, more
     if not rows:
-        return Page([], None, None)
-    return Page([message for _, message in rows], rows[0][0] if has_newer else None, rows[-1][0] if has_older else None)
+        return Page([], None, None, counted)
+    newer, older = rows[0][0] if has_newer else None, rows[-1][0] if has_older else None
+    return Page([message for _, message in rows], newer, older, counted)
 
 
 def count(search: Search, now_ms: int) -> int | None:
@@ -124,6 +142,43 @@ def count(search: Search, now_ms: int) -> int | None:
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT count(*) FROM ({statement}) counted", params)
         return int(cursor.fetchone()[0])
+
+
+def _among_newest(search: Search, limit: int, after: UUID | None, before: UUID | None) -> tuple[str, dict[str, Any]]:
+    """Those that fit among the NEWEST mails from the cursor on, by message_tenant or the primary key."""
+    p: dict[str, Any] = {"limit": limit, "newest": NEWEST}
+    fits, _ = _conditions(search, p)
+    bounds, direction = _bounds("m.id", search.since_ms, after, before, p)
+    newest = f"{' AND '.join(['true', *bounds])} ORDER BY m.id {direction} LIMIT %(newest)s"
+    if search.tenants is None:
+        looked = f"SELECT * FROM message m WHERE {newest}"
+    else:
+        p["tenants"] = list(search.tenants)
+        looked = (
+            "SELECT m.* FROM unnest(%(tenants)s::uuid[]) AS t(id) CROSS JOIN LATERAL "
+            f"(SELECT * FROM message m WHERE m.tenant_id = t.id AND {newest}) m ORDER BY m.id {direction} "
+            "LIMIT %(newest)s"
+        )
+    order = f"ORDER BY m.id {direction} LIMIT %(limit)s"
+    return f"SELECT m.id AS key, m.id AS message FROM ({looked}) m WHERE {' AND '.join(fits)} {order}", p
+
+
+def _bounds(
+    key: str, since_ms: int | None, after: UUID | None, before: UUID | None, p: dict[str, Any]
+) -> tuple[list[str], str]:
+    """The conditions of time and cursor, and the order; `after` goes before `before`."""
+    where: list[str] = []
+    if since_ms is not None:
+        # ids are UUIDv7: a time is an id
+        p["since"] = uuid7_floor(since_ms)
+        where.append(f"{key} >= %(since)s")
+    if after:
+        p["after"] = after
+        where.append(f"{key} < %(after)s")
+    elif before:
+        p["before"] = before
+        where.append(f"{key} > %(before)s")
+    return where, "ASC" if before and not after else "DESC"
 
 
 def _statement(
@@ -141,21 +196,14 @@ def _statement(
     Not `ordered`: for counting, which may stop at any rows. `fenced`: the index that finds is used, not the
     one that sorts.
     """
-    p: dict[str, Any] = {"limit": limit, "after": after, "before": before}
+    p: dict[str, Any] = {"limit": limit}
     key = "d.id" if search.by_delivery else "m.id"
     where, same = _conditions(search, p)
     since_ms = search.since_ms
     if since_ms is None and search.walks:
         since_ms = now_ms - WALK_DAYS * 86_400_000
-    if since_ms is not None:
-        # ids are UUIDv7: a time is an id
-        p["since"] = uuid7_floor(since_ms)
-        where.append(f"{key} >= %(since)s")
-    if after:
-        where.append(f"{key} < %(after)s")
-    elif before:
-        where.append(f"{key} > %(before)s")
-    direction = "ASC" if before and not after else "DESC"
+    bounds, direction = _bounds(key, since_ms, after, before, p)
+    where += bounds
     order = f"ORDER BY {key} {direction}" if ordered else ""
     outer = f"ORDER BY key {direction}" if ordered else ""
 

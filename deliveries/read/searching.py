@@ -7,8 +7,8 @@ from contextlib import suppress
 from dataclasses import replace
 from uuid import UUID
 
-from deliveries.read import senders
-from deliveries.read.panel import Search, count, page
+from deliveries.read import panel, senders
+from deliveries.read.panel import Page, Search
 
 _WORD = re.compile(r'(?:(to|from|subject|tag|stream|id):)?(?:"([^"]*)"|(\S+))', re.IGNORECASE)
 
@@ -49,20 +49,25 @@ def parse(text: str, search: Search) -> Search:
     return replace(search, words=" ".join(words)) if words else search
 
 
-def found(search: Search, now_ms: int) -> tuple[Search, int | None]:
-    """(`search` as it finds something, how many where that was counted): `<a@b>` may be an address, and `anna` the
-    beginning of one.
+def found(search: Search, now_ms: int, limit: int, after: UUID | None = None, before: UUID | None = None) -> Page:
+    """The page of `search` as it finds something: `<a@b>` may be an address, and `anna` the beginning of one.
 
     Asked anew for every page, so that a cursor keeps its meaning.
     """
-    if search.message_id and not page(search, now_ms, 1).ids:
-        return replace(search, message_id="", recipient=address(search.message_id)), None
+    there = panel.page(search, now_ms, limit, after, before)
+    other = _otherwise(search)
+    if there.ids or other is None or ((after or before) and panel.page(search, now_ms, 1).ids):
+        return there
+    return panel.page(other, now_ms, limit, after, before)
+
+
+def _otherwise(search: Search) -> Search | None:
+    """What else may have been meant."""
+    if search.message_id:
+        return replace(search, message_id="", recipient=address(search.message_id))
     if search.words and " " not in search.words and not search.recipient:
-        counted = count(search, now_ms)
-        if not counted:
-            return replace(search, words="", recipient=search.words), None
-        return search, counted
-    return search, None
+        return replace(search, words="", recipient=search.words)
+    return None
 
 
 def message_ident(text: str) -> UUID | None:

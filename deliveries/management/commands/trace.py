@@ -32,8 +32,7 @@ class Command(BaseCommand):
         if not 1 <= limit <= 1000:
             raise CommandError("--limit must be from 1 to 1000")
         now_ms = int(time.time() * 1000)
-        search, counted = found(parse(" ".join(what), panel.Search(None)), now_ms)
-        page = panel.page(search, now_ms, limit, counted=counted)
+        page = found(parse(" ".join(what), panel.Search(None)), now_ms, limit)
         by_id = {m.id: m for m in Message.objects.filter(id__in=page.ids)}
         rows = [by_id[i] for i in page.ids if i in by_id]
         if not rows:
