@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 #: of environ: why the body cannot be used, (status, code, words); mailapi.errors.RequestId answers so
 REFUSED = "mailapi.refused"
 
+#: of environ: whether the body came in chunks. granian reads one that breaks off like one that has its last chunk
+CHUNKED = "mailapi.chunked"
+
 PIECE = 65_536
 SHORT_S = 2.0
 #: octets of gathered bodies in one process, but for those of one piece: each of the spare threads could hold 40 MB
@@ -121,7 +124,7 @@ class Gate:
             self._hold(-held)
             raise
         environ["wsgi.input"], environ["CONTENT_LENGTH"] = io.BytesIO(whole), str(held)
-        environ.pop("HTTP_TRANSFER_ENCODING", None)
+        environ[CHUNKED] = environ.pop("HTTP_TRANSFER_ENCODING", None) is not None
         if held > self._most:
             self._hold(-held)
             return -1

@@ -20,6 +20,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.views import defaults
+from django.views.csrf import csrf_failure
 from rest_framework import exceptions
 
 from deliveries.errors import BadInput, Conflict, Fault, KeyRefused, OverQuota
@@ -162,6 +163,16 @@ def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
     if _wants_page(request):
         return defaults.permission_denied(request, exception)
     return answer(request, 403, "invalid_access", "This is not open to you.")
+
+
+def csrf_failed(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """A POST without a token of the panel. What is no page of it and takes POST asks for none: there, it takes none."""
+    if not request.path_info.startswith("/admin/"):
+        message = f"{request.method} is not possible here; use GET, HEAD."
+        return answer(request, 405, "method_not_allowed", message, headers={"Allow": "GET, HEAD"})
+    if _wants_page(request):
+        return csrf_failure(request, reason)
+    return answer(request, 403, "invalid_access", "The panel takes forms of its own pages alone; /docs has the API.")
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:

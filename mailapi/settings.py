@@ -208,6 +208,7 @@ if not urlsplit(BASE_URL).hostname:
 _behind_https = BASE_URL.startswith("https://")
 ALLOWED_HOSTS = list(words("ALLOWED_HOSTS")) or [urlsplit(BASE_URL).hostname or "localhost", "127.0.0.1", "localhost"]
 CSRF_TRUSTED_ORIGINS = [BASE_URL]
+CSRF_FAILURE_VIEW = "mailapi.errors.csrf_failed"
 INSTALLED_APPS = [
     # before the theme, two of whose templates it replaces
     "deliveries",

@@ -22,6 +22,7 @@ from django.http import HttpRequest
 from django.http.request import UnreadablePostError
 
 from deliveries.errors import BadInput, Fault
+from mailapi.bodies import CHUNKED
 
 _PIECE = 65_536
 #: above it a body is looked over before it is parsed, and waits for its turn
@@ -73,13 +74,17 @@ def json_body(request: HttpRequest) -> Iterator[Body]:
         _turns.release()
 
 
-def read(request: HttpRequest, cap: int) -> bytes:
+def read(request: HttpRequest, cap: int, ends_itself: bool = True) -> bytes:
     """The octets of the body, at most `cap`, also once inflated.
 
-    A longer one is refused by its Content-Length, unread.
+    A longer one is refused by its Content-Length, unread. One in whose octets no end shows (a mail, a form) has to come
+    with a Content-Length: a part of it would be taken for the whole (RFC 9112 §8).
     """
     coding = request.META.get("HTTP_CONTENT_ENCODING", "identity").strip().lower()
     if coding in ("", "identity"):
+        if not ends_itself and (request.META.get(CHUNKED) or "HTTP_TRANSFER_ENCODING" in request.META):
+            message = "Send it with a Content-Length; without one, a part of it would look like the whole."
+            raise _refused("length_required", message, 411)
         return _received(request, cap)
     if coding not in ("gzip", "x-gzip"):  # RFC 9110 §8.4.1.3: the same
         raise _refused("content_encoding", "Send the body with Content-Encoding gzip, or without any.", 415)

@@ -37,7 +37,7 @@ class Mime(View):
         own: Idempotency | None = None
         try:
             if kind == _WHOLE:
-                octets = read(request._request, raw.MAX_OCTETS)
+                octets = read(request._request, raw.MAX_OCTETS, ends_itself=False)
                 given = idempotency_of(request, _ENDPOINT, hashlib.sha256(octets).digest())
                 draft, own, late = _draft(octets, (), {}, "")
             elif kind == _JSON:

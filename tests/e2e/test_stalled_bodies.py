@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import time
@@ -131,6 +132,26 @@ def test_a_body_that_is_too_long_is_refused_and_the_connection_says_that_it_ends
         answer, body = answer_of(sends)
     assert answer.status == 413 and closes(answer)
     assert body["name"] == "payload_too_large"
+
+
+def test_a_mail_or_form_that_breaks_off_in_its_chunks_is_not_taken_for_a_whole_one(server, account) -> None:
+    """Chunked JSON and multipart forms show their end; of these a part would have been sent."""
+    where, key = urlsplit(server), f"Bearer {account.secret}"
+    basic = "Basic " + base64.b64encode(f"api:{account.secret}".encode()).decode()
+    half = f"From: a@{account.domain}\r\nTo: b@simulator.test\r\nSubject: x\r\n\r\nUp to he".encode()
+    form = f"from=a@{account.domain}&to=b@simulator.test&subject=x&text=Up+to+he".encode()
+    for path, kind, credential, octets in (
+        ("/emails/mime", "message/rfc822", key, half),
+        (f"/compat/mailgun/v3/{account.domain}/messages", "application/x-www-form-urlencoded", basic, form),
+    ):
+        with socket.create_connection((where.hostname, where.port), timeout=60) as peer:
+            lines = (f"POST {path} HTTP/1.1", "Host: localhost", f"Authorization: {credential}",
+                     f"Content-Type: {kind}", "Transfer-Encoding: chunked")  # fmt: skip
+            peer.sendall("\r\n".join((*lines, "", f"{len(octets):x}", "")).encode() + octets + b"\r\n")
+            peer.shutdown(socket.SHUT_WR)
+            answer, body = answer_of(peer)
+        assert answer.status == 411 and "Content-Length" in body["message"], (path, body)
+    assert not Message.objects.filter(tenant_id=account.tenant.id).exists()
 
 
 def test_a_chunked_body_is_taken_like_any_other(server, account) -> None:

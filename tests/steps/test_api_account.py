@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from django.core import checks as django_checks
 from django.db import connection
+from django.test import Client as DjangoClient
 
 from deliveries.models import AuditEntry, SendingDomain, Suppression, WebhookEndpoint
 from mailapi import checks
@@ -189,12 +190,20 @@ def test_the_docs_load_nothing_from_elsewhere_and_no_inline_script(client):
         assert client.get(source.replace("&amp;", "&")).status_code == 200, source
 
 
-@pytest.mark.parametrize("path", ["/docs", "/openapi.json"])
-@pytest.mark.parametrize("method", ["options", "post", "delete"])
-def test_the_docs_refuse_other_methods_as_every_path_does(client, path, method):
-    answer = getattr(client, method)(path)
+@pytest.mark.parametrize("path", ["/docs", "/openapi.json", "/", "/docs/", "/admin", "/metrics", "/o/token"])
+@pytest.mark.parametrize("method", ["post", "delete"])
+def test_pages_refuse_other_methods_as_every_path_does(path, method):
+    answer = getattr(DjangoClient(enforce_csrf_checks=True), method)(path)
     answers.Error.model_validate(answer.json())
     assert answer.status_code == 405 and answer.headers["Allow"] == "GET, HEAD"
+
+
+def test_a_form_of_the_panel_without_its_token_is_refused_in_the_words_of_who_asks():
+    client = DjangoClient(enforce_csrf_checks=True)
+    told = client.post("/admin/login/")
+    answers.Error.model_validate(told.json())
+    page = client.post("/admin/login/", HTTP_ACCEPT="text/html")
+    assert told.status_code == page.status_code == 403 and page["Content-Type"].startswith("text/html")
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("/", "/docs"), ("/docs/", "/docs"), ("/admin", "/admin/")])

@@ -45,8 +45,8 @@ class Form:
 
 def read_form(request: HttpRequest) -> Form:
     """The request's form; BadInput where it is none, too large or broken."""
-    octets = read(request, settings.MAX_BODY_OCTETS)
     kind, boundary = _content_type(request)
+    octets = read(request, settings.MAX_BODY_OCTETS, ends_itself=kind == "multipart/form-data")
     if kind == "multipart/form-data":
         return _multipart(octets, boundary)
     if kind in ("application/x-www-form-urlencoded", ""):
