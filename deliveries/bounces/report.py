@@ -205,7 +205,8 @@ def _meaning(finding: Finding, prose: Prose, code: int | None, status: str, stag
             return said
     said = classify_text(finding.diagnostic, code, status, stage)
     if said.category is Category.UNKNOWN and prose.text:
-        again = classify_text(prose.text, code, status, stage)
+        # not without the diagnostic: what it says may forbid what the codes alone would mean
+        again = classify_text(f"{finding.diagnostic} {prose.text}", code, status, stage)
         return said if again.category is Category.UNKNOWN else again
     return said
 

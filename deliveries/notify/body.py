@@ -135,13 +135,15 @@ def _data(row: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def bounce(told: Mapping[str, Any]) -> dict[str, Any]:
-    """Resend's bounce object: type Permanent, Transient or Undetermined, subType, message, diagnosticCode[]."""
+    """Resend's bounce object: type Permanent, Transient or Undetermined, subType, message, diagnosticCode[]; and the
+    `rule` that read the reply."""
     category = told.get("category")
     kind, sub = BOUNCE_TYPES[Category(category) if category else Category.UNKNOWN]
     if kind == "Permanent" and not words.dead(category, told.get("rule"), told.get("enhanced")):
         kind, sub = "Transient", "General"
     reply = told.get("reply") or ""
-    return {"type": kind, "subType": sub, "message": reply, "diagnosticCode": [f"smtp; {reply}"] if reply else []}
+    made = {"type": kind, "subType": sub, "message": reply, "diagnosticCode": [f"smtp; {reply}"] if reply else []}
+    return made | ({"rule": told["rule"]} if told.get("rule") else {})
 
 
 def _json(text: str | None) -> Any:

@@ -43,6 +43,9 @@ MAX_STARTS = 16
 _PLAIN = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ı": "i", "\u2018": "'", "\u2019": "'"})
 #: an address that a reply repeats: `<database@example.org>` says nothing about a database
 _ADDRESS = re.compile(r"[^\s<>@\"'(),;:\[\]]{1,64}@[\w.-]{1,255}")
+#: the path of a page that a reply points to, and what parts its words: `/errors/user-unknown` says nothing of the user
+_PAGE = re.compile(r"(?<=://)([^\s/]{1,255})(/\S{1,500})")
+_WORD_ENDS = re.compile(r"[-_+.]|%20")
 #: the first code of a reply of several lines; relays run the lines together with their codes
 _FIRST_LINE = re.compile(r"\b([245]\d\d)-")
 #: of a pattern: a gap, a family, or literal words
@@ -59,9 +62,14 @@ def fold(text: str) -> str:
 
 
 def normalise(text: str) -> str:
-    """A peer's text capped and folded, addresses as `@`, a reply of several lines as one: what patterns are held to."""
+    """A peer's text capped and folded, addresses as `@`, a reply of several lines as one: what patterns are held to.
+
+    The words of a page's path run together.
+    """
     if len(text) > HEAD_CHARS + TAIL_CHARS:
         text = f"{text[:HEAD_CHARS]} {text[-TAIL_CHARS:]}"
+    if "://" in text:
+        text = _PAGE.sub(lambda page: page[1] + _WORD_ENDS.sub("x", page[2]), text)
     if "@" in text:
         text = _ADDRESS.sub("@", text)
     if first := _FIRST_LINE.search(text):

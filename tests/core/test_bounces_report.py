@@ -61,6 +61,17 @@ def test_an_address_is_hard_only_for_what_was_said_of_it() -> None:
     assert [r.kind for r in read_report(both).recipients] == [Kind.HARD, Kind.SOFT]
 
 
+def test_what_the_diagnostic_says_counts_before_what_the_status_alone_would_mean() -> None:
+    fields = b"Final-Recipient: rfc822; kim@example.net\nAction: failed\nStatus: 5.1.1\n"
+    fields += b"Diagnostic-Code: smtp; 550 5.1.1 Mailbox is busy"
+    head = (
+        b"From: MAILER-DAEMON@mx.example\nContent-Type: multipart/report; report-type=delivery-status; boundary=b\n\n"
+    )
+    parts = b"--b\n\nIt was not delivered.\n--b\nContent-Type: message/delivery-status\n\n" + fields + b"\n--b--\n"
+    (said,) = read_report(head + parts).recipients
+    assert (said.kind, said.status) == ("unknown", "5.1.1")
+
+
 def test_a_delay_beside_a_failure_is_told_by_its_action() -> None:
     both = mail("dsn-utf8-recipient.eml").replace(
         b"\n--uu--",

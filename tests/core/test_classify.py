@@ -175,6 +175,11 @@ def test_a_mailbox_that_is_not_there_or_is_gone_is_known_by_the_sense_of_the_wor
         "550 Recipient unknown to spam appliance, license exceeded",
         "550 Le serveur du destinataire est introuvable pour le moment",
         "550 There is no such user at your domain",
+        "550 5.1.1 Mailbox is busy",
+        # a page to read, and reasons that may be
+        "550 5.7.1 refused, see https://help.example/errors/user-unknown",
+        "550 see http://help.example/550/no_such_user.html",
+        "550 This usually means that the mailbox does not exist or that the mail was refused",
         "550 The recipient's mailbox could not be found at this time",
         "550 5.1.1 recipient verification service is down",
         # some may write, others not
