@@ -1,19 +1,25 @@
-"""The production layout on this machine: HTTPS through Caddy, Postgres 15, Redis or RabbitMQ, `manage.py serve`."""
+"""The production layout on this machine: HTTPS through Caddy, Postgres 15, Redis or RabbitMQ, `manage.py serve`.
+
+With the name of an image that podman has, each part also runs in a container of it, as docker/compose.yaml says (root):
+    docker/try-build mailapi-try && TRY_IMAGE=mailapi-try pytest -n0 tests/e2e/test_production.py -k image
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import smtplib
 import socket
 import ssl
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from email.message import EmailMessage
 
 import pytest
 
 from mailapi.up.serve import WEB_THREADS, WEB_WORKERS
+from tests.fakes.containers import UID, Contained
 from tests.fakes.deployment import Deployment
 from tests.fakes.town import PYTHON
 
@@ -27,9 +33,17 @@ print(json.dumps(ids))
 """
 
 
-@pytest.fixture(params=["redis", "rabbitmq"])
+IMAGE = os.environ.get("TRY_IMAGE", "")
+MADE: dict[str, Callable[[], Deployment]] = {
+    "redis": lambda: Deployment("redis"),
+    "rabbitmq": lambda: Deployment("rabbitmq"),
+    **({"image": lambda: Contained(IMAGE, "valkey")} if IMAGE else {}),
+}
+
+
+@pytest.fixture(params=MADE)
 def deployment(request: pytest.FixtureRequest) -> Iterator[Deployment]:
-    deployment = Deployment(request.param)
+    deployment = MADE[request.param]()
     try:
         deployment.build()
         yield deployment
@@ -77,8 +91,28 @@ def test_an_sdk_sends_over_https_and_the_mail_goes_its_way(deployment: Deploymen
     assert cookies and all("secure" in cookie for cookie in cookies)
     _a_tracking_host_gets_its_certificate_at_the_first_visit_and_a_stranger_none(town)
     _nobody_is_kept_out_by_bodies_that_do_not_come(town, trust)
-    town._manage("backup", str(town.folder / "backups"))  # of Postgres 15, by the programs of 18
-    assert town._manage("rehearse", str(town.folder / "backups")).startswith("good: ")
+    town._manage("backup", town.backups)  # of Postgres 15, by the programs of 18
+    assert town._manage("rehearse", town.backups).startswith("good: ")
+    if isinstance(town, Contained):
+        _each_part_is_shut_in_and_healthy(town)
+
+
+def _each_part_is_shut_in_and_healthy(town: Contained) -> None:
+    """By the health checks of the compose file; then a worker is told to stop as an engine does it."""
+    for name in ("web", "web2", "deliver1", "deliver2", "jobs", "beat", "smtpd"):
+        who = town.inside(name, "sh", "-c", "id -u && grep CapEff /proc/1/status && touch /opt/mailapi/x")
+        assert who.stdout.split() == [str(UID), "CapEff:", "0" * 16], who
+        assert "Read-only file system" in who.stderr
+        if "test" in town.services[name.rstrip("0123456789")]["healthcheck"]:
+            town.until(lambda name=name: town.health(name).returncode == 0, f"{name} is healthy: {town.health(name)}")
+    # the panel tells what settings do in the words of a file of the image
+    assert "DRAIN_S" in town.inside("web", "cat", "docs/operations.md").stdout
+    told = town.inside("web", "python", "manage.py", "deploy_check", "--json")
+    found = {row["name"]: row for row in map(json.loads, told.stdout.splitlines())}
+    assert found["Database"]["tone"] == found["Work"]["tone"] == "good", told
+    guard = town.procs["deliver1"]
+    town.stop("deliver1")
+    assert guard.returncode == 0, town.tails()
 
 
 def _a_tracking_host_gets_its_certificate_at_the_first_visit_and_a_stranger_none(town: Deployment) -> None:

@@ -49,6 +49,7 @@ class Deployment(Town):
         super().__init__(pg=servers.DEBIANS, broker=broker)
         self.http_port, self.https_port, self.web2_port = free_port(), free_port(), free_port()
         self.https = f"https://localhost:{self.https_port}"
+        self.backups = str(self.folder / "backups")
         self.authority = self.folder / "caddy" / "caddy" / "pki" / "authorities" / "local" / "root.crt"
         self.services = compose()["services"]
         self._settle_environment(settings)
@@ -122,8 +123,12 @@ class Deployment(Town):
             "web2": [f"WEB_LISTEN=127.0.0.1:{self.web2_port}"],
             "smtpd": [f"{name}={value}" for name, value in self.for_smtpd.items()],
         }.get(service, [])
-        extra += [f"PART_NAME={name}", f"BEAT_SCHEDULE={self.folder / 'beat'}"]
-        return ("env", *extra, PYTHON, str(ROOT / "manage.py"), *words), words[1]
+        return self._part(name, [*extra, f"PART_NAME={name}"], words), words[1]
+
+    def _part(self, name: str, settings: list[str], words: list[str]) -> tuple[str, ...]:
+        """`manage.py words…` with settings of its own beside those that all parts share."""
+        beat = f"BEAT_SCHEDULE={self.folder / 'beat'}"
+        return ("env", *settings, beat, PYTHON, str(ROOT / "manage.py"), *words)
 
     def _caddy_words(self) -> list[str]:
         options = f"http_port {self.http_port}\nhttps_port {self.https_port}\nskip_install_trust\nadmin off"
