@@ -105,6 +105,8 @@ def _each_part_is_shut_in_and_healthy(town: Contained) -> None:
         assert "Read-only file system" in who.stderr
         if "test" in town.services[name.rstrip("0123456789")]["healthcheck"]:
             town.until(lambda name=name: town.health(name).returncode == 0, f"{name} is healthy: {town.health(name)}")
+    start = town.inside("web", "python", "-v", "-c", "import django, celery, deliveries.retry").stderr
+    assert "bytecode is stale" not in start and "code object from /opt" not in start  # no part compiles at its start
     # the panel tells what settings do in the words of a file of the image
     assert "DRAIN_S" in town.inside("web", "cat", "docs/operations.md").stdout
     told = town.inside("web", "python", "manage.py", "deploy_check", "--json")
