@@ -53,7 +53,8 @@ def deployment(request: pytest.FixtureRequest) -> Iterator[Deployment]:
 
 def test_an_sdk_sends_over_https_and_the_mail_goes_its_way(deployment: Deployment) -> None:
     town = deployment
-    town.until(lambda: town.answers(town.https_port), "Caddy")
+    for port in (town.https_port, town.submission_port, town.submissions_port):
+        town.until(lambda port=port: town.answers(port), "Caddy and smtpd")
     env = {**town.env, "REQUESTS_CA_BUNDLE": str(town.authority)}
     sent = subprocess.run(
         [PYTHON, "-c", CLIENT, town.https, town.key, town.sender], env=env, capture_output=True, text=True, timeout=120
