@@ -12,6 +12,7 @@ from deliveries.models import ApiKey, Delivery, Message, QuotaUse
 from deliveries.rates import Rates
 from deliveries.record import operator
 from mailapi import auth, throttle
+from tests.fakes.clock import DAY, stay_within
 from tests.steps.api import Client, make_tenant
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -30,6 +31,7 @@ def limited(client, limit):
 
 
 def with_quota(client, **quota):
+    stay_within(DAY)
     type(client.tenant).objects.filter(id=client.tenant.id).update(**quota)
     return client
 

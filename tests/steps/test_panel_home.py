@@ -32,7 +32,7 @@ from deliveries.smtp.hop import Hop
 from deliveries.smtp.outcome import Attempted, Replied, Stage, Verdict
 from deliveries.smtp.reply import Reply
 from deliveries.states import Status
-from tests.fakes import mail
+from tests.fakes import clock, mail
 from tests.fakes.dns import FakeDns
 from tests.fakes.person import login
 
@@ -102,6 +102,7 @@ def test_the_time_to_delivery_counts_from_when_a_mail_was_due(shop):
 
 
 def test_what_no_tally_counted_yet_is_on_the_page_all_the_same(shop):
+    clock.stay_within(clock.HOUR)
     mail.message(shop, "a@example.net", age=2 * HOUR)
     figures.tally()
     mail.message(shop, "b@example.net")

@@ -34,6 +34,7 @@ from deliveries.models import (
     WebhookEndpoint,
 )
 from tests.fakes import mail
+from tests.fakes.clock import DAY, stay_within
 from tests.fakes.person import login
 
 pytestmark = pytest.mark.django_db
@@ -188,6 +189,7 @@ def test_the_operator_makes_tenants_and_logins_with_memberships(three):
     assert browser.get(url(ApiKey, "changelist")).status_code == 200
     changed = {"name": "purple", "suspended_reason": "asked to", "daily_quota": "5", "monthly_quota": ""}
     operator.post(url(Tenant, "change", purple.pk), changed)
+    stay_within(DAY)
     QuotaUse.objects.create(tenant_id=purple.pk, kind="day", starts=timezone.now().date(), used=3)
     assert "3 of 5 today" in operator.get(url(Tenant, "change", purple.pk)).content.decode()
     assert "3 of 5 today" in operator.get(url(Tenant, "changelist")).content.decode()

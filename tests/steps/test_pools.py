@@ -6,7 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import date, timedelta
 from uuid import UUID, uuid4
 
 import pytest
@@ -44,6 +44,7 @@ from deliveries.smtp.reply import Reply
 from deliveries.smtp.sources import REST_RULE, RULE
 from deliveries.sources import NEVER
 from deliveries.states import Lane
+from tests.fakes.clock import DAY, stay_within
 from tests.fakes.house import House, build, known_sites
 from tests.fakes.labs import fresh_pump, running_lab
 
@@ -61,6 +62,12 @@ def lab(settings) -> Iterator[Lab]:
         jobs._kept.clear()
         known_sites("sandbox")
         yield lab
+
+
+def today() -> date:
+    """For `warm_from`: what may be sent is counted by the UTC day."""
+    stay_within(DAY)
+    return timezone.now().date()
 
 
 def pool(name: str, *addresses: str, overflow: SourcePool | None = None, **facts: object) -> SourcePool:
@@ -118,14 +125,14 @@ def test_each_stream_leaves_from_its_own_pool_with_the_name_of_its_address(lab: 
 def test_an_overflow_carries_what_the_warm_up_does_not_allow(lab: Lab, settings) -> None:
     settings.WARM_UP = (5, 10)
     house = build()
-    today = timezone.now().date()
+    first = today()
     warm = pool("warm", TWO)
-    PoolRule.objects.create(pool=pool("cold", ONE, overflow=warm, warm_from=today))
+    PoolRule.objects.create(pool=pool("cold", ONE, overflow=warm, warm_from=first))
     pump_until(ended(send(house, 12)))
     assert peers(lab) == {ONE: 5, TWO: 7}
     assert SourceAddress.objects.get(address=ONE).used == 5
     SourceAddress.objects.filter(address=ONE).update(
-        warm_from=today - timedelta(days=1), used_on=today - timedelta(days=1)
+        warm_from=first - timedelta(days=1), used_on=first - timedelta(days=1)
     )
     lab._spool.messages.clear()
     pump_until(ended(send(house, 12)))
@@ -135,7 +142,7 @@ def test_an_overflow_carries_what_the_warm_up_does_not_allow(lab: Lab, settings)
 def test_without_an_overflow_the_rest_waits_for_tomorrow_and_says_why(lab: Lab, settings) -> None:
     settings.WARM_UP = (3,)
     house = build()
-    PoolRule.objects.create(pool=pool("cold", ONE, warm_from=timezone.now().date()))
+    PoolRule.objects.create(pool=pool("cold", ONE, warm_from=today()))
     deliveries = send(house, 8)
     pump_until(lambda: Delivery.objects.filter(status__in=("delivered", "deferred")).count() == 8)
     waiting = Delivery.objects.filter(id__in=[d.id for d in deliveries], status="deferred")
@@ -156,7 +163,7 @@ def test_without_an_overflow_the_rest_waits_for_tomorrow_and_says_why(lab: Lab, 
 def test_a_mail_that_only_moves_to_its_site_costs_no_allowance(lab: Lab, settings) -> None:
     settings.WARM_UP = (4,)
     house = build()
-    PoolRule.objects.create(pool=pool("cold", ONE, warm_from=timezone.now().date()))
+    PoolRule.objects.create(pool=pool("cold", ONE, warm_from=today()))
     deliveries = [d for n in range(4) for d in house.send(f"delivered@d{n}.simulator.test")]
     settings.MAIL_ROUTE = "sandbox"
     pump_until(lambda: not Delivery.objects.filter(id__in=[d.id for d in deliveries], status="queued").exists())
