@@ -9,22 +9,19 @@ Nothing here is on the way of a mail: pure success at full speed costs a few add
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from django.db import DatabaseError, transaction
+from django.db import transaction
 
 from deliveries.models.figures import EVERYBODY, TOOK_S, WHAT
 from deliveries.models.horizon import horizon
 from deliveries.models.sql import execute
+from deliveries.record.counts import Counts
 from deliveries.record.settle import Result
 from deliveries.states import Status
-
-log = logging.getLogger(__name__)
 
 #: as the feed of events has it: see deliveries.notify.feed
 SETTLE_S = 2.0
@@ -119,26 +116,18 @@ ON CONFLICT (tenant_id, hour, what) DO UPDATE SET count = hour_tally.count + EXC
 # --- the weather ------------------------------------------------------------------------------------------------
 
 SLOT = timedelta(minutes=10)
-_FLUSH_S = 10.0
-_lock = threading.Lock()
-#: (site, slot) → delivered, deferred, bounced, milliseconds of the delivered; what no row tells yet
-_pending: dict[tuple[str, datetime], Counter[str]] = {}
-_flushed = -_FLUSH_S
 _COLUMN = {Status.DELIVERED: "delivered", Status.DEFERRED: "deferred", Status.BOUNCED: "bounced"}
 
 
 def note(results: Sequence[Result]) -> None:
     """Count the answers of sites in this batch; those of our own route or of no connection are no site's."""
-    with _lock:
-        for result in results:
-            for tried in result.tries:
-                done, column = tried.attempted, _COLUMN.get(tried.verdict.status)
-                if not done.hop.site or column is None:
-                    continue
-                counts = _pending.setdefault((done.hop.site, slot_of(done.finished_at)), Counter())
-                counts[column] += 1
-                if column == "delivered":
-                    counts["ms"] += int((done.finished_at - done.started_at).total_seconds() * 1000)
+    for result in results:
+        for tried in result.tries:
+            done, column = tried.attempted, _COLUMN.get(tried.verdict.status)
+            if not done.hop.site or column is None:
+                continue
+            ms = int((done.finished_at - done.started_at).total_seconds() * 1000) if column == "delivered" else 0
+            _weather.add((done.hop.site, slot_of(done.finished_at)), **{column: 1}, ms=ms)
 
 
 def slot_of(moment: datetime) -> datetime:
@@ -149,24 +138,15 @@ def slot_of(moment: datetime) -> datetime:
 
 def flush(now: bool = False) -> int:
     """Write what was counted, where the last write is ten seconds ago; how many rows."""
-    global _flushed
-    with _lock:
-        if not _pending or (not now and time.monotonic() - _flushed < _FLUSH_S):
-            return 0
-        _flushed = time.monotonic()
-        # in one order everywhere, so that two processes never wait in a circle
-        rows = sorted(_pending.items())
-        _pending.clear()
-    params: dict[str, list[object]] = {
-        name: [counts[name] for _, counts in rows] for name in ("delivered", "deferred", "bounced", "ms")
-    }
-    try:
-        execute(_WEATHER, {"site": [k[0] for k, _ in rows], "slot": [k[1] for k, _ in rows], **params})
-    except DatabaseError as e:  # figures are no reason to repeat a batch that is written
-        log.warning("%d figures of sites are lost: %r", len(rows), e)
-        return 0
-    return len(rows)
+    return _weather.flush(now)
 
+
+def _write(rows: list[tuple[tuple[str, datetime], Counter[str]]]) -> None:
+    figures = {name: [counts[name] for _, counts in rows] for name in ("delivered", "deferred", "bounced", "ms")}
+    execute(_WEATHER, {"site": [k[0] for k, _ in rows], "slot": [k[1] for k, _ in rows], **figures})
+
+
+_weather: Counts[tuple[str, datetime]] = Counts("sites", _write)
 
 _WEATHER = """
 INSERT INTO site_weather (site, slot, delivered, deferred, bounced, ms)

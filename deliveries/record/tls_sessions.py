@@ -1,76 +1,47 @@
 """Sessions by how well they were protected, per day and recipient domain, until a TLS report tells them (RFC 8460).
 
-    note       what sessions were like; in the process
-    flush      that, written at most once in ten seconds
-    owed, of   what is written of days that are over, until `forget`
-
-A killed process takes up to ten seconds with it: reports are statistics, no mail depends on them.
+note       what sessions were like; in the process
+flush      that, written at most once in ten seconds
+owed, of   what is written of days that are over, until `forget`
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import threading
-import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import date, datetime
 from typing import Any
 
-from django.db import DatabaseError
-
 from deliveries.models import TlsSessions
 from deliveries.models.sql import execute
+from deliveries.record.counts import Counts
 from deliveries.routing.tls_rpt import Promise, Session
 from deliveries.smtp.outcome import TlsFailure, TlsResult
-
-log = logging.getLogger(__name__)
-
-_FLUSH_S = 10.0
-#: kinds of sessions that wait to be written; a storm of more is cut there
-_MOST = 10_000
-
-
-_lock = threading.Lock()
-_pending: Counter[tuple[date, str, Session]] = Counter()
-_flushed = -_FLUSH_S
 
 
 def note(domain: str, sessions: Iterable[Session], at: datetime) -> None:
     """Count sessions with the hosts of `domain` that ended at `at` (UTC)."""
-    with _lock:
-        for session in sessions:
-            if len(_pending) < _MOST:
-                _pending[at.date(), domain.lower(), session] += 1
+    for session in sessions:
+        facts = json.dumps(asdict(session), sort_keys=True)
+        _counts.add((at.date().isoformat(), domain.lower(), facts), sessions=1)
 
 
 def flush(now: bool = False) -> int:
     """Write what was counted, where the last write is ten seconds ago; how many rows."""
-    global _flushed
-    with _lock:
-        if not _pending or (not now and time.monotonic() - _flushed < _FLUSH_S):
-            return 0
-        _flushed = time.monotonic()
-        counts = dict(_pending)
-        _pending.clear()
-    # in one order everywhere, so that two processes never wait in a circle
-    rows = sorted((key[0].isoformat(), key[1], *_facts(key[2]), count) for key, count in counts.items())
-    names = ("day", "domain", "digest", "facts", "count")
-    try:
-        execute(_ADD, {name: [row[n] for row in rows] for n, name in enumerate(names)})
-    except DatabaseError as e:  # statistics are no reason to repeat a batch that is written
-        log.warning("%d figures of TLS sessions are lost: %r", len(rows), e)
-        return 0
-    return len(rows)
+    return _counts.flush(now)
 
 
-def _facts(session: Session) -> tuple[str, str]:
-    facts = json.dumps(asdict(session), sort_keys=True)
-    return hashlib.sha256(facts.encode()).hexdigest(), facts
+def _write(rows: list[tuple[tuple[str, str, str], Counter[str]]]) -> None:
+    days, domains, facts = map(list, zip(*(key for key, _ in rows), strict=True))
+    digests = [hashlib.sha256(text.encode()).hexdigest() for text in facts]
+    counts = [figures["sessions"] for _, figures in rows]
+    execute(_ADD, {"day": days, "domain": domains, "digest": digests, "facts": facts, "count": counts})
 
+
+_counts: Counts[tuple[str, str, str]] = Counts("TLS sessions", _write)
 
 _ADD = """
 INSERT INTO tls_sessions (day, domain, digest, facts, count)

@@ -27,6 +27,7 @@ from deliveries.models.figures import EVERYBODY
 from deliveries.models.sql import execute
 from deliveries.read import home
 from deliveries.record import figures
+from deliveries.record.counts import Counts
 from deliveries.record.settle import Result, Tried
 from deliveries.smtp.hop import Hop
 from deliveries.smtp.outcome import Attempted, Replied, Stage, Verdict
@@ -214,8 +215,7 @@ def answer(site: str, verdict: Verdict, ms: int) -> Result:
 
 
 def test_answers_are_counted_in_memory_and_written_at_most_once_in_ten_seconds(monkeypatch):
-    monkeypatch.setattr(figures, "_flushed", -100.0)
-    monkeypatch.setattr(figures, "_pending", {})
+    monkeypatch.setattr(figures, "_weather", Counts("sites", figures._write))
     good, later = Verdict(Status.DELIVERED, "2xx"), Verdict(Status.DEFERRED, "greylisting")
     figures.note([answer("one.test", good, 200), answer("one.test", good, 400), answer("two.test", later, 1)])
     assert figures.flush() == 2 and figures.flush() == 0
