@@ -45,7 +45,7 @@ _PLAIN = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ı": "i", "\u2018": "'
 _ADDRESS = re.compile(r"[^\s<>@\"'(),;:\[\]]{1,64}@[\w.-]{1,255}")
 #: the path of a page that a reply points to, and what parts its words: `/errors/user-unknown` says nothing of the user
 _PAGE = re.compile(r"(?<=://)([^\s/]{1,255})(/\S{1,500})")
-_WORD_ENDS = re.compile(r"[-_+.]|%20")
+_WORD_ENDS = re.compile(r"[-_+]|%20")
 #: the first code of a reply of several lines; relays run the lines together with their codes
 _FIRST_LINE = re.compile(r"\b([245]\d\d)-")
 #: of a pattern: a gap, a family, or literal words

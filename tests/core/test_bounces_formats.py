@@ -339,6 +339,18 @@ FORMATS: list[tuple[str, str, str, str, list[str], str | None]] = [
         None,
     ),
     (
+        "the mail returned under a line of few words",
+        "System Administrator <postmaster@x.example>",
+        "Delivery Failure",
+        (
+            "Could not deliver message to the following recipient(s):\n\nFailed Recipient: kim@example.com\n"
+            "Reason: Remote host said: 550 No such user here\n\n"
+            "   -- The header and top 20 lines of the message follows --\n\nFrom: us@sender.example\n"
+        ),
+        ["kim@example.com"],
+        "hard",
+    ),
+    (
         "absence note, German",
         "Ann <ann@x.example>",
         "Abwesenheitsnotiz",
