@@ -30,6 +30,7 @@ from deliveries.models import Attempt, Delivery, TlsSessions
 from deliveries.record import tls_sessions
 from deliveries.routing import tls_rpt
 from tests.e2e.postbox import SETTLE_S, Postbox, posting, signed_by_us
+from tests.fakes.clock import DAY, stay_within
 from tests.fakes.daemon import Receiver
 from tests.fakes.exim import running_exim
 from tests.fakes.postfix import running_postfix
@@ -176,6 +177,7 @@ def test_who_asks_for_reports_is_told_how_our_sessions_were_protected(
     postbox.dns.add(f'_smtp._tls.sts.test TXT "v=TLSRPTv1; rua={rua}"')
     us = f"tls@{postbox.house.domain.name}"
     postbox.point(TLS_REPORT_FROM=us, SMTP_PORT=receiver.wrong_port)
+    stay_within(DAY)
     day = datetime.now(UTC).date()
     # a certificate for another name lets the mail of a policy in testing pass; so does one that is kept open
     assert [postbox.send(to).status for to in ("anna@sts.test", "anna@sts.test")] == ["delivered"] * 2
@@ -212,6 +214,7 @@ def test_who_asks_for_reports_is_told_how_our_sessions_were_protected(
 def test_a_report_that_nobody_takes_is_tried_for_a_day(
     postbox: Postbox, policy_host: PolicyHost, settings: Any
 ) -> None:
+    stay_within(DAY)
     day = datetime.now(UTC).date()
     postbox.dns.add(f'_smtp._tls.sts.test TXT "v=TLSRPTv1; rua=https://mta-sts.sts.test:{policy_host.port}/no"')
     tls_sessions.note("sts.test", [tls_rpt.Session(tls_rpt.Promise())], datetime.now(UTC))

@@ -34,6 +34,7 @@ from deliveries.models import (
 )
 from deliveries.models.asked import Notify
 from deliveries.states import Lane
+from tests.fakes.clock import DAY, stay_within
 from tests.fakes.house import build
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -50,6 +51,7 @@ def stored() -> tuple[int, ...]:
 
 
 def test_a_statement_holds_what_its_request_needs_and_a_quota_that_comes_or_goes_meanwhile_is_kept() -> None:
+    stay_within(DAY)
     house, file = build(), Attachment("a.pdf", "application/pdf", b"%PDF")
     tenants = Tenant.objects.filter(id=house.tenant.id)
 

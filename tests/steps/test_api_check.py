@@ -98,7 +98,7 @@ _ZONES = """
 
 
 def test_what_dns_says_of_the_recipients(ready, settings, monkeypatch):
-    monkeypatch.setattr(ways, "LOOK_S", 2.0)
+    monkeypatch.setattr(ways, "LOOK_S", 4.0)
     settings.MAIL_ROUTE, settings.MX_ALLOW_PRIVATE = "mx", True
     with FakeDns(_ZONES) as dns:
         settings.DNS_NAMESERVERS = [dns.address]

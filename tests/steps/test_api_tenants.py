@@ -17,7 +17,7 @@ from deliveries import keys, operators
 from deliveries.models import AuditEntry, OperatorKey, QuotaUse, Tenant, User
 from mailapi import auth
 from mailapi.schemas import tenants as shapes
-from tests.fakes import mail
+from tests.fakes import clock, mail
 from tests.fakes.person import login
 from tests.steps.api import Client, make_tenant
 
@@ -57,6 +57,7 @@ def told(tenant_id):
 
 
 def test_a_program_makes_a_tenant_with_its_first_key_and_owner_who_both_come_in(operator):
+    clock.stay_within(clock.DAY)
     made = shown(operator.post("/tenants", {"name": " Acme ", "daily_quota": 2}), shapes.Tenant, 201)
     assert (made["name"], made["daily_quota"], made["monthly_quota"], made["status"]) == ("Acme", 2, None, "active")
     path = f"/tenants/{made['id']}"
@@ -78,6 +79,7 @@ def test_a_program_makes_a_tenant_with_its_first_key_and_owner_who_both_come_in(
 
 
 def test_tenants_are_found_changed_suspended_and_resumed_twice_as_once(operator):
+    clock.stay_within(clock.DAY)
     names = [f"tenant {n}" for n in range(3)]
     ids = [operator.post("/tenants", {"name": name}).json()["id"] for name in names]
     first = shown(operator.get("/tenants?limit=2"), shapes.TenantList)

@@ -109,7 +109,7 @@ def test_a_bell_in_other_words_than_ours_names_nothing_and_the_ear_goes_on(unhea
 
 
 def test_an_ear_whose_connection_ends_leaves_valkey_alone_for_a_while_and_hears_again(unheard, monkeypatch):
-    monkeypatch.setattr(bells, "_AWAY_S", 0.2)
+    monkeypatch.setattr(bells, "_AWAY_S", 1.5)
     ident, ear = uuid4(), Ear()
     ear.fileno()
     host, port = ear._connection._sock.getsockname()[:2]
