@@ -295,9 +295,12 @@ describe_erasures = extend_schema_view(
         "Takes an API key with owner_access.",
     ),
 )  # fmt: skip
-describe_erasure = extend_schema(
-    operation_id="getErasure", summary="How far an erasure is", tags=["erasures"], request=None,
-    responses=_answers(answers.Erasure, 404),
+describe_erasure = extend_schema_view(
+    get=extend_schema(
+        operation_id="getErasure", summary="How far an erasure is", tags=["erasures"], request=None,
+        parameters=[OpenApiParameter("erasure_id", OpenApiTypes.UUID, OpenApiParameter.PATH)],
+        responses=_answers(answers.Erasure, 404),
+    ),
 )  # fmt: skip
 _SUPPRESSION_ID = OpenApiParameter(
     "suppression_id", OpenApiTypes.STR, OpenApiParameter.PATH, description="The id, or the address."
