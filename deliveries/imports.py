@@ -211,6 +211,8 @@ def _moment(text: str) -> datetime | None:
         raise ValueError(f"{text[:40]!r} is no time.") from None
 
 
+#: what a spreadsheet takes for the beginning of a formula, or passes over before one
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 #: of an export; a file with them is read back by the form csv
 COLUMNS = ("email", "reason", "stream", "detail", "created_at", "expires_at", "rule", "site")
 
@@ -224,5 +226,5 @@ def export(rows: Iterable[Any]) -> Iterator[str]:
             row.address, row.reason, row.stream, row.detail, row.created_at.isoformat(),
             row.expires_at.isoformat() if row.expires_at else "", row.rule, row.site,
         )  # fmt: skip
-        csv.writer(line).writerow([f"'{c}" if c[:1] in ("=", "+", "-", "@") else c for c in cells])
+        csv.writer(line).writerow([f"'{c}" if c.startswith(_FORMULA) else c for c in cells])
         yield line.getvalue()

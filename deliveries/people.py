@@ -7,7 +7,7 @@ stands in deliveries.admin.access.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
@@ -102,6 +102,15 @@ def invite(tenant: Tenant, login: str, role: str, actor: str) -> tuple[Membershi
             raise BadInput([Fault("login", "already_exists", "This person is a member already.")])
         _audit(member, actor, "member.added")
     return member, password
+
+
+def elsewhere(login: str, tenants: Collection[UUID]) -> bool:
+    """Whether there is such a login, and none of `tenants` has it.
+
+    Whoever made it chose its name and saw its first password: the name alone says nothing of who uses it.
+    """
+    user = _user(_normal(login))
+    return user is not None and not Membership.objects.filter(user=user, tenant_id__in=tenants).exists()
 
 
 def set_role(member_id: int, role: str, actor: str) -> Membership | None:

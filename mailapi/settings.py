@@ -315,6 +315,7 @@ if SECOND_FACTOR not in ("optional", "operators", "everyone"):
 # what a right password forgives; what closes the door is counted by the handler
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_HANDLER = "deliveries.admin.tries.Tries"
+AXES_USERNAME_CALLABLE = "deliveries.admin.tries.login_of"
 AXES_FAILURE_LIMIT = 10
 AXES_COOLOFF_TIME = timedelta(minutes=15)
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False

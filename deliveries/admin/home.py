@@ -16,6 +16,7 @@ from deliveries.admin.access import access
 from deliveries.admin.messages import GIVEN_UP, TONE
 from deliveries.models import Brake
 from deliveries.read import home
+from deliveries.read.searching import HELP
 from deliveries.states import Status
 
 #: what happened in the last 24 hours: word, what it means, colour, the filter of the list; what is given up today was
@@ -79,6 +80,7 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         ],
         "look": _look(request, now, told),
         "messages_url": messages_url,
+        "help": HELP,
     }  # fmt: skip
     if own.operator:
         context["brakes"] = list(Brake.objects.filter(state=Brake.State.OPEN).select_related("tenant")[:20])

@@ -20,7 +20,7 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from deliveries import logins, people, quotas
-from deliveries.admin.access import access
+from deliveries.admin.access import Access, access
 from deliveries.admin.accounts import rate_words, secret_page
 from deliveries.admin.keyset import Rows
 from deliveries.admin.operate import actor
@@ -33,11 +33,14 @@ admin.site.unregister(Group)  # roles are memberships; Django's groups would be 
 
 
 class MembershipForm(forms.ModelForm):
+    #: of the person who fills it in
+    own: Access
+
     login = forms.CharField(
         max_length=150,
         label="Mail address",
         widget=UnfoldAdminTextInputWidget,
-        help_text="Or an existing login. A new one gets a first password, which is shown once: hand it over.",
+        help_text="Or a login that a tenant of yours has. A new one gets a first password, shown once: hand it over.",
     )
 
     class Meta:
@@ -57,6 +60,11 @@ class MembershipForm(forms.ModelForm):
         known = "login" in data and "tenant" in data
         if known and people.member_of(data["tenant"].pk, data["login"]):
             raise ValidationError("This person is a member already.")
+        owned = self.own.tenants_with(Membership.Role.OWNER)
+        if known and owned is not None and people.elsewhere(data["login"], owned):
+            raise ValidationError(
+                "This login exists, and no tenant of yours has it: others may know its password. The operator adds it."
+            )
         return data
 
 
@@ -74,7 +82,9 @@ class MembershipAdmin(TenantAdmin):
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         if obj is None:
             kwargs["form"] = MembershipForm
-        return super().get_form(request, obj, change, **kwargs)
+        form = super().get_form(request, obj, change, **kwargs)
+        form.own = access(request)  # the class is made anew for each request
+        return form
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         return ("tenant", "tenant_name", "person") if obj else ()

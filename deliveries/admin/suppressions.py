@@ -27,9 +27,10 @@ from deliveries import imports
 from deliveries.admin.access import access
 from deliveries.admin.operate import actor
 from deliveries.admin.tenant import TenantAdmin
-from deliveries.mime.address import folded
+from deliveries.mime.address import folded, parse_address
 from deliveries.models import Suppression, Tenant
 from deliveries.record import suppressions
+from deliveries.states import STREAM
 
 #: of an import in the panel; longer lists go through manage.py import_suppressions
 MAX_FILE_OCTETS = 8 * 1024 * 1024
@@ -103,10 +104,19 @@ class SuppressionForm(forms.ModelForm):
         fields = ("tenant", "address", "stream", "detail", "expires_at")
 
     def clean_address(self) -> str:
-        address: str = folded(self.cleaned_data["address"].strip())
-        if address.count("@") < 1 or any(c.isspace() for c in address):
-            raise forms.ValidationError("An address looks like name@example.com.")
+        try:
+            address: str = folded(parse_address(self.cleaned_data["address"].strip()).addr_spec)
+        except ValueError as e:
+            raise forms.ValidationError(f"An address looks like name@example.com. {e}") from None
         return address
+
+    def clean_stream(self) -> str:
+        stream: str = self.cleaned_data["stream"].strip() or "*"
+        if stream != "*" and not STREAM.fullmatch(stream):
+            raise forms.ValidationError(
+                "A stream has 1 to 64 lower-case ASCII letters, digits, - and _; * is every one."
+            )
+        return stream
 
 
 #: where the progress stands in its page

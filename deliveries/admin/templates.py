@@ -25,7 +25,7 @@ from deliveries.admin.tenant import TenantAdmin
 from deliveries.errors import BadInput, KeyRefused, OverQuota
 from deliveries.mime.address import parse_address
 from deliveries.mime.template import Dialect
-from deliveries.mime.template.variables import TYPES, key_fault
+from deliveries.mime.template.variables import MOST, TYPES, Variable, key_fault
 from deliveries.models import SendingDomain, Template
 from deliveries.states import REDACT_WORDS, Redact
 
@@ -186,26 +186,41 @@ def _changes(request: HttpRequest) -> dict[str, Any]:
 
 
 def _variables(text: str) -> list[dict[str, Any]]:
-    found = json.loads(text) if text.strip() else []
+    found = _json(text) if text.strip() else []
     if not isinstance(found, list) or not all(isinstance(v, dict) for v in found):
         raise ValueError('The variables are a list such as [{"key": "NAME", "type": "string"}].')
     for v in found:
         if fault := key_fault(str(v.get("key", ""))):
             raise ValueError(fault)
-        if v.get("type") not in TYPES or set(v) - {"key", "type", "fallback_value"}:
+        if not isinstance(v.get("type"), str) or v["type"] not in TYPES or set(v) - {"key", "type", "fallback_value"}:
             raise ValueError(f"{v['key']}: give a type ({', '.join(TYPES)}) and perhaps a fallback_value.")
+        if v.get("fallback_value") is not None and not Variable(v["key"], v["type"]).fits(v["fallback_value"]):
+            raise ValueError(f"{v['key']}: the fallback_value is no {v['type']}.")
+    if len(found) > MOST:
+        raise ValueError(f"At most {MOST} variables.")
     return found
 
 
 def _data(request: HttpRequest) -> dict[str, Any]:
     text = request.POST.get("data", "").strip()
-    try:
-        data = json.loads(text) if text else {}
-    except (ValueError, RecursionError):
-        data = None
+    data = _json(text) if text else {}
     if not isinstance(data, dict):
         raise ValueError('The sample data are a JSON object such as {"NAME": "Anna"}.')
     return data
+
+
+def _json(text: str) -> Any:
+    """What the database and a mail can hold: escapes of JSON spell NUL and half characters, its numbers infinity."""
+    try:
+        value = json.loads(text)
+        octets = json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except json.JSONDecodeError as e:
+        raise ValueError(f"It is no JSON: {e}.") from None
+    except (ValueError, RecursionError):
+        raise ValueError("The JSON holds what no text or number may be, or is too deep.") from None
+    if b"\\u0000" in octets:
+        raise ValueError("The JSON holds a NUL, which no text may.")
+    return value
 
 
 def _sample(row: Template) -> str:

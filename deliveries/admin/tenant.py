@@ -10,6 +10,7 @@ from uuid import UUID
 
 from django.contrib import admin
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.core.exceptions import ValidationError
 from django.db.models import ForeignKey, Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
@@ -112,13 +113,22 @@ class ReadOnly(ModelAdmin):
         return lookup in declared
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        if request.method == "POST" and request.POST.get("select_across", "0") != "0":
-            # an action is for the rows that the person saw and ticked, never for a table of unknown size
+        if request.method == "POST":
             data = request.POST.copy()
+            # an action is for the rows that the person saw and ticked, never for a table of unknown size
             data["select_across"] = "0"
+            chosen = [str(key) for key in data.getlist(ACTION_CHECKBOX_NAME) if self._is_key(str(key))]
+            data.setlist(ACTION_CHECKBOX_NAME, chosen)
             request.POST = data  # type: ignore[assignment]
         context = {"title": capfirst(self.opts.verbose_name_plural), **(extra_context or {})}
         return super().changelist_view(request, context)
+
+    def _is_key(self, text: str) -> bool:
+        try:
+            self.opts.pk.to_python(text)
+        except ValidationError:
+            return False
+        return "\0" not in text
 
     def audit(self, request: HttpRequest, action: str, subject: str, tenant_id: UUID | None) -> None:
         """Who did what; for the verbs that do not write it themselves."""

@@ -48,6 +48,12 @@ class Tries(AxesDatabaseHandler):
         return int(max(shares) * settings.AXES_FAILURE_LIMIT)
 
 
+def login_of(request: HttpRequest, credentials: dict[str, Any] | None = None) -> str | None:
+    """AXES_USERNAME_CALLABLE: who was tried, no longer than its column; a longer one is nobody's."""
+    name = (credentials or request.POST).get("username")
+    return name[:255] if name else name
+
+
 def is_known(request: HttpRequest, login: str | None) -> bool:
     """Whether `login` has logged in by this browser before."""
     try:

@@ -22,6 +22,7 @@ def parse(text: str, search: Search) -> Search:
     other words stand in the subject; `to:`, `from:`, `subject:`, `tag:`, `stream:` say it outright.
     """
     words: list[str] = []
+    sender = ""
     for key, quoted, plain in _WORD.findall(text.replace("\x00", "")):
         value = quoted or plain
         if not value:
@@ -30,7 +31,7 @@ def parse(text: str, search: Search) -> Search:
             case "to":
                 search = replace(search, recipient=address(value))
             case "from":
-                search = replace(search, senders=senders.matching(search.tenants, value))
+                sender = value  # looked up once, however often it stands there
             case "tag":
                 search = replace(search, tag=value)
             case "stream":
@@ -46,6 +47,8 @@ def parse(text: str, search: Search) -> Search:
                     search = replace(search, recipient=address(value))
                 else:
                     words.append(value)
+    if sender:
+        search = replace(search, senders=senders.matching(search.tenants, sender))
     return replace(search, words=" ".join(words)) if words else search
 
 

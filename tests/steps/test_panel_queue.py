@@ -191,6 +191,7 @@ def test_a_mail_is_sent_from_the_terminal_like_any_other():
     with pytest.raises(SystemExit):
         run("send", "a@example.net", "--from", own.sender, "--text", "x", "--wait", "0.3")
     for wrong in (["a@example.net", "--from", "x@elsewhere.example"], ["nonsense", "--from", own.sender],
+                  ["a@example.net", "--from", own.sender, "--stream", "x" * 100],
                   ["a@b.example\nBcc: c@d.example", "--from", own.sender]):  # fmt: skip
         with pytest.raises(CommandError):
             run("send", *wrong, "--text", "x")

@@ -10,6 +10,7 @@ import pytest
 from django.apps import apps
 from django.contrib import admin
 from django.db import connection
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import URLPattern, URLResolver, reverse
 
@@ -157,6 +158,22 @@ def row_of_each(n: int) -> None:
     PoolRule.objects.create(pool=pool, tenant=own)
     mail.site(f"s{n}.example")
     mail.destination(f"s{n}.example")
+
+
+def test_no_form_that_is_filled_in_by_hand_is_an_error_of_ours() -> None:
+    rows = of("red")
+    member = login(mail.person("olga", rows[Message].tenant, role="owner"))
+    before = everything()
+    for model in admin.site._registry:
+        model_admin = admin.site._registry[model]
+        for action in model_admin.actions or ():
+            address = reverse(f"admin:deliveries_{model._meta.model_name}_changelist")
+            chosen = {"action": action, "_selected_action": ["nonsense", "a\0b"]}
+            assert member.post(address, chosen).status_code < 500, (address, action)
+    assert everything() == before
+    stranger = Client(REMOTE_ADDR="192.0.2.77")
+    said = stranger.post(reverse("admin:login"), {"username": "x" * 10_000, "password": "x"})
+    assert said.status_code == 200 and "correct username" in said.content.decode()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from datetime import timedelta
 
 import pytest
@@ -102,9 +104,14 @@ def test_an_export_holds_the_own_tenants_rows_alone(shop):
     blue, now = mail.tenant("blue"), timezone.now()
     for tenant, address in ((shop, "mine@x.test"), (blue, "theirs@x.test")):
         Suppression.objects.create(tenant=tenant, address=address, reason="bounce", created_at=now)
+    formulas = ("=1+1", "\t=1+1", "\r=1+1", "＝1+1", "@SUM(1)", "-1")
+    for n, text in enumerate(formulas):
+        Suppression.objects.create(tenant=shop, address=f"{n}@x.test", reason="bounce", detail=text, created_at=now)
     answer = login(mail.person("vera", shop)).get(path("export_list"))
     text = b"".join(answer.streaming_content).decode()
     assert "mine@x.test,bounce" in text and "theirs" not in text
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert [row["detail"] for row in rows[1:]] == [f"'{text}" for text in formulas], "a spreadsheet runs none of them"
 
 
 def test_the_operator_sees_a_brake_on_the_first_page_and_undoes_it_with_one_action(shop):

@@ -293,6 +293,9 @@ def test_an_address_is_suppressed_and_freed_by_hand(three):
     client = login(mail.person("dev", owner, role="developer"))
     client.post(url(Suppression, "add"), {"tenant": str(owner.pk), "address": " Anna@Example.NET ", "detail": "asked"})
     row = Suppression.objects.get(address="anna@example.net")
+    for wrong in ({"address": "@"}, {"address": "a@" + "x" * 300}, {"address": "a@b.test", "stream": "No such"}):
+        said = client.post(url(Suppression, "add"), {"tenant": str(owner.pk), **wrong})
+        assert said.status_code == 200 and Suppression.objects.filter(tenant=owner).count() == 2, wrong
     assert (row.tenant_id, row.reason, row.stream, row.detail) == (owner.pk, "manual", "*", "asked")
     assert client.get(url(Suppression, "changelist"), {"q": "ANNA@"}).context["cl"].result_list == [row]
     client.post(url(Suppression, "changelist"), {"action": "remove", "_selected_action": [str(row.pk)]})

@@ -94,6 +94,25 @@ def test_an_owner_invites_by_mail_address_and_the_person_comes_in_with_the_role(
     assert not User.objects.filter(username="x@example.com").exists()
 
 
+def test_a_login_that_another_tenant_made_is_added_by_the_operator_alone() -> None:
+    own, other = mail.tenant("own"), mail.tenant("other")
+    mallory, olga = (mail.person(name, t, role="owner") for name, t in (("mallory", other), ("olga", own)))
+    name = {"login": "ann@own.example", "role": "owner"}
+    # who knows the first password, and could be in by it before ann hears of the panel
+    assert login(mallory).post(url(Membership, "add"), {**name, "tenant": str(other.pk)}).context["secret"]
+    for gone in (False, True):  # a membership that was taken back leaves the login, and its password
+        said = login(olga).post(url(Membership, "add"), {**name, "tenant": str(own.pk)}).content.decode()
+        assert "others may know its password" in said and not own.memberships.exclude(user=olga).exists()
+        if not gone:
+            people.remove(other.memberships.get(user__username=name["login"]).pk, "test")
+    login(mail.person("root", operator=True)).post(url(Membership, "add"), {**name, "tenant": str(own.pk)})
+    assert own.memberships.filter(user__username=name["login"]).exists()
+    second = mail.tenant("second")
+    Membership.objects.create(user=olga, tenant=second, role="owner")
+    login(olga).post(url(Membership, "add"), {**name, "tenant": str(second.pk)})
+    assert second.memberships.filter(user__username=name["login"]).exists(), "she knows her own people"
+
+
 def test_the_last_owner_stays_whoever_asks() -> None:
     own = mail.tenant("own")
     olga = mail.person("olga", own, role="owner")

@@ -12,11 +12,12 @@ from django.utils import timezone
 
 from deliveries.accept import Draft, accept
 from deliveries.accept.repeat import key_of
-from deliveries.errors import BadInput, KeyRefused
+from deliveries.errors import BadInput, KeyRefused, OverQuota
 from deliveries.management.terminal import console, dumps, plain
 from deliveries.mime.address import Address, parse_address
 from deliveries.models import Delivery, Message, SendingDomain
 from deliveries.read.story import story
+from deliveries.states import STREAM
 
 _LOOK_S = 0.2
 
@@ -44,13 +45,15 @@ class Command(BaseCommand):
         domain = SendingDomain.objects.filter(name=from_.domain, verified_at__isnull=False).first()
         if domain is None:
             raise CommandError(f"--from: {from_.domain} is no verified domain of this installation.")
+        if not STREAM.fullmatch(options["stream"]):
+            raise CommandError("--stream: 1 to 64 lower-case ASCII letters, digits, - and _.")
         draft = Draft(
             from_, tuple(_address("to", a) for a in to), subject=options["subject"], text=text, html=options["html"],
             stream=options["stream"],
         )  # fmt: skip
         try:
             (ident,) = accept(key_of(domain.tenant_id, domain.id), [draft]).ids
-        except (BadInput, KeyRefused) as refused:
+        except (BadInput, KeyRefused, OverQuota) as refused:
             raise CommandError(str(refused)) from None
         statuses = _await(ident, wait)
         told = story(Message.objects.get(id=ident), timezone.now())

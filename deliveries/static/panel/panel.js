@@ -40,4 +40,18 @@ window.addEventListener("load", () => setTimeout(() => {
     const named = link.querySelector("[title]");
     if (named && !link.textContent.trim()) link.ariaLabel = named.title;
   }
+  // Its menus open by a click on a picture that no key reaches; a backdrop has none, and stays as it is.
+  const names = { dock_to_right: "Menu", more_vert: "More actions", unfold_more: "Account" };
+  for (const opener of document.querySelectorAll("[x-on\\:click]")) {
+    const picture = Object.keys(names).find((icon) => opener.textContent.trim().endsWith(icon));
+    if (opener.tabIndex >= 0 || !(picture || opener.matches("a"))) continue;
+    opener.tabIndex = 0;
+    opener.role = "button";
+    if (picture) opener.ariaLabel = names[picture];
+    opener.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      opener.click();
+    });
+  }
 })); // after the calendars were made
