@@ -32,11 +32,11 @@ MAILBOXES = ("anna", "grey", "größe")
 FETCHED = Path(__file__).parents[2] / "var" / "receivers"
 
 #: bounds of a failure, not of a machine that is busy
-START_S = 60.0
+START_S = 120.0
 #: nothing of a test's mail is worth waiting for (Dovecot takes 6 s to part)
 STOP_S = 2.0
 KILLED_S = 0.3
-ARRIVE_S = 60.0
+ARRIVE_S = 120.0
 
 
 def missing(why: str) -> NoReturn:

@@ -22,7 +22,7 @@ from tests.fakes import servers
 
 TEMPLATE = "mailapi_template"
 HAS_TEMPLATE = "MAILAPI_TEST_TEMPLATE"  # set for the xdist workers, which inherit our environment
-READY_S = 60
+READY_S = 240
 
 
 class Stack:

@@ -43,14 +43,15 @@ def web(folder: Path, **environ: str) -> Iterator[str]:
         )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(600):
-            assert process.poll() is None, log.read_text()
+        end = time.monotonic() + 240
+        while True:
+            assert process.poll() is None and time.monotonic() < end, log.read_text()
             try:
-                urlopen(f"{url}/health/live", timeout=1).close()
+                urlopen(f"{url}/health/live", timeout=30).close()
                 break
             except (URLError, OSError):
                 time.sleep(0.1)
         yield url
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(120)
