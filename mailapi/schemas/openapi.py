@@ -17,7 +17,6 @@ from pydantic.json_schema import model_json_schema
 from deliveries.states import Status
 from mailapi.schemas import answers
 from mailapi.schemas.emails import MAX_BATCH, SendEmail, UpdateEmail
-from mailapi.schemas.erasures import Erase
 from mailapi.schemas.suppressions import AddSuppression, AddSuppressions, RemoveSuppressions
 from mailapi.schemas.templates import CreateTemplate, PreviewTemplate, UpdateTemplate
 from mailapi.schemas.webhooks import KNOWN, CreateWebhook, ReplayWebhook, RotateSecret, UpdateWebhook
@@ -281,25 +280,6 @@ describe_suppressions = extend_schema_view(
         operation_id="addSuppression", summary="Suppress an address", tags=["suppressions"], request=AddSuppression,
         responses=_answers(answers.SuppressionAdded, 400, 413, 422, status=201),
         description="One that is on the list already stays as it is, and its id is answered.",
-    ),
-)  # fmt: skip
-describe_erasures = extend_schema_view(
-    get=extend_schema(
-        operation_id="listErasures", summary="List orders to erase a person, newest first", tags=["erasures"],
-        parameters=[*_PAGE], request=None, responses=_answers(answers.ErasureList, 422),
-    ),
-    post=extend_schema(
-        operation_id="erasePerson", summary="Erase one person's data", tags=["erasures"], request=Erase,
-        responses=_answers(answers.Erasure, 400, 413, 422, status=202),
-        description="Everything of the account that names the address; what is queued for it is canceled. "
-        "Takes an API key with owner_access.",
-    ),
-)  # fmt: skip
-describe_erasure = extend_schema_view(
-    get=extend_schema(
-        operation_id="getErasure", summary="How far an erasure is", tags=["erasures"], request=None,
-        parameters=[OpenApiParameter("erasure_id", OpenApiTypes.UUID, OpenApiParameter.PATH)],
-        responses=_answers(answers.Erasure, 404),
     ),
 )  # fmt: skip
 _SUPPRESSION_ID = OpenApiParameter(

@@ -8,9 +8,8 @@ from rest_framework.request import Request
 from deliveries import erase
 from deliveries.read import erasures as read
 from mailapi.schemas.body import json_body
-from mailapi.schemas.erasures import Erase
+from mailapi.schemas.erasures import Erase, describe_erasure, describe_erasures
 from mailapi.schemas.faults import read_shape
-from mailapi.schemas.openapi import describe_erasure, describe_erasures
 from mailapi.views.base import View, found, listed, page_of, path_id, refuse_unknown
 
 
