@@ -40,15 +40,13 @@ def _keep(port: int) -> bool:
 
 
 def _free(port: int) -> bool:
-    with socket.socket() as v4, socket.socket(socket.AF_INET6) as v6:
+    for family, loopback in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         try:
-            v4.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        try:
-            v6.bind(("::1", port))
-        except OSError as e:
-            return e.errno != errno.EADDRINUSE
+            with socket.socket(family) as probe:
+                probe.bind((loopback, port))
+        except OSError as e:  # a machine may do without IPv6
+            if family == socket.AF_INET or e.errno == errno.EADDRINUSE:
+                return False
     return True
 
 
