@@ -12,6 +12,7 @@ from django.contrib import messages
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.templatetags.admin_urls import add_preserved_filters
 from django.contrib.admin.utils import lookup_field
+from django.core.exceptions import ObjectDoesNotExist
 from django.core.paginator import Paginator
 from django.db import OperationalError
 from django.db.models import ForeignKey, Model, QuerySet
@@ -130,8 +131,12 @@ class KeysetChangeList(ChangeList):
             yield cells
 
     def _shown(self, row: Model, name: str) -> Any:
-        field, attr, value = lookup_field(name, row, self.model_admin)
-        empty = getattr(attr, "empty_value_display", self.model_admin.get_empty_value_display())
+        empty = self.model_admin.get_empty_value_display()
+        try:
+            field, attr, value = lookup_field(name, row, self.model_admin)
+        except ObjectDoesNotExist:  # it named a row that is gone
+            return empty
+        empty = getattr(attr, "empty_value_display", empty)
         if field is None:
             if label := getattr(attr, "label", None):
                 return display_for_label(value, empty, label)
