@@ -14,6 +14,7 @@ import django_otp
 import segno
 from django.conf import settings
 from django.contrib import admin, messages
+from django.contrib.auth import authenticate
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
@@ -104,6 +105,12 @@ def _why(proof: logins.Proof) -> str:
     return "That is not the code. Take the newest one, and look whether the phone's clock is right."
 
 
+def _is_password(request: HttpRequest, user: User) -> bool:
+    """Counted as a try to log in (admin.tries), so that it cannot be guessed here either."""
+    typed = request.POST.get("password", "")[:1000]
+    return authenticate(request, username=user.get_username(), password=typed) is not None
+
+
 def _enter(request: HttpRequest, proof: logins.Proof) -> None:
     """This session has proved it; a session id that was known before is worth nothing."""
     request.session.cycle_key()
@@ -130,14 +137,19 @@ def ask(request: HttpRequest) -> HttpResponse:
 
 @never_cache
 def new(request: HttpRequest) -> HttpResponse:
-    """The QR code, the first code of the app, and then the recovery codes, once."""
+    """The QR code, the password once more, the first code of the app, and then the recovery codes, once.
+
+    Without the password whoever finds a session open could lock its owner out.
+    """
     user = _person(request)
     if user is None:
         return HttpResponseRedirect(reverse("admin:login"))
     if logins.authenticator(user) is not None:
         return HttpResponseRedirect(reverse("admin:second_factor_manage"))
     fault = ""
-    if request.method == "POST":
+    if request.method == "POST" and not _is_password(request, user):
+        fault = "That is not your password."
+    elif request.method == "POST":
         proof, codes = logins.confirm(user, request.POST.get("code", "")[:100])
         if proof.device is not None:
             _enter(request, proof)

@@ -79,6 +79,7 @@ def _stream(value: str) -> str:
 
 Metadata = Annotated[dict[str, str], AfterValidator(_metadata)]
 Stream = Annotated[str, AfterValidator(_stream)]
+StreamOrAll = Annotated[str, AfterValidator(lambda value: value if value == "*" else _stream(value))]
 Priority = Literal["high", "normal", "bulk"]
 Redact = Literal["content", "everything"]
 REDACTED = (

@@ -11,7 +11,9 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from deliveries.errors import Fault
 from deliveries.mime.address import folded, parse_address
+from deliveries.states import STREAM
 from mailapi.schemas.faults import Shape, fault
+from mailapi.schemas.options import StreamOrAll
 from mailapi.schemas.times import moment
 
 MAX_BATCH = 100
@@ -66,8 +68,10 @@ _Emails = Annotated[
 
 
 class _Terms(Shape):
-    stream: Annotated[str, Field(pattern=r"^(\*|[A-Za-z0-9_-]{1,64})$")] = Field(
-        default="*", description="Mail of this stream only; `*` is every stream."
+    stream: StreamOrAll = Field(
+        default="*",
+        description="Mail of this stream only; `*` is every stream.",
+        json_schema_extra={"pattern": rf"^(\*|{STREAM.pattern})$"},
     )
     detail: Annotated[str, Field(max_length=1000), AfterValidator(_no_nul)] = Field(
         default="", description="Why, in words."

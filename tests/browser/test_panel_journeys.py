@@ -180,6 +180,7 @@ def test_a_second_factor_is_set_up_and_asked_at_the_next_login(open_page, house)
     shoot(page, "journey-second-factor")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.fill("#code", code())
+    page.fill("#password", mail.PASSWORD)
     page.click("text=Switch it on")
     page.wait_for_selector("#codes")
     codes = page.inner_text("#codes").split()

@@ -146,16 +146,29 @@ def test_a_second_factor_is_set_up_by_its_first_code_and_its_recovery_codes_are_
     assert 'src="data:image/svg+xml' in page
     key = re.search(r'id="key">([A-Z2-7 ]+)<', page)[1].replace(" ", "")
     assert len(key) == 32
-    wrong = client.post("/admin/second-factor/new/", {"code": "000000" if code(anna) != "000000" else "111111"})
+    password = {"password": mail.PASSWORD}
+    wrong = client.post(
+        "/admin/second-factor/new/", {"code": "000000" if code(anna) != "000000" else "111111"} | password
+    )
     assert "That is not the code" in wrong.content.decode() and not Authenticator.objects.get().confirmed
     Authenticator.objects.update(throttling_failure_count=0, throttling_failure_timestamp=None)
-    done = client.post("/admin/second-factor/new/", {"code": code(anna)}).content.decode()
+    for guess in ({}, {"password": "guess"}):
+        wrong = client.post("/admin/second-factor/new/", {"code": code(anna)} | guess)
+        assert "That is not your password" in wrong.content.decode() and not Authenticator.objects.get().confirmed
+    done = client.post("/admin/second-factor/new/", {"code": code(anna)} | password).content.decode()
     codes = re.findall(r"(?:[a-z2-7]{4}-){3}[a-z2-7]{4}", done)
     assert len(set(codes)) == 10
     assert client.get("/admin/").status_code == 200, "this session has proved it"
     assert AuditEntry.objects.filter(actor="anna", action="login.second_factor_added").exists()
     stored = [bytes(h).hex() for h in RecoveryCode.objects.values_list("code_hash", flat=True)]
     assert not any(c.replace("-", "") in "".join(stored) for c in codes)
+
+
+def test_guesses_at_the_password_of_a_session_that_was_found_open_are_counted(anna):
+    found = Client()
+    log_in(found, "anna")
+    answers = [found.post("/admin/second-factor/new/", {"password": f"guess {n}"}).status_code for n in range(10)]
+    assert answers == [200] * 9 + [429] and not Authenticator.objects.filter(confirmed=True).exists()
 
 
 def test_the_key_is_encrypted_in_the_database(guarded):
