@@ -13,7 +13,7 @@ primary key.
 
 Accept never waits for any of it longer than LOCK_MS: what needs a table for itself (a month made or dropped) asks for
 its lock so long, one table at a time, and asks again later; rows go BATCH at a time, and after each batch the disk
-belongs to the mail for three times as long as the batch took.
+belongs to the mail for several times as long as the batch took.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 #: rows of one transaction
-BATCH = 200
-#: between two batches at the least, else three times as long as the one before took
-PAUSE_S = 0.02
+BATCH = 100
+#: between two batches: at the least, and in times of what the one before took
+PAUSE_S, REST = 0.02, 6
 #: how long a table is waited for; everybody else who wants it waits behind that
 LOCK_MS = 50
 #: how often it is asked for in one pass, and the pause after a wait in vain
@@ -197,10 +197,10 @@ def windows(table: str, before: datetime, left: Time, after: UUID = UUID(int=0))
 
 @contextmanager
 def pause() -> Iterator[None]:
-    """The work of one batch, and then a rest three times as long: nobody waits for it, and accept hardly notices."""
+    """The work of one batch, and then a rest several times as long: nobody waits for it, and accept hardly notices."""
     began = time.monotonic()
     yield
-    time.sleep(max(PAUSE_S, 3 * (time.monotonic() - began)))
+    time.sleep(max(PAUSE_S, REST * (time.monotonic() - began)))
 
 
 @contextmanager
