@@ -49,7 +49,7 @@ _LOCK = 7_201_944
 
 
 def run(now: datetime | None = None) -> int:
-    """Send what is due; how many domains were told. Nothing where TLS_REPORT_FROM is not set."""
+    """Send what is due; to how many domains nothing is owed any more. Nothing where TLS_REPORT_FROM is not set."""
     if not settings.TLS_REPORT_FROM:
         return 0
     now = now or datetime.now(UTC)

@@ -13,13 +13,14 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.text import capfirst
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from deliveries import keys, operators
 from deliveries.admin.access import Access, access
 from deliveries.admin.operate import actor
-from deliveries.admin.tenant import OperatorAdmin, TenantAdmin
+from deliveries.admin.tenant import OperatorAdmin, ReadOnly, TenantAdmin
 from deliveries.models import ApiKey, Membership, OperatorKey
 from deliveries.record import brakes
 
@@ -144,14 +145,23 @@ def rate_words(key: ApiKey) -> str:
 _STATES = {"active": "success", "suspended": "danger", "revoked": "danger", "expired": "danger"}
 
 
-def _state(key: ApiKey | OperatorKey) -> str:
-    if key.revoked_at or getattr(key, "suspended_at", None):
-        return "revoked" if key.revoked_at else "suspended"
-    return "expired" if key.expires_at and key.expires_at <= timezone.now() else "active"
+class _Secrets(ReadOnly):
+    """Of what has a secret, which `save_model` leaves in `request._secret`: shown once, its state from then on."""
+
+    def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
+        back = reverse(f"admin:deliveries_{self.opts.model_name}_changelist")
+        secret = request._secret  # type: ignore[attr-defined]
+        return secret_page(request, self.admin_site, capfirst(str(self.opts.verbose_name)), obj.name, secret, back)
+
+    @display(description="State", label=_STATES)
+    def state(self, key: ApiKey | OperatorKey) -> str:
+        if key.revoked_at or getattr(key, "suspended_at", None):
+            return "revoked" if key.revoked_at else "suspended"
+        return "expired" if key.expires_at and key.expires_at <= timezone.now() else "active"
 
 
 @admin.register(ApiKey)
-class ApiKeyAdmin(Suspendable):
+class ApiKeyAdmin(_Secrets, Suspendable):
     list_display = ("name", "prefix", "scope", "state", "rate", "created_at", "last_used_at")
     list_filter = (_FilterByUse,)
     fields = ("tenant", "name", "scope", "domain", "allowed", "expires_at", "rate_limit", "test")
@@ -200,15 +210,6 @@ class ApiKeyAdmin(Suspendable):
         request._secret = secret  # type: ignore[attr-defined]
         self.audit(request, "key.created", f"{obj.name} ({made.prefix}…)", obj.tenant_id)
 
-    def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
-        back = reverse("admin:deliveries_apikey_changelist")
-        secret = request._secret  # type: ignore[attr-defined]
-        return secret_page(request, self.admin_site, "API key", obj.name, secret, back)
-
-    @display(description="State", label=_STATES)
-    def state(self, key: ApiKey) -> str:
-        return _state(key)
-
     @admin.action(description="Revoke", permissions=["act"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
         ids = list(self.acting(request, queryset).values_list("id", flat=True))
@@ -223,7 +224,7 @@ class OperatorKeyForm(_LimitsForm):
 
 
 @admin.register(OperatorKey)
-class OperatorKeyAdmin(OperatorAdmin):
+class OperatorKeyAdmin(_Secrets, OperatorAdmin):
     form = OperatorKeyForm
     list_display = ("name", "prefix", "scope", "state", "created_at", "last_used_at")
     list_filter = (_FilterByUse,)
@@ -243,15 +244,6 @@ class OperatorKeyAdmin(OperatorAdmin):
         )
         obj.pk = made.pk
         request._secret = secret  # type: ignore[attr-defined]
-
-    def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
-        back = reverse("admin:deliveries_operatorkey_changelist")
-        secret = request._secret  # type: ignore[attr-defined]
-        return secret_page(request, self.admin_site, "Operator key", obj.name, secret, back)
-
-    @display(description="State", label=_STATES)
-    def state(self, key: OperatorKey) -> str:
-        return _state(key)
 
     @admin.action(description="Revoke", permissions=["act"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[OperatorKey]) -> None:
