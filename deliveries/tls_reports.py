@@ -128,6 +128,8 @@ def _letter(to: str, octets: bytes, facts: dict[str, Any], day: date, domain: st
     letter["TLS-Report-Domain"] = domain
     letter["TLS-Report-Submitter"] = us
     letter["Auto-Submitted"] = "auto-generated"
+    # §5.3.1: it goes whatever the receiver's MTA-STS or DANE says of its hosts; a relay hears it, too (RFC 8689)
+    letter["TLS-Required"] = "No"
     words = f"How our sessions with the mail hosts of {domain} were protected on {day} (UTC), see RFC 8460."
     letter.set_content(f"{words}\n{_sum(facts)}\n")
     name = f"{us}!{domain}!{start}!{start + 86_399}!{ident[:8]}.json.gz"

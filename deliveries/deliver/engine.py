@@ -113,7 +113,7 @@ class Engine:
         self._unused: Counter[str] = Counter()  # by source address
         self._octets = 0
         self._moved: OrderedDict[UUID, None] = OrderedDict()
-        self._ways: dict[tuple[str, bool], tuple[float, Routed]] = {}
+        self._ways: dict[tuple[str, bool, bool], tuple[float, Routed]] = {}
         self._ended: deque[tuple[Job | None, Ended]] = deque()
         self._enough = 1  #: so many that ended are worth waking the pump for
         self.news = News()
@@ -298,7 +298,7 @@ class Engine:
     async def _deliver(self, running: _Running) -> Result | Moved:
         """The road of one delivery: route, finish, converse, classify."""
         job = running.job
-        routed = await self._route(job.domain, job.lab)
+        routed = await self._route(job.domain, job.lab, job.prepared.any_tls)
         if isinstance(routed, Unroutable):
             self._tls_watch.found_no_way(job.domain, routed)
             return self._result(job, _unroutable_verdict(routed), host=job.domain)
@@ -357,15 +357,16 @@ class Engine:
         tries = tuple(Tried(uuid7(), a, classify(a.outcome, own_smarthost=own)) for a in attempts)
         return self._result(job, tries[-1].verdict, tries, attempts[-1].hop.host)
 
-    async def _route(self, domain: str, lab: bool) -> Routed | Unroutable:
-        until, kept = self._ways.get((domain, lab), (0.0, None))
+    async def _route(self, domain: str, lab: bool, any_tls: bool) -> Routed | Unroutable:
+        way = (domain, lab, any_tls)
+        until, kept = self._ways.get(way, (0.0, None))
         if kept is not None and self._loop.time() < until:
             return kept
-        routed = await self._router.route(domain, lab=lab)
+        routed = await self._router.route(domain, lab, any_tls)
         if isinstance(routed, Routed):
             if len(self._ways) >= _WAYS_REMEMBERED:
                 self._ways.clear()
-            self._ways[domain, lab] = (self._loop.time() + min(routed.ttl_s, _WAY_S), routed)
+            self._ways[way] = (self._loop.time() + min(routed.ttl_s, _WAY_S), routed)
         return routed
 
     def _moves(self, delivery_id: UUID) -> bool:

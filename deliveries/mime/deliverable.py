@@ -25,6 +25,7 @@ class Prepared:
     signable: dkim.Signable
     smtputf8: bool
     null_return: bool = False
+    any_tls: bool = False  #: it says `TLS-Required: No` (RFC 8689 §3): better to arrive than to be protected
 
     @property
     def size_octets(self) -> int:
@@ -41,7 +42,12 @@ def prepare(composed: Composed) -> Prepared:
         signable=dkim.signable(composed.header_fields),
         smtputf8=composed.smtputf8,
         null_return=composed.null_return,
+        any_tls=any(map(_waives_tls, composed.header_fields)),
     )
+
+
+def _waives_tls(field: bytes) -> bool:
+    return field[:13].lower() == b"tls-required:" and field[13:].strip().lower() == b"no"
 
 
 def seven_bit(prepared: Prepared) -> Prepared | None:

@@ -123,8 +123,9 @@ class Router:
         self._mta_sts = mta_sts
         self._rng = rng or random.Random()
 
-    async def route(self, domain: str, lab: bool = False) -> Routed | Unroutable:
-        """The hops of `domain` (A-label or U-label, any case). `lab`: to the receiver lab, wherever it would go."""
+    async def route(self, domain: str, lab: bool = False, any_tls: bool = False) -> Routed | Unroutable:
+        """The hops of `domain` (A-label or U-label, any case). `lab`: to the receiver lab, wherever it would go.
+        `any_tls`: whatever the domain's MTA-STS and DANE say (RFC 8689 §3); the operator's own policy holds."""
         name = _a_label(domain)
         if lab:
             return await self._fixed(self._sandbox, None) if self._sandbox else unroutable.no_lab()
@@ -135,7 +136,7 @@ class Router:
         static = find(self._routes, name)
         if static is not None and static.hosts:
             return await self._fixed(static, static)
-        return await self._by_mx(name, static)
+        return await self._by_mx(name, static, any_tls)
 
     # --- fixed routes -----------------------------------------------------------------------------------------
 
@@ -172,13 +173,15 @@ class Router:
 
     # --- by MX ------------------------------------------------------------------------------------------------
 
-    async def _by_mx(self, domain: str, static: StaticRoute | None) -> Routed | Unroutable:
+    async def _by_mx(self, domain: str, static: StaticRoute | None, any_tls: bool) -> Routed | Unroutable:
         chosen = mx.hosts(domain, await self._resolver.mx(domain), self._rng, self._own_names)
         if chosen is None:
             return mx.missing(domain, await self._resolver.a(domain))
         if isinstance(chosen, Unroutable):
             return chosen
-        policy = await self._mta_sts.policy(domain) if self._mta_sts else None
+        if any_tls:
+            chosen = replace(chosen, secure=False)  # as if nobody could vouch for TLSA records
+        policy = await self._mta_sts.policy(domain) if self._mta_sts and not any_tls else None
         ways = await self._look_up(domain, chosen, policy)
         pairs = mx.spread([(way.host, way.found.usable) for way in ways])
         if not pairs:
@@ -197,7 +200,8 @@ class Router:
                 )
             )  # fmt: skip
         ttl = min(chosen.ttl_s, *(way.found.ttl_s for way in ways if way.found.usable))
-        return Routed(self._bound(hops), chosen.site, ttl, static, {way.host: way.promise for way in ways})
+        promises = {} if any_tls else {way.host: way.promise for way in ways}
+        return Routed(self._bound(hops), chosen.site, ttl, static, promises)
 
     async def _look_up(self, domain: str, chosen: mx.Hosts, policy: Policy | None) -> list[_Way]:
         """Addresses of the hosts in order, two hosts at a time, until a round is filled or one of them is us."""

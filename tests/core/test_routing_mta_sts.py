@@ -298,7 +298,9 @@ MX = """
 """
 
 
-def route(table: str, policy: Policy | None = None, trust_ad: bool = False, **options: Any) -> Routed | Unroutable:
+def route(
+    table: str, policy: Policy | None = None, trust_ad: bool = False, any_tls: bool = False, **options: Any
+) -> Routed | Unroutable:
     class Store(MemoryStore):
         async def get(self, domain: str) -> Stored | None:
             return Stored("one", policy, 1e12) if policy else None
@@ -310,7 +312,8 @@ def route(table: str, policy: Policy | None = None, trust_ad: bool = False, **op
 
         async def go() -> Routed | Unroutable:
             resolver = Resolver((dns.address,), trust_ad=trust_ad, timeout_s=dns.patience_s)
-            return await Router(resolver, mta_sts=MtaSts(resolver, Store(), get=never), **options).route("example.org")
+            router = Router(resolver, mta_sts=MtaSts(resolver, Store(), get=never), **options)
+            return await router.route("example.org", any_tls=any_tls)
 
         return asyncio.run(go())
 
@@ -338,6 +341,8 @@ def test_enforce_without_a_matching_host_waits() -> None:
     assert isinstance(result, Unroutable)
     assert (result.permanent, result.enhanced, result.rule) == (False, "4.7.5", "tls-policy-unmet")
     assert result.promise is not None and result.promise.broken is not None
+    waived = route(MX, Policy(Mode.ENFORCE, ("other.example",), 1000), any_tls=True)
+    assert isinstance(waived, Routed) and {hop.tls for hop in waived.hops} == {Tls.MAY} and not waived.promises
 
 
 DIGEST = "ab" * 32

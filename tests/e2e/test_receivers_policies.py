@@ -173,10 +173,12 @@ def test_who_asks_for_reports_is_told_how_our_sessions_were_protected(
     postbox: Postbox, receiver: Receiver, policy_host: PolicyHost
 ) -> None:
     policy_host.say("testing")
-    rua = f"mailto:anna@mx.test,https://mta-sts.sts.test:{policy_host.port}/tls"
+    rua = f"mailto:anna@dane.test,https://mta-sts.sts.test:{policy_host.port}/tls"
     postbox.dns.add(f'_smtp._tls.sts.test TXT "v=TLSRPTv1; rua={rua}"')
     us = f"tls@{postbox.house.domain.name}"
-    postbox.point(TLS_REPORT_FROM=us, SMTP_PORT=receiver.wrong_port)
+    # the mail that tells of it goes to a host whose own TLSA record is wrong (§5.3.1)
+    postbox.dns.add(SIGNED.format(port=receiver.port, record="3 1 1 " + "ab" * 32))
+    postbox.point(TLS_REPORT_FROM=us, SMTP_PORT=receiver.wrong_port, DNS_TRUST_AD=True)
     stay_within(DAY)
     day = datetime.now(UTC).date()
     # a certificate for another name lets the mail of a policy in testing pass; so does one that is kept open
@@ -202,6 +204,7 @@ def test_who_asks_for_reports_is_told_how_our_sessions_were_protected(
 
     (sent,) = Delivery.objects.filter(message__stream=tls_reports.STREAM)
     assert postbox.settled(sent).status == "delivered"
+    assert only_attempt(sent).tls.endswith("not verified")
     mail = email.message_from_bytes(receiver.mail(sent.message.message_id), policy=email.policy.default)
     assert (mail["TLS-Report-Domain"], mail["TLS-Report-Submitter"]) == ("sts.test", postbox.house.domain.name)
     assert mail.get_content_type() == "multipart/report" and mail.get_param("report-type") == "tlsrpt"
