@@ -22,6 +22,8 @@ import re
 import socket
 import sys
 import threading
+import time
+from collections import Counter
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import TracebackType
@@ -35,6 +37,9 @@ _HOST = socket.gethostname()
 #: a local part, also a quoted one or the user of a URL; a key of the API
 _ADDRESS = re.compile(r'(?:"[^"\n]*"|[^\s<>()\[\]",;:@]+)@(?=[\w\[])')
 _KEY = re.compile(r"\bre_[A-Za-z0-9_-]{8,}")
+#: between two lines about what strangers bring about, and how much of its text
+_SELDOM_S = 60.0
+_SELDOM_CHARS = 300
 
 
 def masked(text: str) -> str:
@@ -75,6 +80,29 @@ class Json(logging.Formatter):
         if record.stack_info:
             line["stack"] = clean(record.stack_info)
         return json.dumps(line, default=str)
+
+
+class Seldom(logging.Filter):
+    """What any stranger can bring about, a foreign Host for one: a line a minute of each kind, without the traceback
+    that Django adds, and with how many were left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
+        self._unsaid: Counter[str] = Counter()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        kind, now = record.name, time.monotonic()
+        if now - self._said.get(kind, -_SELDOM_S) < _SELDOM_S:
+            self._unsaid[kind] += 1
+            return False
+        self._said[kind] = now
+        unsaid = self._unsaid.pop(kind, 0)
+        more = f" (and {unsaid} others since the line before)" if unsaid else ""
+        record.msg, record.args = record.getMessage()[:_SELDOM_CHARS] + more, ()
+        record.exc_info = record.exc_text = None
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+        return True
 
 
 def _ids(record: logging.LogRecord) -> dict[str, str]:

@@ -366,10 +366,15 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"()": "mailapi.logs.formatter"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "filters": {"seldom": {"()": "mailapi.logs.Seldom"}},
+    "handlers": {
+        "stderr": {"class": "logging.StreamHandler", "formatter": "line"},
+        "seldom": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["seldom"]},
+    },
     "root": {"handlers": ["stderr"], "level": log_level("LOG_LEVEL", "INFO")},
     "loggers": {
         "django.request": {"level": "ERROR"},
+        "django.security": {"handlers": ["seldom"], "propagate": False},
         "axes": {"level": "WARNING"},
         "mail.log": {"level": "CRITICAL"},
         # a line for every bell, else

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from io import StringIO
 
 import pytest
 from django.conf import settings
@@ -10,7 +12,7 @@ from django.contrib.sessions.middleware import SessionMiddleware
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
-from mailapi import door
+from mailapi import door, logs
 from mailapi.past import ROOMS
 
 pytestmark = pytest.mark.django_db
@@ -75,6 +77,23 @@ def test_every_answer_has_an_id_a_length_and_the_headers_that_keep_browsers_away
     told = answer.json()
     if status >= 400 and "/compat/" not in path:
         assert told["statusCode"] == status and told["request_id"] == answer.headers["X-Request-Id"]
+
+
+def test_what_strangers_ask_for_in_vain_is_a_line_now_and_then(monkeypatch):
+    said = StringIO()
+    (handler,) = [h for h in logging.getLogger("django.security").handlers if h.filters]
+    monkeypatch.setattr(handler, "filters", [logs.Seldom()])
+    before = handler.setStream(said)
+    try:
+        for _ in range(3):
+            assert Client().get("/emails", HTTP_HOST="evil.example").status_code == 400
+        (line,) = said.getvalue().splitlines()
+        assert " WARNING django.security.DisallowedHost: " in line and "evil.example" in line
+        monkeypatch.setattr("mailapi.logs._SELDOM_S", 0.0)
+        Client().get("/emails", HTTP_HOST="evil.example")
+        assert "(and 2 others since the line before)" in said.getvalue().splitlines()[-1]
+    finally:
+        handler.setStream(before)
 
 
 def test_our_own_bug_in_an_endpoint_is_a_500_with_an_id(api, monkeypatch):
