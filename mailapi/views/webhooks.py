@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -10,6 +13,7 @@ from django.http import HttpResponse, JsonResponse
 from rest_framework.request import Request
 
 from deliveries import endpoints
+from deliveries.errors import BadInput
 from deliveries.notify import ask, log
 from deliveries.read import account as read
 from deliveries.read.emails import iso
@@ -30,6 +34,17 @@ from mailapi.schemas.openapi import (
 from mailapi.views.base import View, found, listed, page_of, path_id, shape_of
 
 
+@contextmanager
+def _in_their_word(asked: shapes.CreateWebhook | shapes.UpdateWebhook) -> Iterator[None]:
+    """A fault of the URL names the field that the caller wrote."""
+    try:
+        yield
+    except BadInput as e:
+        if asked.url is not None:
+            e.faults = [replace(f, field="url") if f.field == "endpoint" else f for f in e.faults]
+        raise
+
+
 @describe_webhooks
 class Webhooks(View):
     def get(self, request: Request) -> HttpResponse:
@@ -39,8 +54,9 @@ class Webhooks(View):
         with json_body(request._request) as body:
             asked = read_shape(body, shapes.CreateWebhook, shapes.across_fields)
         caller = self.caller()
-        url = asked.endpoint or asked.url or ""
-        endpoint, secret = endpoints.create(caller.tenant_id, url, asked.events, f"key:{caller.key_id}", asked.format)
+        url, actor = asked.endpoint or asked.url or "", f"key:{caller.key_id}"
+        with _in_their_word(asked):
+            endpoint, secret = endpoints.create(caller.tenant_id, url, asked.events, actor, asked.format)
         return JsonResponse({"object": "webhook", "id": str(endpoint.id), "signing_secret": secret}, status=201)
 
 
@@ -58,14 +74,15 @@ class Webhook(View):
             if isinstance(body.value, dict):
                 body.value.pop("webhook_id", None)
             asked = read_shape(body, shapes.UpdateWebhook, shapes.one_url)
-        known = endpoints.update(
-            caller.tenant_id,
-            endpoint_id,
-            f"key:{caller.key_id}",
-            url=asked.endpoint or asked.url,
-            events=asked.events,
-            enabled=None if asked.status is None else asked.status == "enabled",
-        )
+        with _in_their_word(asked):
+            known = endpoints.update(
+                caller.tenant_id,
+                endpoint_id,
+                f"key:{caller.key_id}",
+                url=asked.endpoint or asked.url,
+                events=asked.events,
+                enabled=None if asked.status is None else asked.status == "enabled",
+            )
         return found({"object": "webhook", "id": str(endpoint_id)} if known else None)
 
     def delete(self, request: Request, webhook_id: str) -> HttpResponse:
