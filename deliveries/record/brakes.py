@@ -142,8 +142,9 @@ def hold_tenant(tenant_id: UUID, reason: str, actor: str, now: datetime, refused
         Brake.objects.create(tenant_id=tenant_id, reason=reason, refused=refused, since=now, at=now)
         audit(actor, "tenant.held", reason, tenant_id)
         tell([Notice(tenant_id, EventType.TENANT_HELD, {"reason": reason})])
-    ids = {"event": "brake.tenant", "tenant": tenant_id}
-    log.error("brake: tenant %s is held by %s: %s", tenant_id, actor, reason, extra=ids)
+    # what a person or a program ordered is no trouble of the service's
+    level, event = (logging.ERROR, "brake.tenant") if actor == ACTOR else (logging.WARNING, "tenant.held")
+    log.log(level, "tenant %s is held by %s: %s", tenant_id, actor, reason, extra={"event": event, "tenant": tenant_id})
     return True
 
 

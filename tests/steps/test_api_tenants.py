@@ -78,7 +78,7 @@ def test_a_program_makes_a_tenant_with_its_first_key_and_owner_who_both_come_in(
     assert AuditEntry.objects.filter(actor=f"operator_key:{operator.key.id}").count() == 4
 
 
-def test_tenants_are_found_changed_suspended_and_resumed_twice_as_once(operator):
+def test_tenants_are_found_changed_suspended_and_resumed_twice_as_once(operator, caplog):
     clock.stay_within(clock.DAY)
     names = [f"tenant {n}" for n in range(3)]
     ids = [operator.post("/tenants", {"name": name}).json()["id"] for name in names]
@@ -97,6 +97,7 @@ def test_tenants_are_found_changed_suspended_and_resumed_twice_as_once(operator)
         held = shown(operator.post(f"{path}/suspend", {"reason": reason}), shapes.Tenant)
         assert (held["status"], held["suspended_reason"]) == ("suspended", "unpaid")
     assert acme.send().status_code == 403
+    assert [r.levelname for r in caplog.records if "is held by operator_key:" in r.getMessage()] == ["WARNING"]
     for body in (b"", b"{}"):
         assert shown(operator.raw(f"{path}/resume", body), shapes.Tenant)["status"] == "active"
     assert acme.send().status_code == 200
