@@ -22,9 +22,10 @@ from deliveries.errors import ComposeError
 from deliveries.mime import raw
 from deliveries.mime.address import folded
 from deliveries.mime.compose import Composed, Mail, compose
-from deliveries.models import DkimKey, SendingDomain, Suppression
+from deliveries.models import SendingDomain, Suppression
 from deliveries.models.erasure import hashed
 from deliveries.models.fields import uuid7
+from deliveries.read.domains import signing_key
 from deliveries.routing.published import Standing
 from deliveries.routing.route import Routed, Unroutable
 from deliveries.smtp.hop import Tls
@@ -123,7 +124,8 @@ def _about_sender(domain: SendingDomain | None, draft: Draft) -> Iterator[Object
         yield Objection(ERROR, "domain_not_verified", "from", f"{name} is not verified; publish its DNS records first.")
     if domain.suspended_at is not None:
         yield Objection(ERROR, "domain_suspended", "from", f"{name} is suspended; nothing is sent from it.")
-    if not DkimKey.objects.filter(domain=domain, active=True).exists():
+    signing = signing_key(list(domain.dkim_keys.defer("private_key")))
+    if signing is None:
         yield Objection(
             ERROR,
             "no_dkim",
@@ -138,7 +140,8 @@ def _about_sender(domain: SendingDomain | None, draft: Draft) -> Iterator[Object
         )  # fmt: skip
     for key, finding in domain.findings.items():
         if finding.get("status") in (Standing.FAILED, Standing.PENDING) and finding.get("advice"):
-            level = WARNING if key == "dmarc" or key.startswith("dkim:") else ADVICE
+            # a key that waits for its record, or has retired, or is a second one, is not missed by anybody
+            level = WARNING if key == "dmarc" or (signing and key == f"dkim:{signing.selector}") else ADVICE
             yield Objection(level, f"dns_{key.partition(':')[0]}", "from", finding["advice"])
 
 

@@ -78,6 +78,9 @@ class MailForm(forms.Form):
         required=False, max_length=4000, label="Streams that one click ends", help_text="With commas: news, offers"
     )
 
+    dkim_ed25519 = forms.BooleanField(
+        required=False, label="Sign with Ed25519 as well, by a second key that has a record of its own"
+    )
     redact_streams = forms.CharField(
         required=False, max_length=4000, label="Streams that are redacted once a mail is finished",
         help_text="With commas: otp: everything, reset: content",
@@ -85,7 +88,7 @@ class MailForm(forms.Form):
 
     @staticmethod
     def of(domain: SendingDomain) -> dict[str, Any]:
-        held = {name: getattr(domain, name) for name in ("open_tracking", "click_tracking", "tls")}
+        held = {name: getattr(domain, name) for name in ("open_tracking", "click_tracking", "dkim_ed25519", "tls")}
         redacted = ", ".join(f"{stream}: {what}" for stream, what in domain.redact_streams.items())
         return {
             **held, "unsubscribe_streams": ", ".join(domain.unsubscribe_streams), "redact_streams": redacted,
@@ -212,7 +215,11 @@ class SendingDomainAdmin(Suspendable):
             case "save" if not form.is_valid():
                 return False
             case "save":
-                domains.update(domain.tenant_id, domain.pk, who, **form.cleaned_data)
+                try:
+                    domains.update(domain.tenant_id, domain.pk, who, **form.cleaned_data)
+                except BadInput as refused:  # found by the verb: no new key of it would be seen
+                    form.add_error(refused.faults[0].field, refused.faults[0].message)
+                    return False
                 messages.success(request, "Saved: it holds for mail that is accepted from now on.")
             case _:
                 messages.error(request, "No such action.")

@@ -297,24 +297,39 @@ def _senders(domain_ids: set[UUID]) -> dict[UUID, Sender]:
     for row in execute(_SENDERS, {"ids": stale}).fetchall() if stale else ():
         signer, broken = None, ""
         if row["selector"]:
-            try:
-                signer = Signer(row["name"], row["selector"], decrypt(bytes(row["private_key"])))
-            except (Unreadable, ValueError) as e:
-                # unsigned it would fail DMARC and be told as if it had been signed
+            signer = _signer(row["name"], row["selector"], row["private_key"], _second(row))
+            if signer is None:  # unsigned it would fail DMARC and be told as if it had been signed
                 broken = f"The DKIM key of {row['name']} cannot be read, so its mail waits; give the domain a new key."
-                log.error("the DKIM key %s of %s cannot be read: %s", row["selector"], row["name"], e)
         bounce_domain = row["bounce_domain"] or settings.BOUNCE_DOMAIN
         sender = Sender(signer, bounce_domain, Tls(row["tls"]), broken, links_url(row["links_host"]))
         _sender_cache[row["id"]] = (time.monotonic(), sender)
     return {i: _sender_cache[i][1] for i in domain_ids if i in _sender_cache}
 
 
+def _second(row: dict[str, Any]) -> Signer | None:
+    """Nothing waits for it: mail that only the RSA key signed passes as well."""
+    return _signer(row["name"], row["ed_selector"], row["ed_key"]) if row["ed_selector"] else None
+
+
+def _signer(domain: str, selector: str, sealed: bytes, beside: Signer | None = None) -> Signer | None:
+    """None where the key cannot be read; the log says so."""
+    try:
+        return Signer(domain, selector, decrypt(bytes(sealed)), beside)
+    except (Unreadable, ValueError) as e:
+        log.error("the DKIM key %s of %s cannot be read: %s", selector, domain, e)
+        return None
+
+
 _SENDERS = """
 SELECT DISTINCT ON (d.id) d.id, d.name, d.tls, k.selector, k.private_key,
+       e.selector AS ed_selector, e.private_key AS ed_key,
        CASE WHEN d.findings -> 'tracking' ->> 'status' = 'verified'
             THEN d.tracking_label || '.' || d.name END AS links_host,
        CASE WHEN d.return_path_verified_at IS NOT NULL THEN d.return_path || '.' || d.name END AS bounce_domain
-  FROM sending_domain d LEFT JOIN dkim_key k ON k.domain_id = d.id AND k.active
+  FROM sending_domain d
+  LEFT JOIN dkim_key k ON k.domain_id = d.id AND k.active AND k.key_type = 'rsa'
+  LEFT JOIN dkim_key e ON e.domain_id = d.id AND e.active AND e.key_type = 'ed25519'
+       AND d.next_check_at IS NOT NULL  -- else nobody would notice that its record is gone
  WHERE d.id = ANY (%(ids)s::uuid[])
- ORDER BY d.id, k.id DESC
+ ORDER BY d.id, k.id DESC, e.id DESC
 """

@@ -12,6 +12,9 @@ waits. A record that DNS says is missing has GRACE to come back before mail stop
 silent, proves nothing and changes nothing. The records of the return path are watched beside it: both seen, bounces go
 there; one of them gone, they go to BOUNCE_DOMAIN again, at once and without harm.
 
+Where it is wished for (`dkim_ed25519`), an Ed25519 key signs beside the RSA key while its own record is seen. It proves
+nothing and stops nothing, and turns like the others.
+
 A domain may also be trusted by the operator's word, without DNS (the sandbox's is): its DKIM record is not asked for.
 
 No transaction is open while DNS is asked. Every change is told as `domain.updated`.
@@ -36,6 +39,7 @@ from deliveries.domains.looking import run as run
 from deliveries.domains.rows import audit, locked, tell_of, with_keys
 from deliveries.errors import BadInput, Fault
 from deliveries.mime import dkim
+from deliveries.mime.dkim import KeyType
 from deliveries.models import ApiKey, SendingDomain
 
 #: domains of one tenant: each has a key of 2,048 bits
@@ -50,6 +54,7 @@ MOST_STREAMS = 50
 def create(tenant_id: UUID, name: str, actor: str, **wishes: Any) -> UUID:
     """A new domain and its first key; `wishes` as in update(). BadInput where it cannot be the tenant's."""
     _check(name, wishes, {"return_path": "send", "tracking_label": "links"})
+    second = wishes.pop("dkim_ed25519", False)
     private_key, public_key = dkim.generate_key()
     with transaction.atomic():
         own = SendingDomain.objects.filter(tenant_id=tenant_id)
@@ -64,12 +69,14 @@ def create(tenant_id: UUID, name: str, actor: str, **wishes: Any) -> UUID:
             raise BadInput([Fault("name", "already_exists", f"{name} is among your domains already.")]) from None
         domain.dkim_keys.create(selector=_selector(), private_key=private_key, public_key=public_key)
         audit(domain, actor, "domain.created")
+        if second:
+            _wait_for_key(domain, KeyType.ED25519, dkim.generate_key(KeyType.ED25519), actor)
     return domain.id
 
 
 def update(tenant_id: UUID, domain_id: UUID, actor: str, **wishes: Any) -> bool:
     """Change `return_path`, `tracking_label`, `open_tracking`, `click_tracking`, `unsubscribe_streams`,
-    `redact_streams`, `tls`; False where there is none."""
+    `redact_streams`, `tls`, `dkim_ed25519` (a second signature); False where there is none."""
     with transaction.atomic():
         domain = locked(domain_id, tenant_id)
         if domain is None:
@@ -79,7 +86,10 @@ def update(tenant_id: UUID, domain_id: UUID, actor: str, **wishes: Any) -> bool:
         if not changed:
             return True
         for name, value in changed.items():
-            setattr(domain, name, value)
+            if name != "dkim_ed25519":  # that follows from its keys
+                setattr(domain, name, value)
+        if "dkim_ed25519" in changed:
+            (_begin_ed25519 if changed["dkim_ed25519"] else _end_ed25519)(domain, actor)
         if "return_path" in changed:  # bounces go to BOUNCE_DOMAIN until the new one is seen
             domain.return_path_verified_at = None
             _forget(domain, "mx", "spf")
@@ -144,24 +154,25 @@ def verify(tenant_id: UUID, domain_id: UUID, actor: str, now: datetime | None = 
 
 
 def rotate(tenant_id: UUID, domain_id: UUID, actor: str, now: datetime | None = None) -> bool:
-    """A second key, which signs once its record was seen; one that waits already stays. False where there is none."""
+    """A second key of each type that the domain has, which signs once its record was seen; where one waits already, it
+    stays. False where there is no such domain."""
     if not SendingDomain.objects.filter(tenant_id=tenant_id, id=domain_id).exists():
         return False
-    private_key, public_key = dkim.generate_key()
+    made = {key_type: dkim.generate_key(key_type) for key_type in KeyType}  # RSA takes long: before the lock
     with transaction.atomic():
         domain = locked(domain_id, tenant_id)
         if domain is None:
             return False
-        if domain.verified_at and domain.next_check_at is None:
-            words = "Its records are not looked at (the operator's word verified it), so no new key would be seen."
-            raise BadInput([Fault("", "not_looked_at", words)])
-        if domain.dkim_keys.filter(active=False, retired_at=None).exists():
+        _must_be_looked_at(domain, "")
+        waiting = set(domain.dkim_keys.filter(active=False, retired_at=None).values_list("key_type", flat=True))
+        wanted = KeyType if domain.dkim_ed25519 else (KeyType.RSA,)
+        missing = [key_type for key_type in wanted if key_type not in waiting]
+        if not missing:
             return True
-        selector = _selector()
-        domain.dkim_keys.create(selector=selector, private_key=private_key, public_key=public_key, active=False)
+        for key_type in missing:
+            _wait_for_key(domain, key_type, made[key_type], actor)
         domain.next_check_at = now or timezone.now()
         domain.save(update_fields=["next_check_at"])
-        audit(domain, actor, "domain.key_made", selector)
         tell_of(domain)
     return True
 
@@ -207,6 +218,38 @@ def _check(name: str, wishes: Mapping[str, Any], now: Mapping[str, str]) -> None
         )
     if faults:
         raise BadInput(faults)
+
+
+def _begin_ed25519(domain: SendingDomain, actor: str) -> None:
+    _must_be_looked_at(domain, "dkim_ed25519")
+    _wait_for_key(domain, KeyType.ED25519, dkim.generate_key(KeyType.ED25519), actor)
+
+
+def _end_ed25519(domain: SendingDomain, actor: str) -> None:
+    """What signed retires, since its mail is still on its way; what only waited goes at once."""
+    own = domain.dkim_keys.filter(key_type=KeyType.ED25519, retired_at=None)
+    waiting = own.filter(active=False)
+    for selector in waiting.values_list("selector", flat=True):
+        audit(domain, actor, "domain.key_removed", selector)
+        _forget(domain, f"dkim:{selector}")
+    waiting.delete()
+    own.update(active=False, retired_at=timezone.now())
+
+
+def _wait_for_key(domain: SendingDomain, key_type: KeyType, pair: tuple[bytes, str], actor: str) -> None:
+    """A new key that signs nothing before its record is seen."""
+    private_key, public_key = pair
+    selector = _selector()
+    domain.dkim_keys.create(
+        selector=selector, key_type=key_type, private_key=private_key, public_key=public_key, active=False
+    )
+    audit(domain, actor, "domain.key_made", selector)
+
+
+def _must_be_looked_at(domain: SendingDomain, field: str) -> None:
+    if domain.verified_at and domain.next_check_at is None:
+        words = "Its records are not looked at (the operator's word verified it), so no new key would be seen."
+        raise BadInput([Fault(field, "not_looked_at", words)])
 
 
 def _selector() -> str:

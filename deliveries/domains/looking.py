@@ -21,6 +21,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from deliveries.domains.rows import audit, locked, tell_of, with_keys
+from deliveries.mime.dkim import KeyType
 from deliveries.models import DkimKey, SendingDomain
 from deliveries.read import domains as read
 from deliveries.routing import published
@@ -171,14 +172,24 @@ def _return_path(domain: SendingDomain, found: Mapping[str, Finding], now: datet
 
 
 def _turn_keys(domain: SendingDomain, found: Mapping[str, Finding], now: datetime) -> None:
-    """A waiting key whose record is there signs from now on; the one before retires."""
+    """A waiting key whose record is there signs from now on; those of its type before it retire.
+
+    An Ed25519 key whose record is gone waits again at once: unlike with RSA no mail stops for it, and a signature that
+    nobody can verify is of no use (RFC 6376 §6.1.2: no key is a permanent failure).
+    """
     for key in domain.dkim_keys.all():
         finding = found.get(f"dkim:{key.selector}")
-        if key.active or key.retired_at or finding is None or finding.status is not Standing.VERIFIED:
+        if key.retired_at or finding is None:
             continue
-        domain.dkim_keys.filter(active=True).update(active=False, retired_at=now)
-        domain.dkim_keys.filter(id=key.id).update(active=True)
-        audit(domain, "the checker", "domain.key_turned", key.selector)
+        if key.active:
+            if key.key_type == KeyType.ED25519 and finding.status in (Standing.PENDING, Standing.FAILED):
+                domain.dkim_keys.filter(id=key.id).update(active=False)
+                audit(domain, "the checker", "domain.key_missing", key.selector)
+        elif finding.status is Standing.VERIFIED:
+            before = domain.dkim_keys.filter(key_type=key.key_type, retired_at=None, id__lt=key.id)
+            before.update(active=False, retired_at=now)
+            domain.dkim_keys.filter(id=key.id).update(active=True)
+            audit(domain, "the checker", "domain.key_turned", key.selector)
     domain._prefetched_objects_cache = {}  # type: ignore[attr-defined]
 
 

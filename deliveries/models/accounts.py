@@ -13,6 +13,7 @@ from django.db.models import Value
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from deliveries.mime.dkim import KeyType
 from deliveries.models.fields import EncryptedField, uuid7
 
 
@@ -218,6 +219,11 @@ class SendingDomain(models.Model):
         return self.Status.PENDING if self.missing_since else self.Status.NOT_STARTED
 
     @property
+    def dkim_ed25519(self) -> bool:
+        """A second signature is wished for: by a key that waits for its record, or signs."""
+        return any(key.key_type == KeyType.ED25519 and not key.retired_at for key in self.dkim_keys.all())
+
+    @property
     def bounce_domain(self) -> str:
         """Where its bounces come once that is verified; A-labels."""
         return f"{self.return_path}.{self.name}"
@@ -246,13 +252,17 @@ class DomainClaim(models.Model):
 class DkimKey(models.Model):
     """A signing key of a domain: waiting for its record to be seen, or active, or retired.
 
-    The newest active one signs. A retired one stays published ≥ 7 days, for what it signed may still be on its way;
-    then its row goes.
+    The newest active one of each type signs. A retired one stays published ≥ 7 days, for what it signed may still be on
+    its way; then its row goes. An Ed25519 key is there where the domain asked for it, beside the RSA keys; one whose
+    record is gone waits again, since the mail passes without it.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     domain = models.ForeignKey(SendingDomain, on_delete=models.CASCADE, related_name="dkim_keys")
     selector = models.CharField(max_length=63)
+    key_type = models.CharField(
+        max_length=10, default="rsa", db_default="rsa", help_text="As it stands in k= of the DNS record."
+    )
     private_key = EncryptedField()
     public_key = models.TextField(help_text="Base64, as it stands in p= of the DNS record.")
     active = models.BooleanField(default=True)

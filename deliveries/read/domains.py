@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db.models import Prefetch
 from django.utils import timezone
 
-from deliveries.mime.dkim import dns_record
+from deliveries.mime.dkim import KeyType, dns_record
 from deliveries.models import DkimKey, DomainClaim, InboundRoute, SendingDomain
 from deliveries.read.emails import iso, keyset
 from deliveries.routing import published
@@ -60,6 +60,7 @@ def shown(domain: SendingDomain) -> dict[str, Any]:
         "click_tracking": domain.click_tracking,
         "unsubscribe_streams": domain.unsubscribe_streams,
         "redact_streams": domain.redact_streams,
+        "dkim_ed25519": domain.dkim_ed25519,
         "tracking_subdomain": domain.tracking_label,
         "tls": TLS_WORDS[SendingDomain.Tls(domain.tls)],
         "custom_return_path": domain.return_path,
@@ -76,7 +77,7 @@ def wanted_of(domain: SendingDomain) -> list[Wanted]:
     keys = list(domain.dkim_keys.all())
     signing = signing_key(keys)
     wanted = [
-        published.dkim(domain.name, key.selector, dns_record(key.public_key), key is signing)
+        published.dkim(domain.name, key.selector, dns_record(key.public_key, key.key_type), key is signing)
         for key in sorted(keys, key=lambda k: (k is not signing, k.created_at))
     ]
     return wanted + published.around(
@@ -122,8 +123,8 @@ def claimed(row: DomainClaim, domain: SendingDomain) -> Wanted:
 
 
 def signing_key(keys: list[DkimKey]) -> DkimKey | None:
-    """The newest active one."""
-    return max((k for k in keys if k.active), key=lambda k: k.id, default=None)
+    """The newest active RSA key: without its record nothing may be sent."""
+    return max((k for k in keys if k.active and k.key_type == KeyType.RSA), key=lambda k: k.id, default=None)
 
 
 def tracking_host() -> str:

@@ -132,11 +132,12 @@ async def _dkim(resolver: Resolver, wanted: Wanted) -> Finding:
     if len(texts) > 1:  # RFC 6376 §3.6.2.2: the results of several are undefined
         return _wrong(texts, f"{len(texts)} TXT records stand at this name; leave the one below and remove the others.")
     tags = _tags(texts[0])
-    ours, theirs = _tags(wanted.value)["p"], "".join(tags.get("p", "").split())
+    own = _tags(wanted.value)
+    ours, theirs = own["p"], "".join(tags.get("p", "").split())
     if '"' in texts[0]:
         return _wrong(texts, "Quotation marks are part of the published value; enter it without them.")
     if theirs == ours:
-        return _usable(texts, tags)
+        return _usable(texts, tags, own["k"])
     if "p" not in tags:
         return _wrong(texts, "There is no p= in it, so it is no DKIM key; publish the value below.")
     if not theirs:  # RFC 6376 §3.6.1: revoked
@@ -149,12 +150,12 @@ async def _dkim(resolver: Resolver, wanted: Wanted) -> Finding:
     return _wrong(texts, "Another key is published; replace it by the value below.")
 
 
-def _usable(texts: list[str], tags: dict[str, str]) -> Finding:
+def _usable(texts: list[str], tags: dict[str, str], key_type: str) -> Finding:
     """Ours is there: whether its other tags (RFC 6376 §3.6.1) let a verifier use it for mail of this kind."""
     if tags.get("v", "DKIM1") != "DKIM1":
         return _wrong(texts, "Its v= is not DKIM1; publish the value below.")
-    if tags.get("k", "rsa") != "rsa":
-        return _wrong(texts, "Its k= is not rsa; publish the value below.")
+    if tags.get("k", "rsa") != key_type:
+        return _wrong(texts, f"Its k= is not {key_type}; publish the value below.")
     if "h" in tags and "sha256" not in tags["h"].split(":"):
         return _wrong(texts, "Its h= leaves sha256 out; remove the tag h.")
     if "s" in tags and not {"*", "email"} & set(tags["s"].split(":")):

@@ -84,6 +84,11 @@ class UpdateDomain(Shape):
     )
     custom_return_path: _Label | None = Field(default=None, description="The label below the domain that gets bounces.")
     tracking_subdomain: _Label | None = Field(default=None, description="The label below the domain of tracking links.")
+    dkim_ed25519: StrictBool | None = Field(
+        default=None,
+        description="A second DKIM signature (RFC 8463) beside the RSA one, with a key and a record of its own; made "
+        "while that record is seen.",
+    )
 
     def wishes(self) -> dict[str, Any]:
         """By column; what was not asked for is missing."""
@@ -95,6 +100,7 @@ class UpdateDomain(Shape):
             "tls": self.tls,
             "return_path": self.custom_return_path,
             "tracking_label": self.tracking_subdomain,
+            "dkim_ed25519": self.dkim_ed25519,
         }
         return {name: value for name, value in asked.items() if value is not None}
 
@@ -149,6 +155,7 @@ class Domain(DomainLine):
     unsubscribe_streams: list[str]
     redact_streams: dict[str, Redact]
     tracking_subdomain: str
+    dkim_ed25519: bool = Field(description="A second DKIM signature is wanted; made while its record is seen.")
     tls: Literal["opportunistic", "enforced", "verify"]
     custom_return_path: str
     return_path_status: Literal["verified", "pending"] = Field(description="verified: bounces go there.")
@@ -232,7 +239,8 @@ describe_domain_rotate = extend_schema_view(
     post=extend_schema(
         operation_id="rotateDkim", summary="A new DKIM key", tags=_TAG, request=None, parameters=[_DOMAIN_ID],
         responses=answers(Domain, 400, 404, 413, 422),
-        description="Publish its record; once it is seen the key signs, and the old one's record may go after 7 days.",
+        description="Publish its record; once it is seen the key signs, and the old one's record may go after 7 days. "
+        "With `dkim_ed25519` there is a new key of each type, and each turns by itself.",
     ),
 )  # fmt: skip
 describe_claims = extend_schema_view(

@@ -12,6 +12,7 @@ from deliveries.routing.resolver import Resolver
 from tests.fakes.dns import FakeDns
 
 KEY = "MIIB" + "A" * 388
+ED_KEY = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
 DKIM = published.dkim("shop.example.com", "m1", f"v=DKIM1; k=rsa; p={KEY}", True)
 NAME = "m1._domainkey.shop.example.com"
 MX, SPF, DMARC, TRACKING = published.around(
@@ -62,6 +63,19 @@ def test_a_dkim_record_is_read_as_a_verifier_would(zone: str, status: str, words
     finding = found(DKIM, zone)
     assert finding.status == status and words in finding.advice
     assert bool(finding.advice) == bool(words)
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "words"),
+    [
+        (f"v=DKIM1; k=ed25519; p={ED_KEY}", "verified", ""),
+        (f"v=DKIM1; p={ED_KEY}", "failed", "k= is not ed25519"),  # RFC 6376 §3.6.1: without k= it is rsa
+        (f"v=DKIM1; k=ed25519; p=MCowBQYDK2VwAyEA{ED_KEY}", "failed", "Another key is published"),
+    ],
+)
+def test_a_record_of_an_ed25519_key_says_so(text: str, status: str, words: str) -> None:
+    finding = found(published.dkim("shop.example.com", "m1", f"v=DKIM1; k=ed25519; p={ED_KEY}", False), txt(NAME, text))
+    assert finding.status == status and words in finding.advice
 
 
 def test_trouble_tells_its_kind_and_not_which_nameservers_are_asked() -> None:

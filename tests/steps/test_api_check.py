@@ -71,11 +71,16 @@ def test_a_sender_that_cannot_send_is_an_error(api):
     found = check(api)
     assert ("error", "no_dkim", "from") in codes(found) and ("advice", "spf_not_aligned", "from") in codes(found)
     SendingDomain.objects.filter(tenant=api.tenant).update(
-        verified_at=None, findings={"dmarc": {"status": "pending", "found": [], "advice": "Publish _dmarc."}}
+        verified_at=None,
+        findings={
+            "dmarc": {"status": "pending", "found": [], "advice": "Publish _dmarc."},
+            "dkim:next": {"status": "pending", "found": [], "advice": "Publish next._domainkey."},
+        },
     )
     found = check(api)
     assert not found["sendable"]
     assert {("error", "domain_not_verified", "from"), ("warning", "dns_dmarc", "from")} <= codes(found)
+    assert ("advice", "dns_dkim", "from") in codes(found), "a key that waits for its record is not missed"
     assert ("error", "domain_not_verified", "from") in codes(check(api, **{"from": "a@nobodys.example"}))
 
 

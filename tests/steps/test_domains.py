@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import dkim as dkimpy
 import pytest
 from django.db import connection
 from django.utils import timezone
 
 from deliveries import domains
+from deliveries.deliver import jobs
 from deliveries.domains import claims
 from deliveries.models import AuditEntry, DkimKey, Event, SendingDomain
 from deliveries.models import DomainClaim as Claim
 from deliveries.routing import published
 from mailapi import auth
 from mailapi.schemas.domains import Domain, DomainClaim, DomainDeleted
+from tests.fakes import opendkim
 from tests.fakes.dns import FakeDns
+from tests.fakes.labs import fresh_pump, running_lab
 from tests.steps.api import Client, make_tenant
+from tests.steps.test_deliver import pump_until
 
 pytestmark = pytest.mark.django_db
 HOUR = timedelta(hours=1)
@@ -401,6 +408,105 @@ def test_the_record_of_a_retired_key_is_not_needed(api: Client, zone: FakeDns) -
     assert get(api, made)["status"] == "verified"
 
 
+@pytest.mark.django_db(transaction=True)
+def test_mail_bears_a_second_signature_while_it_is_wanted_and_the_record_of_its_key_is_seen(
+    api: Client, zone: FakeDns, settings: Any, tmp_path: Path
+) -> None:
+    now = timezone.now()
+    made = add(api)
+    assert made["dkim_ed25519"] is False and len(made["records"]) == 5, "nothing more where nobody asked for it"
+    zone.set(records(made))
+    verify(api, made)
+
+    def shown() -> dict[str, dict[str, Any]]:
+        """The DKIM records, by selector."""
+        return {r["name"].split(".")[0]: r for r in get(api, made)["records"] if r["record"] == "DKIM"}
+
+    def publish(*without: str) -> None:
+        nonlocal now
+        zone.set("\n".join(line for line in records(get(api, made)).splitlines() if not line.startswith(without)))
+        now += 7 * HOUR
+        domains.run(now)
+
+    def signed_by() -> list[str]:
+        """Sends a mail over the wire; the selectors of its signatures from the top, each verified by dkimpy."""
+        jobs._sender_cache.clear()  # half a minute later
+        before = lab.accepted
+        assert may_send(api, made)
+        pump_until(lambda: lab.accepted > before)
+        octets = lab.messages[-1].octets
+        keys = {f"{r['fqdn']}.": r["value"].encode() for r in shown().values()}
+        judge = dkimpy.DKIM(octets)
+        selectors = [s.decode() for s in re.findall(rb"\r\n s=(\w+);", octets)]
+        for index in range(len(selectors)):
+            assert judge.verify(index, dnsfunc=lambda name, timeout=5: keys[name.decode()])
+        return selectors
+
+    with running_lab() as lab, fresh_pump():
+        settings.MAIL_ROUTE, settings.SANDBOX_SMTP = "sandbox", lab.address
+        (rsa,) = shown()
+        assert signed_by() == [rsa]
+
+        assert api.patch(f"/domains/{made['id']}", {"dkim_ed25519": True}).json()["dkim_ed25519"] is True
+        (ed,) = set(shown()) - {rsa}
+        assert shown()[ed]["value"].startswith("v=DKIM1; k=ed25519; p=") and shown()[ed]["required"] is False
+        publish(ed)
+        assert signed_by() == [rsa] and get(api, made)["status"] == "verified", "it is not needed"
+        assert shown()[ed]["status"] == "pending"
+        publish()
+        assert signed_by() == [rsa, ed] and shown()[ed]["status"] == "verified"
+        keys = {r["fqdn"]: r["value"] for r in shown().values()}
+        assert opendkim.verified([lab.messages[-1].octets], keys, tmp_path) == [True]
+
+        zone.set(f"{shown()[ed]['fqdn']} TXT SERVFAIL\n{records(made)}")
+        now += 7 * HOUR
+        domains.run(now)
+        assert shown()[ed]["status"] == "temporary_failure"
+        assert signed_by() == [rsa, ed], "trouble of a nameserver says nothing"
+        publish(ed)
+        assert signed_by() == [rsa] and keys_of(made)[ed] == "waiting"
+        assert get(api, made)["status"] == "verified" and get(api, made)["missing_since"] is None
+        publish()
+        assert signed_by() == [rsa, ed]
+
+        api.post(f"/domains/{made['id']}/dkim/rotate", {})
+        rsa2, ed2 = (s for s in shown() if s not in (rsa, ed))
+        assert "k=rsa" in shown()[rsa2]["value"] and "k=ed25519" in shown()[ed2]["value"]
+        publish(rsa2)
+        assert signed_by() == [rsa, ed2] and keys_of(made)[ed] == "retired", "each turns by itself"
+        publish()
+        assert signed_by() == [rsa2, ed2]
+        domains.run(now + timedelta(days=6))
+        assert set(shown()) == {rsa, ed, rsa2, ed2}
+        now += timedelta(days=7)
+        domains.run(now)
+        assert set(shown()) == {rsa2, ed2}
+
+        DkimKey.objects.filter(domain_id=made["id"], selector=ed2).update(private_key=b"not a key")
+        assert signed_by() == [rsa2], "a second key that cannot be read keeps no mail"
+        assert api.patch(f"/domains/{made['id']}", {"dkim_ed25519": False}).json()["dkim_ed25519"] is False
+        assert keys_of(made) == {rsa2: "signing", ed2: "retired"} and signed_by() == [rsa2]
+        domains.run(timezone.now() + timedelta(days=7))
+        assert set(shown()) == {rsa2}
+    actions = AuditEntry.objects.filter(tenant=api.tenant, action__startswith="domain.key_").order_by("id")
+    assert [a.action.removeprefix("domain.key_") for a in actions] == [
+        "made", "turned", "missing", "turned", "made", "made", "turned", "turned", "removed", "removed", "removed",
+    ]  # fmt: skip
+
+
+def test_a_second_key_that_nobody_published_goes_at_once(api: Client, zone: FakeDns) -> None:
+    made = add(api, dkim_ed25519=True)
+    assert made["dkim_ed25519"] is True and sorted(keys_of(made).values()) == ["signing", "waiting"]
+    (ed,) = (r for r in made["records"] if "ed25519" in r["value"])
+    zone.set("\n".join(map(line, made["records"])))
+    assert api.post(f"/domains/{made['id']}/dkim/rotate", {}).json()["dkim_ed25519"] is True
+    assert sorted(keys_of(made).values()) == ["signing", "waiting", "waiting"], "one that waits already stays"
+    assert api.patch(f"/domains/{made['id']}", {"dkim_ed25519": False}).status_code == 200
+    left = get(api, made)
+    assert ed["fqdn"] not in {r["fqdn"] for r in left["records"]} and left["dkim_ed25519"] is False
+    assert api.patch(f"/domains/{made['id']}", {"dkim_ed25519": "yes"}).json()["errors"][0]["code"] == "wrong_type"
+
+
 def test_a_domain_that_the_operator_trusts_is_asked_for_nothing(api: Client, zone: FakeDns) -> None:
     made = add(api)
     assert domains.trust([UUID(made["id"])], "root") == 1 and domains.trust([UUID(made["id"])], "root") == 0
@@ -412,6 +518,8 @@ def test_a_domain_that_the_operator_trusts_is_asked_for_nothing(api: Client, zon
     assert by_kind(seen)["DKIM"]["status"] == "pending"
     refused = api.post(f"/domains/{made['id']}/dkim/rotate", {})
     assert refused.status_code == 422 and "operator's word" in refused.json()["message"]
+    refused = api.patch(f"/domains/{made['id']}", {"dkim_ed25519": True})
+    assert refused.status_code == 422 and refused.json()["errors"][0]["field"] == "dkim_ed25519"
 
 
 def test_the_operators_word_takes_no_domain_from_who_proved_it(api: Client, other: Client, zone: FakeDns) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from deliveries.models import AuditEntry, SendingDomain
 from tests.fakes import mail
@@ -44,7 +45,14 @@ def test_a_developer_says_what_holds_for_its_mail(shop, domain):
     assert row.unsubscribe_streams == ["news", "offers"]
     assert AuditEntry.objects.filter(actor="developer", action="domain.changed").count() == 1
     assert 'value="news, offers"' in client.get(at(domain)).content.decode()
+    refused = client.post(at(domain), MAIL | {"dkim_ed25519": "on"}).content.decode()
+    assert "so no new key would be seen" in refused, "the operator's word verified it"
+    SendingDomain.objects.filter(pk=domain.pk).update(next_check_at=timezone.now())
+    page = client.post(at(domain), MAIL | {"dkim_ed25519": "on"}, follow=True).content.decode()
+    assert "v=DKIM1; k=ed25519; p=" in page and 'name="dkim_ed25519" ' in page
+    assert domain.dkim_keys.get().key_type == "ed25519"
     client.post(at(domain), MAIL | {"unsubscribe_streams": ""})
+    assert not domain.dkim_keys.exists()
     assert SendingDomain.objects.get(pk=domain.pk).unsubscribe_streams == []
 
 
