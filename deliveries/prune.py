@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from django.conf import settings
 
 from deliveries.models import Tenant
-from deliveries.models.sql import execute
+from deliveries.models.sql import alone, execute
 from deliveries.objects import Away
 from deliveries.read.archive import bucket
 from deliveries.record import archiving, redaction, retention
@@ -24,8 +24,10 @@ _ANSWERS = timedelta(hours=25)
 _RETENTION_S = 300.0
 #: a pass of redaction
 _REDACTION_S = 5.0
-#: a pass of moving bodies to the store
+#: a pass of moving bodies to the store; beat asks for one more often than that
 _ARCHIVE_S = 60.0
+#: any number, the same in all processes
+_ARCHIVING = 7_201_945
 #: the same for idempotency keys and the log of requests
 _SMALL_S = 120.0
 
@@ -62,12 +64,14 @@ def archive() -> int:
     if store is None:
         return 0
     moved = 0
-    try:
-        archiving.bury(store, left)
-        if settings.BODIES == "s3":
-            moved = archiving.archive(store, left)
-    except Away as e:
-        log.warning("the S3 store did not do it, and is asked again with the next pass: %s", e)
+    with alone(_ARCHIVING) as mine:
+        try:
+            if mine:
+                archiving.bury(store, left)
+            if mine and settings.BODIES == "s3":
+                moved = archiving.archive(store, left)
+        except Away as e:
+            log.warning("the S3 store did not do it, and is asked again with the next pass: %s", e)
     return moved
 
 

@@ -1,8 +1,10 @@
 """Bodies of finished mails moved to the store, and objects deleted that no mail needs any more.
 
-First the object, then the commit that empties the rows: whatever dies between leaves the mail as it was, and the object
-is written over by the next pass. A deletion is written down with what it belongs to (dead_object) and done afterwards,
-as often as it takes. With the store away all of it waits; nothing is lost and accept never notices.
+First the object, then the commit that empties the rows: whatever dies between leaves the mail as it was. A deletion is
+written down with what it belongs to (dead_object) and done afterwards, as often as it takes; so is an object before it
+is put, until its mail knows of it, since the mail may be erased before the next pass. With the store away all of it
+waits; nothing is lost and accept never notices. One pass at a time (prune.archive): a second one would put emptied rows
+over the object that the first has just put, and delete what the first is about to name.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ def archive(store: Bucket, left: Time) -> int:
         _after, _began = _FIRST, time.monotonic()
     moved = 0
     for ids in windows("message_content", datetime.now(UTC) - AGE, left, _after):
-        for row in execute(_FINISHED, {"ids": ids}).fetchall():
+        rows = execute(_FINISHED, {"ids": ids}).fetchall()
+        execute(_NOT_YET, {"keys": [key_of(row["tenant_id"], row["id"]) for row in rows]})
+        for row in rows:
             moved += _move(store, row["tenant_id"], row["id"])
             if not left.left():
                 return moved
@@ -58,13 +62,14 @@ def _move(store: Bucket, tenant_id: UUID, message_id: UUID) -> int:
         key_of(tenant_id, message_id),
         packed(content, list(Attachment.objects.filter(message_id=message_id).order_by("position"))),
     )
+    asked = {"id": message_id, "key": key_of(tenant_id, message_id)}
     with batch():
-        marked = execute(_MARK, {"id": message_id}).rowcount
-        if not marked:  # redacted or erased meanwhile
-            execute(_DEAD, {"key": key_of(tenant_id, message_id)})
-            return 0
-        execute("DELETE FROM attachment WHERE message_id = %(id)s", {"id": message_id})
-        execute("UPDATE message_content SET html = NULL, text = NULL, raw = NULL WHERE id = %(id)s", {"id": message_id})
+        # each looks at what was committed while the one before waited for its lock
+        if not execute(_HOLD, asked).fetchone() or not execute(_EMPTY, asked).rowcount:
+            return 0  # redacted or erased meanwhile: the object goes with the next pass
+        execute("DELETE FROM attachment WHERE message_id = %(id)s", asked)
+        execute("UPDATE message SET archived_at = now() WHERE id = %(id)s", asked)
+        execute("DELETE FROM dead_object WHERE key = %(key)s::text", asked)
     return 1
 
 
@@ -89,9 +94,8 @@ SELECT m.id, m.tenant_id FROM message m
  ORDER BY m.id
 """
 
-_MARK = """
-UPDATE message SET archived_at = now() WHERE id = %(id)s AND archived_at IS NULL AND redacted_at IS NULL
-   AND EXISTS (SELECT FROM message_content c WHERE c.id = %(id)s)
-"""
+_NOT_YET = "INSERT INTO dead_object (id, key) SELECT make_uuid7(), key FROM unnest(%(keys)s::text[]) AS key"
 
-_DEAD = "INSERT INTO dead_object (id, key) VALUES (make_uuid7(), %(key)s::text)"
+_HOLD = "SELECT 1 FROM message WHERE id = %(id)s AND archived_at IS NULL AND redacted_at IS NULL FOR UPDATE"
+
+_EMPTY = "UPDATE message_content SET html = NULL, text = NULL, raw = NULL WHERE id = %(id)s"

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from deliveries.models.sql import execute
-from deliveries.record.retention import BATCH, BURY, Time, batch, first_id, pause
+from deliveries.record.retention import BATCH, Time, batch, bury, first_id, pause
 from deliveries.states import Redact
 
 #: a request is noted with an id made when it came, and its mails' ids are made while it is answered
@@ -52,7 +52,7 @@ def _redact(ids: list[UUID]) -> int:
 
 def take_content(ids: list[UUID]) -> int:
     """html, text, header fields, raw and attachments of these mails; how many had any."""
-    execute(BURY, {"ids": ids})
+    bury(ids)
     execute("DELETE FROM attachment WHERE message_id = ANY (%(ids)s::uuid[])", {"ids": ids})
     return execute("DELETE FROM message_content WHERE id = ANY (%(ids)s::uuid[])", {"ids": ids}).rowcount
 

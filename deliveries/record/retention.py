@@ -82,7 +82,7 @@ def _forget_archived(before: datetime, left: Time) -> int:
     while left.left() and (rows := execute(_ARCHIVED, asked).fetchall()):
         ids = {"ids": [row["id"] for row in rows]}
         with pause(), batch():
-            execute(BURY, ids)
+            bury(ids["ids"])
             gone += execute("DELETE FROM message_content WHERE id = ANY (%(ids)s::uuid[])", ids).rowcount
     return gone
 
@@ -93,8 +93,7 @@ def forget_mail(before: datetime, left: Time) -> int:
     for ids in windows("message", before, left):
         finished = _finished(ids)
         with batch():
-            for statement in _OF_MESSAGE:
-                execute(statement, {"ids": finished})
+            _forget_what_is_of(finished)
             gone += execute("DELETE FROM message WHERE id = ANY (%(ids)s::uuid[])", {"ids": finished}).rowcount
     for table in ("event", "attempt"):
         for end in _months(table, before):
@@ -118,9 +117,23 @@ def forget_private(tenant_id: UUID, before: datetime, left: Time) -> int:
 
 def remove_mail(ids: list[UUID]) -> int:
     """These finished mails, their events, attempts, webhooks and reports that were asked for; in one transaction."""
-    for statement in (*_ABOUT_MESSAGE, *_OF_MESSAGE):
+    for statement in _ABOUT_MESSAGE:
         execute(statement, {"ids": ids})
+    _forget_what_is_of(ids)
     return execute("DELETE FROM message WHERE id = ANY (%(ids)s::uuid[])", {"ids": ids}).rowcount
+
+
+def _forget_what_is_of(ids: list[UUID]) -> None:
+    bury(ids)
+    for statement in _OF_MESSAGE:
+        execute(statement, {"ids": ids})
+
+
+def bury(ids: list[UUID]) -> None:
+    """Write down the objects of these mails, which are deleted once this is committed (record/archiving.py)."""
+    # held first: else one that is moved to the store meanwhile would be seen as it was
+    execute("SELECT id FROM message WHERE id = ANY (%(ids)s::uuid[]) ORDER BY id FOR UPDATE", {"ids": ids})
+    execute(_BURY, {"ids": ids})
 
 
 def forget_posts(before: datetime, left: Time) -> int:
@@ -301,8 +314,7 @@ DELETE FROM attempt a USING delivery d WHERE d.message_id = ANY (%(ids)s::uuid[]
 
 _ARCHIVED = "SELECT id FROM message WHERE archived_at IS NOT NULL AND id < %(end)s ORDER BY id LIMIT %(batch)s"
 
-#: the objects of these mails are deleted once this is committed (archiving.bury)
-BURY = """
+_BURY = """
 WITH m AS (
     UPDATE message SET archived_at = NULL WHERE id = ANY (%(ids)s::uuid[]) AND archived_at IS NOT NULL
     RETURNING id, tenant_id
@@ -311,7 +323,6 @@ INSERT INTO dead_object (id, key) SELECT make_uuid7(), tenant_id || '/' || id FR
 """
 
 _OF_MESSAGE = (
-    BURY,
     "DELETE FROM delivery WHERE message_id = ANY (%(ids)s::uuid[])",
     "DELETE FROM attachment WHERE message_id = ANY (%(ids)s::uuid[])",
     "DELETE FROM message_content WHERE id = ANY (%(ids)s::uuid[])",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.test import Client as PanelClient
 from django.urls import reverse
 
@@ -17,7 +19,7 @@ from deliveries.errors import BadInput
 from deliveries.mime import compose, raw
 from deliveries.mime.address import parse_address
 from deliveries.models import Attachment, DeadObject, Message, MessageContent
-from deliveries.objects import Away
+from deliveries.objects import Away, Bucket
 from deliveries.read import archive
 from deliveries.read.contents import of
 from deliveries.record import archiving, operator, retention
@@ -102,6 +104,52 @@ def test_a_mail_that_came_whole_comes_back_octet_by_octet(store: Store) -> None:
     message = moved(house, raw=raw.read(octets).octets, text=None, attachments=())
     held = archive.fetched(message).content
     assert held is not None and bytes(held.raw) == raw.read(octets).octets
+
+
+def test_a_second_pass_or_one_that_dies_costs_no_content_and_an_erased_mail_leaves_no_object(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house, put = build(), Bucket.put
+    asked = iter((lambda: alone(archive_now), lambda: alone(archive_now), _dies))
+
+    def putting(bucket: Bucket, name: str, octets: bytes) -> None:
+        put(bucket, name, octets)
+        if threading.current_thread() is threading.main_thread():
+            next(asked)()
+
+    monkeypatch.setattr(Bucket, "put", putting)
+    for message in (moved(house), moved(house)):
+        prune.archive()
+        held = archive.fetched(message)
+        assert held.content is not None and held.content.text == "Thank you." and held.files[0].content == FILE.content
+    (delivery,) = house.send("dora@one.test")
+    operator.cancel([delivery.id], "test")
+    with pytest.raises(KeyboardInterrupt):
+        archive_now()
+    message = Message.objects.get(id=delivery.message_id)
+    assert message.archived_at is None and key(message) in store.listed()
+    erase.work(erase.order(house.tenant.id, "dora@one.test", "test"), retention.Time(time.monotonic() + 60))
+    monkeypatch.setattr(Bucket, "put", put)
+    archive_now()
+    assert key(message) not in store.listed() and not DeadObject.objects.exists()
+
+
+def _dies() -> None:
+    raise KeyboardInterrupt
+
+
+def alone(work: Callable[[], object]) -> None:
+    """In a thread with a connection of its own, as another process would."""
+
+    def run() -> None:
+        try:
+            work()
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(60)
 
 
 def test_a_store_that_is_away_loses_nothing_and_is_asked_again(store: Store, settings: Any) -> None:
