@@ -76,7 +76,9 @@ def hosts(domain: str, answer: Result, rng: random.Random, own_names: frozenset[
     left = [(preference, host) for preference, host in named if preference < own]
     if not left:
         return unroutable.loop(domain)
-    usable = [(preference, host) for preference, host in dict.fromkeys(left) if is_host_name(host)]
+    # a host that is named twice is tried once, at its best preference
+    best_of = {host: preference for preference, host in sorted(left, reverse=True) if is_host_name(host)}
+    usable = [(preference, host) for host, preference in best_of.items()]
     if not usable:
         return unroutable.no_usable_mx(domain, certain=True)
     best = min(usable)[1]

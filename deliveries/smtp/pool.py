@@ -29,6 +29,7 @@ from deliveries.smtp.transcript import Transcript
 _ABOUT_THE_HOST = frozenset({Stage.GREETING, Stage.EHLO, Stage.STARTTLS})
 #: stages up to which a fault of a reused connection harmed nothing: the mail starts again on a fresh one
 _UNHARMED = frozenset({Stage.MAIL, Stage.RCPT, Stage.DATA})
+_BAD_SEQUENCE = 503  #: RFC 5321 §4.2.3
 #: a limit per connection, which a new connection meets; not a wish for less mail
 _ENOUGH_FOR_ONE_CONNECTION = re.compile(
     r"(?:messages|mails|recipients|transactions|commands)\b.{0,40}\b(?:this|per|one|single|same|in) "
@@ -159,9 +160,10 @@ class Pool:
         outcome = attempt.outcome
         if isinstance(outcome, Broken) and outcome.stage is Stage.MAIL:
             return outcome.text
-        if not isinstance(outcome, Replied) or outcome.stage not in _UNHARMED or not outcome.reply.transient:
+        if not isinstance(outcome, Replied) or outcome.stage not in _UNHARMED or outcome.reply.positive:
             return None
-        if _ENOUGH_FOR_ONE_CONNECTION.search(outcome.reply.text):
+        # 503 there: the server lost count of what went before, and says nothing of this mail (RFC 5321 §4.2.2)
+        if outcome.reply.code == _BAD_SEQUENCE or _ENOUGH_FOR_ONE_CONNECTION.search(outcome.reply.text):
             return outcome.reply.text
         # RFC 5321 §3.8: 421 is about the connection, unless it asks for less mail
         return outcome.reply.text if outcome.reply.code == 421 and not self._slow_down(outcome) else None

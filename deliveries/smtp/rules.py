@@ -35,7 +35,8 @@ CLAUSE_CHARS = 30
 #: between a family and what stands beside it: a space, a hyphen, or nothing where the script has no spaces
 _NEXT_CHARS = 1
 _GAPS = {"*": GAP_CHARS, "~": CLAUSE_CHARS}
-_CLAUSE_ENDS = frozenset(".;!?")
+#: the dots of `joe.bloggs` and `mail.example.org` end none
+_CLAUSE_END = re.compile(r"[.;!?]\s")
 #: how many places a first literal is tried at; a hostile text repeats it without end
 MAX_STARTS = 16
 
@@ -144,7 +145,7 @@ def _within(literal: str, text: str, start: int, gap: int) -> int | None:
     at = text.find(literal, start, start + gap + len(literal))
     if at < 0:
         return None
-    if gap != GAP_CHARS and not (_begins(literal, text, at) and _CLAUSE_ENDS.isdisjoint(text[start:at])):
+    if gap != GAP_CHARS and not (_begins(literal, text, at) and not _CLAUSE_END.search(text, start, at)):
         return None
     return at + len(literal)
 

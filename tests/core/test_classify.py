@@ -182,6 +182,16 @@ def test_a_mailbox_that_is_not_there_or_is_gone_is_known_by_the_sense_of_the_wor
         "550 This usually means that the mailbox does not exist or that the mail was refused",
         "550 The recipient's mailbox could not be found at this time",
         "550 5.1.1 recipient verification service is down",
+        # RFC 5321 §4.2.2: the words of a plain 550 stand for a refusal by policy too
+        "550 Mailbox unavailable due to IP reputation of your server",
+        "550 5.1.1 mailbox unavailable: your IP is on our blacklist",
+        "550 mailbox unavailable, rejected by spam filter",
+        "550 5.1.0 Sender rejected. User unknown <a@example.org>",
+        "550 No such user: a@example.org - sender callout failed",
+        "550 The mail server mail.example.org does not exist",
+        # the host that would know was not reached
+        "550 5.1.1 Recipient address rejected: undeliverable address: connect to 192.0.2.1:25: Connection refused",
+        "550 5.1.1 Recipient address rejected: undeliverable address: mail for example.net loops back to myself",
         # some may write, others not
         "550 this account is closed for external mail",
         "550 user does not exist or you are not permitted to mail them",
@@ -216,6 +226,11 @@ ALIVE = [
     ("550 Пользователь заблокирован", C.INACTIVE),
     ("554 DT:SPM 163 mx4", C.CONTENT_SPAM),
     ("550 5.7.1 Sent through an open relay", C.IP_REPUTATION),
+    ("550 Ваш IP в чёрном списке", C.IP_REPUTATION),
+    ("550 Votre adresse IP est bloquée", C.IP_REPUTATION),
+    ("550 您的IP发送频率过高", C.RATE_LIMITED),
+    ("550 Quota del usuario excedida", C.MAILBOX_FULL),
+    ("550 スパムとして拒否されました", C.CONTENT_SPAM),
     ("550 message timed out", C.EXPIRED),
     ("552 5.3.4 Message size exceeds fixed limit", C.MESSAGE_TOO_LARGE),
     ("535 5.7.8 Authentication credentials invalid", C.POLICY_AUTH),
@@ -377,9 +392,10 @@ def test_no_pattern_is_shadowed_by_a_rule_of_another_category() -> None:
         enhanced = [f"5{e}" if e[0] == "." else f"{e}1" if e[-1] == "." else e for e in row.get("enhanced", ["none"])]
         for pattern in row.get("patterns", []):
             words = pattern.strip("^|").replace("*", "x").replace("~", "x")
+            stages = [None if s == "unsaid" else Stage(s) for s in row.get("stages", ["unsaid"])]
             readings = (
-                classify_text(text, code, "" if e == "none" else e)
-                for text, code, e in product((words, f"{words} temporarily"), codes, enhanced)
+                classify_text(text, code, "" if e == "none" else e, stage)
+                for text, code, e, stage in product((words, f"{words} temporarily"), codes, enhanced, stages)
             )
             if "{" not in pattern and all(said.category != row["category"] for said in readings):
                 shadowed.append((row["id"], pattern))

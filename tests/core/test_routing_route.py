@@ -130,6 +130,7 @@ def test_an_mx_host_that_does_not_exist_gives_way_to_the_next() -> None:
         example.org MX 20 empty.example
         example.org MX 30 192.0.2.1
         example.org MX 40 good.example
+        example.org MX 50 good.example     # named twice, tried once
         empty.example TXT nothing
         good.example A 9.9.9.4
     """
