@@ -15,9 +15,10 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mailapi.settings")
 from django.conf import settings
 
 from deliveries import metrics
-from mailapi import logs
+from mailapi import environment, logs
 
-app = Celery("mailapi", broker=settings.BROKER_URL)
+with environment.refusing():
+    app = Celery("mailapi", broker=settings.BROKER_URL)
 app.conf.update(
     accept_content=["json"],
     task_serializer="json",

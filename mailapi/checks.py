@@ -2,13 +2,16 @@
 
     manage.py check --database default        tells all of them
     refuse_to_start()                         for servers and workers: one line and exit code 1 on an error
-    python -m mailapi.checks                  the same of the settings alone: `up` asks before it starts anything
+    python -m mailapi.checks [--database]     the same, of the settings alone where no more is said: `up` asks before it
+                                              starts anything, `serve web` before a server of several processes
 
 E001–E009 are about settings alone; E010 and W011 ask the database, and are tagged so.
 """
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,11 +19,11 @@ from cryptography.fernet import Fernet
 from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage, Error, Tags, Warning
-from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connections
 
 from deliveries.mime import verp
 from deliveries.routing import static
+from mailapi.environment import refusing
 
 #: each off switch turns a 2xx into a promise that a power cut breaks
 _DURABLE = ("fsync", "full_page_writes", "synchronous_commit")
@@ -128,25 +131,37 @@ def refuse_to_start(database: bool = True) -> None:
     """SystemExit with one line when a setting, or the database, would break a promise; warnings are no reason."""
     found = [message for check in _SETTINGS for message in check()]
     if database and not found:
+        tries = _Tries()
+        pool = logging.getLogger("psycopg.pool")
+        pool.addFilter(tries)
         try:
             found = durable(databases=["default"])
         except DatabaseError as error:
-            why = str(error).strip().partition("\n")[0]
+            why = (tries.last or str(error)).strip().partition("\n")[0]
             raise SystemExit(f"mailapi does not start: the database does not answer: {why}") from None
         finally:
             connections["default"].close()
             # its threads would not live on in the children of a prefork worker
             connections["default"].close_pool()  # type: ignore[attr-defined]
+            pool.removeFilter(tries)
     if found:
         more = f" (and {len(found) - 1} more; see `manage.py check --database default`)" if len(found) > 1 else ""
         raise SystemExit(f"mailapi does not start: {found[0].msg} {found[0].hint}{more} [{found[0].id}]")
+
+
+class _Tries(logging.Filter):
+    """The pool tells of each of its tries and then only that none went well: the last reason is the answer."""
+
+    last = ""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        self.last = record.getMessage().partition(": ")[2]
+        return False
 
 
 _SETTINGS = (field_keys, verp_keys, mail_routes, sandbox)
 
 
 if __name__ == "__main__":
-    try:
-        refuse_to_start(database=False)
-    except ImproperlyConfigured as error:
-        raise SystemExit(f"mailapi does not start: {error}") from None
+    with refusing():
+        refuse_to_start(database=sys.argv[1:] == ["--database"])

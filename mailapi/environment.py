@@ -11,6 +11,8 @@ import math
 import os
 import re
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,6 +22,15 @@ from deliveries.mime.address import parse_address
 
 #: where each variable that was read had its value from, for the panel's page of settings
 SOURCES: dict[str, str] = {}
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """For a part that starts: a setting that cannot be ends it with one line."""
+    try:
+        yield
+    except ImproperlyConfigured as error:
+        raise SystemExit(f"mailapi does not start: {error}") from None
 
 
 def text(name: str, default: str | None = None) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 
@@ -88,6 +89,8 @@ def main(argv: Sequence[str]) -> int:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mailapi.settings")
     os.environ["MAILAPI_ROLE"] = role
     os.chdir(bootstrap.ROOT)
+    if role == "web" and subprocess.call((*_PYTHON, "mailapi.checks", "--database")):  # noqa: S603
+        return 1  # it was said; granian would start its processes again and again, and each would say it
     os.execv(words[0], words)  # noqa: S606 – our own words
 
 

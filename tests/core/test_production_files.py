@@ -108,7 +108,25 @@ def test_systemd_understands_the_units(unit: str, tmp_path: Path) -> None:
 )
 def test_words_that_serve_does_not_know_are_one_clear_line(words: tuple[str, ...], said: str) -> None:
     env = {"PATH": "/usr/bin:/bin", "WEB_LISTEN": "8000"}
-    done = subprocess.run(
+    done = served(*words, **env)
+    assert done.returncode and said in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("role", "url", "said"),
+    [
+        ("web", "postgres://u:p@127.0.0.1:99999/n", "DATABASE_URL is not a URL"),
+        ("deliver", "", "DATABASE_URL is not set"),
+    ],
+)
+def test_a_part_without_its_database_ends_with_one_line(role: str, url: str, said: str, tmp_path: Path) -> None:
+    done = served(role, PATH="/usr/bin:/bin", DATABASE_URL=url, MAILAPI_VAR=str(tmp_path))
+    assert done.returncode == 1 and not done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"mailapi does not start: {said}")
+
+
+def served(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "manage.py", "serve", *words], cwd=ROOT, env=env, capture_output=True, text=True, check=False
     )
-    assert done.returncode and said in done.stderr and "Traceback" not in done.stderr
