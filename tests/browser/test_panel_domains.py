@@ -62,8 +62,12 @@ def test_a_domain_is_added_its_records_are_published_and_seen_verified(open_page
         page.locator("summary").first.click()
         shoot(page, "journey-domain-verified")
         page.fill("[name=unsubscribe_streams]", "news, offers")
+        page.check("[name=dkim_ed25519]")
         page.click("button:has-text('Save')")
         page.wait_for_selector("text=it holds for mail that is accepted from now on")
+        page.wait_for_selector("summary:has-text('DKIM, Ed25519')")
+        assert records.count() == 6 and page.is_checked("[name=dkim_ed25519]")
+        shoot(page, "journey-domain-second-key")
     row = SendingDomain.objects.get()
     assert row.verified_at and row.return_path_verified_at and row.unsubscribe_streams == ["news", "offers"]
     assert any(name == "_dmarc.shop.example.com" for name, _, _ in dns.asked)
