@@ -40,8 +40,11 @@ IN_HAND = 256
 IN_HAND_FAILING = 8
 #: a row in hand whose turn has not come by then (its endpoint is slow) is given back; its lease is longer
 TURN_S = 10.0
-#: nothing new is begun after it; a turn, a POST of 15 s and its record then end within the run's 55 s
+#: what is in hand then is waited for, and meanwhile only quick endpoints are told: a turn, a POST of 15 s and its record.
+#: One of those that turns out to be slow takes as long again; the task may run for 110 s
 CLAIM_S = 25.0
+#: an endpoint whose last answer took longer is not quick
+QUICK_MS = 1_000
 #: answers that come within it are recorded together
 _GATHER_S = 0.02
 #: rows are looked for so often at most, unless the last look brought many and half of them is told: a look costs as
@@ -64,9 +67,15 @@ def run() -> int:
 
 
 def drain(claim_s: float = CLAIM_S) -> int:
-    """The window itself."""
+    """The window itself.
+
+    No other run begins while this one waits for its last POSTs. A receiver that hangs must not make everybody's events
+    wait with them, so those of quick endpoints are told until the last of the others is.
+    """
     end = time.monotonic() + claim_s
     in_hand: dict[Future[Posted | None], Telling] = {}
+    last: set[Future[Posted | None]] | None = None  #: in hand when time was up
+    slow: set[UUID] = set()
     told = 0
     with _event_loop() as loop, _Turns().on(loop) as turns:
         look_at, few = 0.0, 0
@@ -74,11 +83,13 @@ def drain(claim_s: float = CLAIM_S) -> int:
             if not in_hand and not few:
                 time.sleep(max(look_at - time.monotonic(), 0.0))
             now = time.monotonic()
-            if now < end and (now >= look_at or len(in_hand) < few):
-                claimed = _claim(in_hand)
+            if last != set() and (now >= look_at or len(in_hand) < few):
+                claimed = _claim(in_hand, None if last is None else slow | {in_hand[f].endpoint_id for f in last})
                 for telling in claimed:
                     in_hand[asyncio.run_coroutine_threadsafe(turns.post(telling), loop)] = telling
                 look_at, few = now + _REST_S, len(in_hand) // 2 if len(claimed) >= _MANY else 0
+            if last is None and now >= end:
+                last = set(in_hand)
             if not in_hand:
                 return told
             if wait(in_hand, timeout=_LOOK_S, return_when=FIRST_COMPLETED).done:
@@ -86,7 +97,11 @@ def drain(claim_s: float = CLAIM_S) -> int:
             done = {future: telling for future, telling in in_hand.items() if future.done()}
             for future in done:
                 del in_hand[future]
+            if last:
+                last -= done.keys()
             posted = [p for f in done if (p := f.result()) is not None]
+            for p in posted:
+                (slow.add if p.elapsed_ms > QUICK_MS else slow.discard)(p.telling.endpoint_id)
             _record(posted)
             outbox.give_back([telling for f, telling in done.items() if f.result() is None])
             told += len(posted)
@@ -132,12 +147,15 @@ class _Turns:
             each.release()
 
 
-def _claim(in_hand: dict[Future[Posted | None], Telling]) -> list[Telling]:
+def _claim(in_hand: dict[Future[Posted | None], Telling], slow: set[UUID] | None) -> list[Telling]:
+    """With `slow`, for quick endpoints alone: neither these nor any that fails."""
     free = IN_HAND - len(in_hand)
     # few at a time would cost a transaction each; what is in hand keeps the line busy meanwhile
     if free < _MANY:
         return []
     busy = Counter(t.endpoint_id for t in in_hand.values())
+    if slow is not None:
+        return outbox.claim(free, 0, busy | Counter(dict.fromkeys(slow, outbox.IN_HAND)))
     failing = sum(t.failing for t in in_hand.values())
     return outbox.claim(free, max(IN_HAND_FAILING - failing, 0), busy)
 

@@ -156,6 +156,30 @@ def test_a_receiver_that_hangs_holds_its_own_places_only() -> None:
     assert {r.state for r in rows(fine) + rows(hung)} == {"delivered"}
 
 
+def test_a_run_that_waits_for_its_last_receiver_still_tells_the_others(monkeypatch) -> None:
+    house = build()
+    real = post.post
+    monkeypatch.setattr(courier, "post", lambda telling, private, keep: real(telling, private, timeout_s=90, keep=keep))
+    hanging, heard = threading.Event(), threading.Semaphore(0)
+    with receiver() as slow, receiver() as well:
+        slow.answer = lambda came: (hanging.set(), slow.hang(came))[1]
+        well.answer = lambda came: (heard.release(), (200, {}))[1]
+        hung, _ = endpoint_of(house, slow.url(), ["domain.updated"])
+        endpoint_of(house, well.url(), ["domain.updated"])
+        tell_n(house, 1)
+        working = threading.Thread(target=lambda: (courier.drain(claim_s=0), connection.close()))
+        working.start()
+        try:
+            assert hanging.wait(60) and heard.acquire(timeout=60)
+            tell_n(house, 2)
+            assert heard.acquire(timeout=60) and heard.acquire(timeout=60)
+        finally:
+            slow.let_go.set()
+            working.join()
+    assert len(slow.came) == 1  # time was up: its next ones are for the next run
+    assert sorted(r.state for r in rows(hung)) == ["delivered", "pending", "pending"]
+
+
 def test_no_answer_in_time_is_a_failure(monkeypatch) -> None:
     house = build()
     real = post.post
