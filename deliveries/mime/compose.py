@@ -24,6 +24,7 @@ from functools import lru_cache
 from deliveries.errors import ComposeError
 from deliveries.mime.address import Address, parse_address
 from deliveries.mime.headers import (
+    MIME_VERSION,
     PREFERRED_LINE,
     UNIQUE_FIELDS,
     addresses,
@@ -127,7 +128,7 @@ def compose(mail: Mail) -> Composed:
     header.append(date_field(mail.date))
     header.append(f"Message-ID: {message_id}\r\n".encode("ascii") if message_id else message_id_field(mail.message_id))
     header += fields
-    header.append(b"MIME-Version: 1.0\r\n")
+    header.append(MIME_VERSION)
     part = _structure(mail)
     return Composed(
         header_fields=(*header, *part.fields),

@@ -20,6 +20,8 @@ PREFERRED_LINE = 78
 MAX_LINE = 998
 #: RFC 2047 §2: an encoded word, and a line that holds one
 _MAX_WORD, _MAX_WORD_LINE = 75, 76
+#: RFC 2045 §4
+MIME_VERSION = b"MIME-Version: 1.0\r\n"
 #: a word without white space cannot be folded; above this it could push a line over MAX_LINE
 _MAX_TOKEN = 900
 #: ours: what one field may hold; receivers cap whole headers at some 64 KB

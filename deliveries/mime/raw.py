@@ -2,8 +2,8 @@
 
 In order of use: `read` checks the octets under caps and takes out what must not leave (Bcc, Return-Path, our own and
 the control fields); its `Raw.octets` are what is stored, `Raw`'s other fields what accept needs. At the attempt
-`composed` gives the mail for signing, with Message-ID and Date where they were missing; `seven_bit` the same for a hop
-without 8BITMIME. Everything else goes out as it came.
+`composed` gives the mail for signing, with Message-ID, Date and MIME-Version where they were missing; `seven_bit` the
+same for a hop without 8BITMIME. Everything else goes out as it came.
 
 Refused, with the reason: NUL and bare CR or LF (RFC 5321 §2.3.8: another server's line end is how a second mail is
 smuggled in), a header that two readers would read differently (a field that may stand once and stands twice, a line of
@@ -113,10 +113,15 @@ def composed(octets: bytes, message_id: str, date: datetime) -> Composed:
         header = fields(octets[:body])
     except ValueError as error:
         raise ComposeError(str(error)) from None
-    if not value_of(header, b"date"):
-        header = [f for f in header if name_of(f) != b"date"] + [date_field(date)]
-    if not value_of(header, b"message-id"):
-        header = [f for f in header if name_of(f) != b"message-id"] + [message_id_field(message_id)]
+    # RFC 5322 §3.6, RFC 2045 §4: without MIME-Version a reader may show the parts of a mail as its text
+    ours = {
+        b"date": date_field(date),
+        b"message-id": message_id_field(message_id),
+        b"mime-version": headers.MIME_VERSION,
+    }
+    for name, field in ours.items():
+        if not value_of(header, name):
+            header = [f for f in header if name_of(f) != name] + [field]
     return Composed(
         tuple(header),
         octets[body:],

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from deliveries.encoded import safe_codec
 from deliveries.mime.entities import Entity, name_of, value_of, walk
-from deliveries.mime.headers import MAX_LINE
+from deliveries.mime.headers import MAX_LINE, MIME_VERSION
 
 _IDENTITY = frozenset({b"", b"7bit", b"8bit", b"binary"})
 _KNOWN = _IDENTITY | {b"quoted-printable", b"base64"}
@@ -118,7 +118,7 @@ def _header(entity: Entity, encoding: bytes) -> bytes:
     kept = [field for field in entity.fields if name_of(field) != b"content-transfer-encoding"]
     names = {name_of(field) for field in kept}
     if entity.start == 0 and b"mime-version" not in names:
-        kept.append(b"MIME-Version: 1.0\r\n")
+        kept.append(MIME_VERSION)
     if b"content-type" not in names and entity.media_type == b"text/plain":
         # RFC 2045 §5.2 would have it US-ASCII, which it is not
         kept.append(b"Content-Type: text/plain; charset=utf-8\r\n")

@@ -40,8 +40,8 @@ IN_HAND = 256
 IN_HAND_FAILING = 8
 #: a row in hand whose turn has not come by then (its endpoint is slow) is given back; its lease is longer
 TURN_S = 10.0
-#: what is in hand then is waited for, and meanwhile only quick endpoints are told: a turn, a POST of 15 s and its record.
-#: One of those that turns out to be slow takes as long again; the task may run for 110 s
+#: what is in hand then is waited for (a turn, a POST of 15 s and its record), and quick endpoints alone are told
+#: meanwhile. One of these that turns out to be slow takes as long again; the task may run for 110 s
 CLAIM_S = 25.0
 #: an endpoint whose last answer took longer is not quick
 QUICK_MS = 1_000

@@ -30,6 +30,13 @@ class Face(View, ABC):
     def refusal(refused: Refused) -> tuple[int, dict[str, Any]]:
         """The face's status and body for what the native API would have answered."""
 
+    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
+        """None of the three services knows idempotency keys, so none keeps a mail from being sent twice."""
+        answer = super().finalize_response(request, response, *args, **kwargs)
+        if request.method == "POST" and answer.status_code < 300 and "Idempotency-Key" in request.headers:
+            return with_ignored(answer, [*filter(None, [answer.get(IGNORED_HEADER)]), "Idempotency-Key"])
+        return answer
+
     def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], HttpResponse | None]:
         return self._refuse
 

@@ -143,9 +143,9 @@ class Reading:
         found = []
         for name, value in pairs:
             if not isinstance(value, str):
-                self.wrong(f"{field}.{name[:100]}", "wrong_type", "Must be a string.")
+                self.wrong(_inside(field, name), "wrong_type", "Must be a string.")
             elif why := refused_header(name, value):
-                self.wrong(f"{field}.{name[:100]}", "invalid_header", why)
+                self.wrong(_inside(field, name), "invalid_header", why)
             else:
                 found.append((name, value))
         if len(found) > MAX_HEADERS:
@@ -192,7 +192,7 @@ class Reading:
             self.wrong(field, "too_many", f"Has {len(value)} keys; {MAX_METADATA} are allowed.")
         found = []
         for key, one in value.items():
-            place = f"{field}.{key[:100]}"
+            place = _inside(field, key)
             text = one if isinstance(one, str) else str(one).lower() if isinstance(one, bool) else str(one)
             if isinstance(one, dict | list):
                 self.wrong(place, "wrong_type", "Must be a text.")
@@ -222,3 +222,8 @@ class Reading:
         if at - now > MAX_SCHEDULE:
             self.wrong(field, "invalid_time", f"A mail can be scheduled up to {MAX_SCHEDULE.days} days ahead.")
         return at
+
+
+def _inside(field: str, name: str) -> str:
+    """A name below a field, as the face writes it: `Headers.X-Order`, and in Mailgun's form `h:X-Order`."""
+    return f"{field}{name[:100]}" if field.endswith(":") else f"{field}.{name[:100]}"

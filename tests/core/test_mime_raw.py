@@ -38,7 +38,7 @@ def parsed(octets: bytes) -> EmailMessage:
     return found
 
 
-def test_a_mail_goes_out_as_it_came_but_for_message_id_and_date() -> None:
+def test_a_mail_goes_out_as_it_came_but_for_the_fields_that_every_mail_has() -> None:
     body = b"--x\r\nContent-Type: text/plain;  charset=utf-8\r\n\r\nTwo  spaces\t\r\n\r\n--x--\r\n"
     octets = mail(b"X-Odd:   kept \r\n as it is\r\nContent-Type: multipart/mixed; boundary=x\r\n", body)
     read = raw.read(octets)
@@ -46,10 +46,12 @@ def test_a_mail_goes_out_as_it_came_but_for_message_id_and_date() -> None:
     out = raw.composed(read.octets, "id@one.test", NOW)
     assert out.octets == octets.replace(
         b"\r\n\r\n--x\r\n",
-        b"\r\nDate: Thu, 31 Jan 2030 09:00:00 +0000\r\nMessage-ID: <id@one.test>\r\n\r\n--x\r\n",
+        b"\r\nDate: Thu, 31 Jan 2030 09:00:00 +0000\r\nMessage-ID: <id@one.test>\r\nMIME-Version: 1.0\r\n\r\n--x\r\n",
         1,
     )
-    own = raw.read(mail(b"Message-ID: <own@one.test>\r\nDate: Thu, 31 Jan 2030 09:00:00 +0000\r\n"))
+    own = raw.read(
+        mail(b"Message-ID: <own@one.test>\r\nDate: Thu, 31 Jan 2030 09:00:00 +0000\r\nmime-version: 1.0\r\n")
+    )
     assert own.message_id == "own@one.test"
     assert raw.composed(own.octets, "id@one.test", NOW).octets == own.octets
 

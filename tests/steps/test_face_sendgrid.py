@@ -114,7 +114,8 @@ def test_the_sandbox_mode_checks_and_sends_nothing(api):
 
 def test_what_has_no_effect_is_named(api):
     body = mail(api, asm={"group_id": 1}, ip_pool_name="x", tracking_settings={}, batch_id="b")
-    assert post(api, body).headers["X-Ignored-Fields"] == "asm, ip_pool_name, tracking_settings, batch_id"
+    answer = post(api, body, HTTP_IDEMPOTENCY_KEY="one")
+    assert answer.headers["X-Ignored-Fields"] == "asm, ip_pool_name, tracking_settings, batch_id, Idempotency-Key"
 
 
 def test_a_bearer_key_and_v3_lead_to_the_face_from_the_root(api):
