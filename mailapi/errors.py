@@ -56,6 +56,11 @@ def answer(
     return JsonResponse(body, status=status, headers=headers)
 
 
+def not_allowed(request: HttpRequest, allowed: str) -> JsonResponse:
+    message = f"{request.method} is not possible here; use {allowed}."
+    return answer(request, 405, "method_not_allowed", message, headers={"Allow": allowed})
+
+
 def sentence(faults: Sequence[Fault]) -> str:
     """The first faults in words, each with its place."""
     told = [f"{place}: {f.message}" if (place := _place(f)) else f.message for f in faults[:_TOLD]]
@@ -88,9 +93,7 @@ def handle(exc: Exception, context: dict[str, Any]) -> HttpResponse | None:
     if isinstance(exc, Http404 | exceptions.NotFound):
         return answer(request, 404, "not_found", str(exc) or "There is nothing here.")
     if isinstance(exc, exceptions.MethodNotAllowed):
-        allowed = context["view"].headers["Allow"]
-        message = f"{request.method} is not possible here; use {allowed}."
-        return answer(request, 405, "method_not_allowed", message, headers={"Allow": allowed})
+        return not_allowed(request, context["view"].headers["Allow"])
     if isinstance(exc, PermissionDenied | exceptions.PermissionDenied):
         return answer(request, 403, "invalid_access", "This API key may not do that.")
     if isinstance(exc, exceptions.Throttled):
@@ -168,8 +171,7 @@ def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
 def csrf_failed(request: HttpRequest, reason: str = "") -> HttpResponse:
     """A POST without a token of the panel. What is no page of it and takes POST asks for none: there, it takes none."""
     if not request.path_info.startswith("/admin/"):
-        message = f"{request.method} is not possible here; use GET, HEAD."
-        return answer(request, 405, "method_not_allowed", message, headers={"Allow": "GET, HEAD"})
+        return not_allowed(request, "GET, HEAD")
     if _wants_page(request):
         return csrf_failure(request, reason)
     return answer(request, 403, "invalid_access", "The panel takes forms of its own pages alone; /docs has the API.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from django.contrib import admin
 from django.urls import include, path
-from django.views.generic import RedirectView
 
 from mailapi.views import (
     api_keys,
@@ -97,9 +96,9 @@ urlpatterns = [
     path("openapi.json", docs.OpenApi.as_view(), name="openapi"),
     path("docs", docs.Docs.as_view(), name="docs"),
     # what people type, and what `up` prints; the API's own paths stay exact
-    path("docs/", RedirectView.as_view(url="/docs")),
-    path("admin", RedirectView.as_view(url="/admin/")),
-    path("", RedirectView.as_view(url="/docs")),
+    path("docs/", docs.Elsewhere.as_view(url="/docs")),
+    path("admin", docs.Elsewhere.as_view(url="/admin/")),
+    path("", docs.Elsewhere.as_view(url="/docs")),
 ]
 
 handler400 = "mailapi.errors.bad_request"

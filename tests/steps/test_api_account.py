@@ -1,5 +1,6 @@
 """Webhooks, domains, suppressions, health, the description of the API, and the wall between tenants."""
 
+import itertools
 import re
 from datetime import UTC, datetime
 
@@ -191,8 +192,15 @@ def test_the_docs_load_nothing_from_elsewhere_and_no_inline_script(client):
         assert client.get(source.replace("&amp;", "&")).status_code == 200, source
 
 
-@pytest.mark.parametrize("path", ["/docs", "/openapi.json", "/", "/docs/", "/admin", "/metrics", "/o/token"])
-@pytest.mark.parametrize("method", ["post", "delete"])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        *itertools.product(
+            ["post", "delete"], ["/docs", "/openapi.json", "/", "/docs/", "/admin", "/metrics", "/o/token"]
+        ),
+        *itertools.product(["options", "trace"], ["/docs", "/", "/docs/", "/admin"]),
+    ],
+)
 def test_pages_refuse_other_methods_as_every_path_does(path, method):
     answer = getattr(DjangoClient(enforce_csrf_checks=True), method)(path)
     answers.Error.model_validate(answer.json())
