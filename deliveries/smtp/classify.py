@@ -177,6 +177,8 @@ def _replied(outcome: Replied, own_smarthost: bool) -> Verdict:
     said = classify_text(_words(reply), reply.code, enhanced, stage)
     status = Status.BOUNCED if reply.permanent else Status.DEFERRED
     suppress, category, rule, our_route = said.suppress, said.category, said.rule, False
+    if (told := parse_enhanced(reply.lines[0] if reply.lines else "")) and told.klass != reply.code // 100:
+        suppress = False  # `550 4.1.1`: one of the two says that it passes, and an address is not killed on that
     if reply.code == 552 and stage is Stage.RCPT and category in _AS_452:
         # RFC 5321 §4.5.3.1.10: some servers say 552 where 452 is meant
         status = Status.DEFERRED

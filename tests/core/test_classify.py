@@ -89,6 +89,9 @@ def test_an_unknown_recipient_at_rcpt_bounces_and_suppresses(who: str, line: str
         ("550 kim@example.net: unrecognised recipient", C.BAD_MAILBOX),
         ("554 Nobody by that name lives here", C.BAD_MAILBOX),
         ("550 Mailbox ( kim@example.net ) not found", C.BAD_MAILBOX),
+        ("550 mailbox kim.lee not found", C.BAD_MAILBOX),
+        ("550 No mail account with that name exists", C.BAD_MAILBOX),
+        ("550 L'utente non è presente in questo server", C.BAD_MAILBOX),
         ('550 unknown local-part "kim" in domain "example.net"', C.BAD_MAILBOX),
         ("550-5.1.1 kim@example.net 550-5.1.1 User 550 5.1.1 unknown", C.BAD_MAILBOX),
         ("550 ERR_NO_SUCH_USER", C.BAD_MAILBOX),
@@ -192,6 +195,8 @@ def test_a_mailbox_that_is_not_there_or_is_gone_is_known_by_the_sense_of_the_wor
         # the host that would know was not reached
         "550 5.1.1 Recipient address rejected: undeliverable address: connect to 192.0.2.1:25: Connection refused",
         "550 5.1.1 Recipient address rejected: undeliverable address: mail for example.net loops back to myself",
+        # the codes contradict each other
+        "550 4.1.1 User unknown",
         # some may write, others not
         "550 this account is closed for external mail",
         "550 user does not exist or you are not permitted to mail them",
@@ -230,6 +235,9 @@ ALIVE = [
     ("550 Votre adresse IP est bloquée", C.IP_REPUTATION),
     ("550 您的IP发送频率过高", C.RATE_LIMITED),
     ("550 Quota del usuario excedida", C.MAILBOX_FULL),
+    ("550 Postilaatikko on täynnä", C.MAILBOX_FULL),
+    ("550 Accès refusé", C.POLICY_AUTH),
+    ("550 Relais interdit", C.RELAY_DENIED),
     ("550 スパムとして拒否されました", C.CONTENT_SPAM),
     ("550 message timed out", C.EXPIRED),
     ("552 5.3.4 Message size exceeds fixed limit", C.MESSAGE_TOO_LARGE),
