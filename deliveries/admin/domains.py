@@ -79,7 +79,7 @@ class MailForm(forms.Form):
     )
 
     dkim_ed25519 = forms.BooleanField(
-        required=False, label="Sign with Ed25519 as well, by a second key that has a record of its own"
+        required=False, label="Sign with Ed25519 as well, once the record of that second key is seen"
     )
     redact_streams = forms.CharField(
         required=False, max_length=4000, label="Streams that are redacted once a mail is finished",

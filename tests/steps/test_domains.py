@@ -413,8 +413,7 @@ def test_keys_sign_from_when_their_records_are_seen_and_a_second_one_while_it_is
         assert shown()[ed]["status"] == "pending"
         publish()
         assert signed_by() == [rsa, ed] and shown()[ed]["status"] == "verified"
-        keys = {r["fqdn"]: r["value"] for r in shown().values()}
-        assert opendkim.verified([lab.messages[-1].octets], keys, tmp_path) == [True]
+        signed_twice, keys = lab.messages[-1].octets, {r["fqdn"]: r["value"] for r in shown().values()}
 
         zone.set(f"{shown()[ed]['fqdn']} TXT SERVFAIL\n{records(made)}")
         now += 7 * HOUR
@@ -456,6 +455,7 @@ def test_keys_sign_from_when_their_records_are_seen_and_a_second_one_while_it_is
     assert [a.action.removeprefix("domain.key_") for a in actions] == [
         "made", "turned", "missing", "turned", "made", "made", "turned", "turned", "removed", "removed", "removed",
     ]  # fmt: skip
+    assert opendkim.verified([signed_twice], keys, tmp_path) == [True]  # last: it skips where OpenDKIM is missing
 
 
 def test_the_record_of_a_retired_key_is_not_needed(api: Client, zone: FakeDns) -> None:
