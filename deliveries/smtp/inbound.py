@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
 
-from aiosmtpd.smtp import SMTP, Session
+from aiosmtpd.smtp import SMTP, Session, TLSSetupException
 from aiosmtpd.smtp import Envelope as _Envelope
 
 from deliveries.smtp.limits import (
@@ -179,6 +179,9 @@ class Conversation(SMTP):
 
     async def handle_exception(self, error: Exception) -> str:
         """A bug of ours is answered as temporary: the client keeps the mail."""
+        if isinstance(error, TLSSetupException):  # the connection is closed without a word
+            log.info("no handshake with %s: %s", self._peer, error.__cause__)
+            return ""
         log.error("conversation with %s failed", self._peer, exc_info=error)
         return "451 4.3.0 Internal error"
 
@@ -197,6 +200,12 @@ class Conversation(SMTP):
     async def smtp_HELO(self, hostname: str) -> None:
         self._coded = not hostname
         await super().smtp_HELO(hostname)
+
+    async def smtp_STARTTLS(self, arg: str | None) -> None:
+        if self._encrypted:
+            return await self.push("503 5.5.1 TLS is on already")
+        await super().smtp_STARTTLS(arg or "")
+        return None
 
     def offers(self) -> list[str]:
         """The keywords of the answer to EHLO (RFC 5321 §4.1.1.1)."""

@@ -279,9 +279,11 @@ def test_starttls_is_offered_and_tells_its_version(
     run(work())
 
 
-def test_what_came_in_clear_before_the_handshake_is_forgotten(tls: ssl.SSLContext) -> None:
+def test_what_came_in_clear_before_the_handshake_is_forgotten_and_tls_is_begun_once(
+    tls: ssl.SSLContext, caplog: pytest.LogCaptureFixture
+) -> None:
     async def work() -> None:
-        async with listening(tls=tls) as (_house, address, _):
+        async with listening(tls=tls) as (_house, address, listener):
 
             def talk() -> int:
                 with socket.create_connection(address) as plain:
@@ -294,11 +296,23 @@ def test_what_came_in_clear_before_the_handshake_is_forgotten(tls: ssl.SSLContex
                     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
                     with context.wrap_socket(plain) as secure:
                         secure.sendall(b"RCPT TO:<known@ours.test>\r\n")
-                        return int(secure.recv(1000)[:3])
+                        forgotten = int(secure.recv(1000)[:3])
+                        secure.sendall(b"STARTTLS\r\n")  # RFC 3207 §4: not offered any more
+                        assert secure.recv(1000).startswith(b"503 5.5.1")
+                        return forgotten
 
             assert await asyncio.to_thread(talk) == 503
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(b"STARTTLS\r\n")
+            await reader.readuntil(b"220 2.0.0 Ready to start TLS\r\n")
+            writer.write(b"no handshake\r\n" * 9)
+            await asyncio.wait_for(reader.read(), 60)
+            writer.close()
+            assert listener.conversations == set()
 
     asyncio.run(work())
+    # a stranger's doing is no error of ours
+    assert [r.getMessage() for r in caplog.records if r.name.startswith("deliveries") and r.levelname == "ERROR"] == []
 
 
 def test_submission_needs_tls_or_loopback_and_the_right_password() -> None:
