@@ -10,8 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
+from deliveries.errors import ComposeError
 from deliveries.models import AuditEntry, InboundRoute
 from deliveries.models.sql import execute
+from deliveries.smtp.path import domain_on_wire
 
 ANY = "*"
 
@@ -28,14 +30,22 @@ class Found:
 
 def find(forward_path: str) -> Found:
     """Who receives at this address."""
-    local, _, domain = forward_path.rpartition("@")
-    routes = execute(_ROUTES, {"domain": domain.rstrip(".").lower()}).fetchall()
+    routes = execute(_ROUTES, {"domain": domain_of(forward_path)}).fetchall()
     own = {row["address"]: row for row in routes if row["domain_id"] == routes[0]["domain_id"]}
-    local = local.strip('"').lower()
+    local = forward_path.rpartition("@")[0].strip('"').lower()
     for name in (local, local.partition("+")[0], ANY):
         if row := own.get(name):
             return Found(True, row["id"], row["tenant_id"], row["forward"])
     return Found(bool(own))
+
+
+def domain_of(forward_path: str) -> str:
+    """Lower case, "" where it has none; in A-labels, though RFC 6531 §3.2 lets a client write U-labels."""
+    domain = forward_path.rpartition("@")[2] if "@" in forward_path else ""
+    try:
+        return domain_on_wire(domain).lower()
+    except ComposeError:
+        return domain.lower()
 
 
 def remove(ids: Iterable[UUID], actor: str) -> int:

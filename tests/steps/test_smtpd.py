@@ -68,7 +68,8 @@ def client(where: tuple[str, int]) -> smtplib.SMTP:
 
 def asked(where: tuple[str, int], *forward_paths: str) -> list[tuple[int, str]]:
     with client(where) as smtp:
-        smtp.mail("")
+        smtp.command_encoding = "utf-8"
+        smtp.mail("", ["SMTPUTF8"])
         replies = [smtp.rcpt(path) for path in forward_paths]
     return [(code, text.decode()) for code, text in replies]
 

@@ -31,6 +31,7 @@ from django.db.models import Q
 
 from deliveries import addresses, certificate
 from deliveries import submission as desk
+from deliveries.addresses import domain_of
 from deliveries.certificate import Certificate
 from deliveries.errors import TokenError
 from deliveries.feedback import COMPLAINT_GRACE, is_role
@@ -164,7 +165,7 @@ class Door:
 
     async def accept_rcpt(self, forward_path: str) -> Refusal | None:
         """None takes it. A domain of ours without that address is 5.1.1, any other domain would be relaying."""
-        domain = forward_path.rpartition("@")[2].lower() if "@" in forward_path else self._bounce_domain
+        domain = domain_of(forward_path) or self._bounce_domain
         if is_role(forward_path):
             try:
                 ours = domain in self._own or await self._threads.run(lambda: _sends(domain))
@@ -190,7 +191,7 @@ class Door:
         """A bounce at a return path of its own, or an address at which it receives."""
 
         def ask() -> tuple[list[bool], addresses.Found]:
-            return _return_paths(_domain(forward_path)), addresses.find(forward_path)
+            return _return_paths(domain_of(forward_path)), addresses.find(forward_path)
 
         try:
             below, found = await self._threads.run(ask)
@@ -204,7 +205,7 @@ class Door:
 
     async def store(self, mail: Received) -> Refusal | None:
         """Returns after the commit; whatever it raises becomes 451."""
-        ours = [p for p in mail.forward_paths if is_role(p) or _domain(p) in self._own or self._proven(p)]
+        ours = [p for p in mail.forward_paths if is_role(p) or domain_of(p) in self._own or self._proven(p)]
         # one name has a thousand spellings, each of which would hold the whole mail once more
         rows = [_row(mail, path) for path in {_named(path): path for path in reversed(ours)}.values()]
         if claimed := [path for path in mail.forward_paths if path not in ours]:
