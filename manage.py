@@ -11,8 +11,8 @@ import sys
 
 def main():
     # type: () -> int
-    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
-        sys.stderr.write("manage.py: Python 3.11 to 3.13 is needed, this is %d.%d\n" % sys.version_info[:2])  # noqa: UP031
+    if not (3, 11) <= sys.version_info[:2] <= (3, 14):
+        sys.stderr.write("manage.py: Python 3.11 to 3.14 is needed, this is %d.%d\n" % sys.version_info[:2])  # noqa: UP031
         return 1
     if sys.argv[1:2] in (["up"], ["test"]):
         from mailapi.up.main import main as run
