@@ -18,9 +18,10 @@ from collections.abc import Callable, Sequence
 from deliveries.smtp import data, path
 from deliveries.smtp.classify import classify
 from deliveries.smtp.hop import Envelope, Hop
-from deliveries.smtp.limits import MAX_ADDRESSES, MAX_REFUSALS, QUIT_S
+from deliveries.smtp.limits import MAX_ADDRESSES, MAX_ONE_BY_ONE, MAX_REFUSALS, ONE_BY_ONE_S, QUIT_S
 from deliveries.smtp.opening import Manners, open_session
 from deliveries.smtp.outcome import Attempted, Broken, Outcome, Replied, Stage
+from deliveries.smtp.reply import BAD_SEQUENCE
 from deliveries.smtp.session import Deadline, Gate, SmtpSession, Timers
 from deliveries.smtp.tls import TlsContexts
 from deliveries.smtp.transcript import Transcript
@@ -29,7 +30,8 @@ from deliveries.smtp.transcript import Transcript
 _ABOUT_THE_HOST = frozenset({Stage.GREETING, Stage.EHLO, Stage.STARTTLS})
 #: stages up to which a fault of a reused connection harmed nothing: the mail starts again on a fresh one
 _UNHARMED = frozenset({Stage.MAIL, Stage.RCPT, Stage.DATA})
-_BAD_SEQUENCE = 503  #: RFC 5321 §4.2.3
+#: stages whose reply a server owes that answered MAIL out of the same group (RFC 2920 §3.1)
+_WITHIN_A_GROUP = frozenset({Stage.RCPT, Stage.DATA})
 #: a limit per connection, which a new connection meets; not a wish for less mail
 _ENOUGH_FOR_ONE_CONNECTION = re.compile(
     r"(?:messages|mails|recipients|transactions|commands)\b.{0,40}\b(?:this|per|one|single|same|in) "
@@ -67,6 +69,7 @@ class Pool:
         self._slow_down = slow_down
         self._idle: OrderedDict[SmtpSession, asyncio.TimerHandle] = OrderedDict()  # oldest first
         self._by_hop: dict[Hop, list[SmtpSession]] = {}
+        self._one_by_one: OrderedDict[tuple[str, int], float] = OrderedDict()  # until when, oldest first
         self._goodbyes: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -146,15 +149,24 @@ class Pool:
         opened = await open_session(hop, self._manners, deadline, log)
         if isinstance(opened, Attempted):
             return opened
+        now = asyncio.get_running_loop().time()
+        opened.pipelining = opened.pipelining and self._one_by_one.get(_server(hop), now) <= now
         return await self._transact(opened, envelope, octets, gate, deadline)
 
     async def _transact(
         self, session: SmtpSession, envelope: Envelope, octets: bytes, gate: Gate, deadline: Deadline
     ) -> Attempted:
         try:
-            return await session.transact(envelope, octets, gate, deadline)
+            attempt = await session.transact(envelope, octets, gate, deadline)
         finally:
             self._give_back(session)
+        if session.pipelining and isinstance(attempt.outcome, Broken) and attempt.outcome.stage in _WITHIN_A_GROUP:
+            # firewalls and proxies that offer PIPELINING and lose what came along with MAIL: the retry would end so too
+            self._one_by_one[_server(session.hop)] = asyncio.get_running_loop().time() + ONE_BY_ONE_S
+            self._one_by_one.move_to_end(_server(session.hop))
+            if len(self._one_by_one) > MAX_ONE_BY_ONE:
+                self._one_by_one.popitem(last=False)
+        return attempt
 
     def _why_stale(self, attempt: Attempted) -> str | None:
         outcome = attempt.outcome
@@ -162,8 +174,7 @@ class Pool:
             return outcome.text
         if not isinstance(outcome, Replied) or outcome.stage not in _UNHARMED or outcome.reply.positive:
             return None
-        # 503 there: the server lost count of what went before, and says nothing of this mail (RFC 5321 §4.2.2)
-        if outcome.reply.code == _BAD_SEQUENCE or _ENOUGH_FOR_ONE_CONNECTION.search(outcome.reply.text):
+        if outcome.reply.code == BAD_SEQUENCE or _ENOUGH_FOR_ONE_CONNECTION.search(outcome.reply.text):
             return outcome.reply.text
         # RFC 5321 §3.8: 421 is about the connection, unless it asks for less mail
         return outcome.reply.text if outcome.reply.code == 421 and not self._slow_down(outcome) else None
@@ -205,3 +216,7 @@ class Pool:
         task = asyncio.get_running_loop().create_task(session.close())
         self._goodbyes.add(task)
         task.add_done_callback(self._goodbyes.discard)
+
+
+def _server(hop: Hop) -> tuple[str, int]:
+    return hop.address, hop.port

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+#: RFC 5321 §4.2.3: the server lost count of the commands; it says nothing of the mail
+BAD_SEQUENCE = 503
+
 _ENHANCED = re.compile(r"\s*([245])\.(\d{1,3})\.(\d{1,3})(?=[\s:,;)\]-]|$)")
 
 

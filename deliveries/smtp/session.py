@@ -29,7 +29,7 @@ from deliveries.smtp.outcome import (
     Unable,
     Unanswered,
 )
-from deliveries.smtp.reply import EnhancedCode, Reply
+from deliveries.smtp.reply import BAD_SEQUENCE, EnhancedCode, Reply
 from deliveries.smtp.transcript import Transcript
 from deliveries.states import Category
 
@@ -128,6 +128,7 @@ class SmtpSession:
     ) -> None:
         self.hop = hop
         self.transactions = 0
+        self.pipelining = "pipelining" in offer  #: set to False where the server is known to answer groups short
         self.idle_since = 0.0
         self.tls = tls
         self.tls_failure = tls_failure
@@ -231,7 +232,7 @@ class SmtpSession:
 
     async def _envelope(self, envelope: Envelope, octets: bytes, log: Transcript, deadline: Deadline) -> Outcome | None:
         """MAIL, RCPT, DATA; None once the server waits for the content."""
-        pipelining = "pipelining" in self._offer
+        pipelining = self.pipelining
         verbs = self._verbs(envelope, octets)
         if pipelining:
             # RFC 2920 §3.1: RSET, MAIL and RCPT may stand anywhere in a group, DATA only at its end
@@ -249,8 +250,8 @@ class SmtpSession:
             except Garbled:
                 raise
             except WireError as error:
-                if refused is None:
-                    raise
+                if refused is None or (pipelining and refused.reply.code == BAD_SEQUENCE):
+                    raise  # a reply is missing in the group: 503 may be that of the next command
                 # a server may refuse MAIL or RCPT and hang up: its word counts more than the lost connection
                 log.note(str(error))
                 self._drop()
