@@ -29,7 +29,8 @@ from deliveries.smtp.reply import clean
 _WINDOW = 5_000
 #: octets that each line of an answer counts for at least: a million short lines would take longer than one long one
 _LINE_COST = 500
-#: the mark of mails that were read and stay: a person who opens one in a mail program does not hide it from us
+#: the mark of mails that were read: a person who opens one in a mail program does not hide it from us, and one that is
+#: to go is told from what a person deletes
 TAKEN = "$MailapiTaken"
 
 
@@ -65,6 +66,7 @@ class Imap:
     def __init__(self, account: Account, wires: list[socket.socket]) -> None:
         self._account = account
         self._gone: set[str] = set()
+        self._marked: set[str] = set()  #: to be expunged at the end
         self._wire = wire = _Wire(account, wires)
         if account.security is Security.STARTTLS:
             if "STARTTLS" not in wire.capabilities:
@@ -106,15 +108,18 @@ class Imap:
         if self._keywords and not self._account.delete:
             wanted.append(f"UNKEYWORD {TAKEN}")
         for start in range(1, self._count + 1, _WINDOW):
-            self._wire.budget.left = MAX_LIST_OCTETS
-            answer, data = self._wire.uid("SEARCH", f"{start}:{min(start + _WINDOW - 1, self._count)}", *wanted)
-            if answer != "OK":
-                raise MailboxFailed(f"The folder cannot be searched: {_words(data)}")
-            named = (f"{self._validity}:{int(uid)}" for line in data if line for uid in _UIDS.findall(line))
-            found += [key for key in named if key not in skip]
+            window = f"{start}:{min(start + _WINDOW - 1, self._count)}"
+            found += [key for key in self._found(window, *wanted) if key not in skip]
             if len(found) >= MAX_KEYS:
                 break
         return sorted(found, key=_uid)[:MAX_KEYS]
+
+    def _found(self, *wanted: str) -> list[str]:
+        self._wire.budget.left = MAX_LIST_OCTETS
+        answer, data = self._wire.uid("SEARCH", *wanted)
+        if answer != "OK":
+            raise MailboxFailed(f"The folder cannot be searched: {_words(data)}")
+        return [f"{self._validity}:{int(uid)}" for line in data if line for uid in _UIDS.findall(line)]
 
     def fetch(self, key: str) -> bytes:
         self._wire.budget.left = MAX_MAIL_OCTETS + MAX_LIST_OCTETS
@@ -145,14 +150,27 @@ class Imap:
             if answer == "OK" and self._keywords:
                 self._gone.add(key)
             return
-        answer, _ = self._wire.uid("STORE", uid, "+FLAGS.SILENT", "(\\Deleted)")
-        if answer == "OK":
-            # RFC 4315: this one alone, where the server can
-            done, _ = self._wire.uid("EXPUNGE", uid) if "UIDPLUS" in self._capabilities else self._wire.expunge()
-            if done == "OK":
-                self._gone.add(key)
+        flags = f"(\\Deleted {TAKEN})" if self._keywords else "(\\Deleted)"
+        answer, _ = self._wire.uid("STORE", uid, "+FLAGS.SILENT", flags)
+        if answer != "OK":
+            return
+        if "UIDPLUS" not in self._capabilities:
+            self._marked.add(key)
+        elif self._wire.uid("EXPUNGE", uid)[0] == "OK":  # RFC 4315 §2.1: this one alone
+            self._gone.add(key)
+
+    def _expunge(self) -> None:
+        """Without UIDPLUS, EXPUNGE takes whatever is marked (RFC 3501 §6.4.3), also what a person marked and may want
+        back. Where there is such a mail ours stay marked, until a session finds none but ours."""
+        ours = self._marked | set(self._found("DELETED", "KEYWORD", TAKEN) if self._keywords else ())
+        if ours and ours.issuperset(self._found("DELETED")):
+            self._wire.budget.left = MAX_LIST_OCTETS + len(ours) * _LINE_COST
+            if self._wire.expunge()[0] == "OK":
+                self._gone |= ours
 
     def finish(self) -> frozenset[str]:
+        if self._account.delete and "UIDPLUS" not in self._capabilities:
+            self._expunge()
         with contextlib.suppress(*BREAKAGE):  # every change was answered already
             self._wire.logout()
         return frozenset(self._gone)

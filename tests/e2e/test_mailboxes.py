@@ -142,6 +142,27 @@ def test_a_worker_killed_between_commit_and_deletion_makes_no_second_effect(dove
     assert events(house) == ["email.bounced"] and not FetchedMail.objects.exists()
 
 
+def test_without_uidplus_what_somebody_else_marked_deleted_stays(
+    dovecot: Dovecot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    able = imap.Imap._ask_capabilities
+    monkeypatch.setattr(imap.Imap, "_ask_capabilities", lambda self: able(self) - {"UIDPLUS"})
+    row = account(dovecot, "imap implicit", host="mx.receiver.test")
+    to = address(delivered(build()))
+    with imaplib.IMAP4("127.0.0.1", dovecot.imap) as theirs:
+        theirs.login(POLLED, PASSWORD)
+        theirs.append("INBOX", "", "", b"Subject: theirs\r\n\r\n")
+        theirs.select()
+        theirs.store("1", "+FLAGS", "\\Deleted")
+        arrives(dovecot, to, dsn("ann@one.test"))
+        assert polled(row).last_error == ""
+        assert InboundMessage.objects.count() == FetchedMail.objects.count() == 1
+        assert len(dovecot.left(POLLED)) == 2
+        theirs.store("1", "-FLAGS", "\\Deleted")
+        assert polled(row).last_error == "" and not FetchedMail.objects.exists()
+        assert InboundMessage.objects.count() == 2 and dovecot.left(POLLED) == []
+
+
 @pytest.mark.parametrize("way", ["imap implicit", "pop3 implicit"])
 def test_what_could_not_be_committed_stays_in_the_mailbox(
     dovecot: Dovecot, way: str, monkeypatch: pytest.MonkeyPatch
