@@ -56,6 +56,9 @@ def walk(person: Person, at: Progress, left: Time, actor: str, dry: bool = False
     for kind, statement, find in _SMALL:
         rows = execute(find if dry else statement, asked)
         at.count(kind, len(rows.fetchall()) if dry else rows.rowcount)
+    for table, columns in _SAID.items() if not dry else ():
+        sets = ", ".join(f"{name} = {_put(name)}" for name in columns)
+        execute(f"UPDATE {table} SET {sets} WHERE {' OR '.join(f'{name} ~* %(like)s' for name in columns)}", asked)
     return True
 
 
@@ -226,10 +229,6 @@ DELETE FROM webhook_try t USING posts WHERE t.delivery_id = posts.id
     f"DELETE FROM inbound_message WHERE delivery_id IN ({_OWN_ROWS})",
     f"DELETE FROM delivery d WHERE d.message_id = ANY (%(ids)s::uuid[]) AND {_OWN}",
     f"""
-UPDATE delivery SET reply = {_put("reply")}, reason = {_put("reason")}
- WHERE message_id = ANY (%(ids)s::uuid[]) AND (reply ~* %(like)s OR reason ~* %(like)s)
-""",
-    f"""
 UPDATE message SET redacted_at = coalesce(redacted_at, now()), redact = redact | {int(Redact.CONTENT)},
        "to" = {_list('"to"')}, cc = {_list("cc")}, bcc = {_list("bcc")}, reply_to = {_list("reply_to")},
        from_header = {_put("from_header")}, subject = {_put("subject")}, message_id = {_put("message_id")},
@@ -273,31 +272,28 @@ ON CONFLICT DO NOTHING
 
 _UNLIST = "DELETE FROM suppression WHERE id = ANY (%(ids)s::uuid[])"
 
+# a report about a mail is the tenant's, though nobody claimed the address that it came to
 _INBOUND = f"""
-({_TENANT}) AND (concat_ws(E'\\n', t.reverse_path, t.forward_path, t.note, t.received_for, t.letter) ~* %(like)s
+({_TENANT} OR EXISTS (SELECT FROM delivery d WHERE d.id = t.delivery_id AND d.tenant_id = %(tenant)s::uuid))
+            AND (concat_ws(E'\\n', t.reverse_path, t.forward_path, t.note, t.received_for, t.letter) ~* %(like)s
                  OR encode(t.octets, 'escape') ~* %(like)s)
 """
 
 #: tables of a few rows: kind, what is done, and what it would be done to
 _ASKER = f"FROM report_request t WHERE ({_TENANT}) AND (t.return_to ~* %(like)s OR t.orcpt ~* %(like)s)"
-_SITE = "t.reason ~* %(like)s OR t.last_reply ~* %(like)s"
-_SMALL = (
-    ("reports asked for", f"DELETE {_ASKER}", f"SELECT t.delivery_id {_ASKER}"),
-    (
-        "sites",
-        f"""
-UPDATE site t SET reason = {_put("t.reason")}, last_reply = {_put("t.last_reply")}
- WHERE %(tenant)s::uuid IS NULL AND ({_SITE})
-""",
-        f"SELECT t.name FROM site t WHERE %(tenant)s::uuid IS NULL AND ({_SITE})",
-    ),
-)
+_SMALL = (("reports asked for", f"DELETE {_ASKER}", f"SELECT t.delivery_id {_ASKER}"),)
+
+#: the operator's own, with the words of servers that spoke of anybody's mail: not counted, for that would tell a tenant
+#: of another's
+_SAID = {"site": ("reason", "last_reply"), "source_rest": ("why",), "operator_alert": ("words",)}
 
 #: in this order: what is canceled tells an event and an audit entry, which later steps find
 _STEPS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("message", _mails),
     ("message_content", _contents),
     ("attachment", _files),
+    # a server may name whom it passes the mail on to
+    ("delivery", _masked("deliveries of others", "delivery", _TENANT, "reply", "reason")),
     (
         "inbound_message",
         _goes(

@@ -1,17 +1,17 @@
 """The person whose data is taken away, and how texts that hold the address are found.
 
 An address is found in any case of letters, with the domain in A- or U-labels, as a word of its own (`ann@x` is not
-part of `joann@x`), in JSON and in percent-encoded paths. What no text search finds is not: words in base64 or in a
-file's format.
+part of `joann@x`), in JSON, in percent-encoded paths, in HTML's references and in quoted-printable lines. What no text
+search finds is not: words in base64 or in a file's format.
 """
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 from uuid import UUID
 
 from deliveries.mime.address import folded
@@ -24,10 +24,11 @@ _LETTERS = "\u00c0-\u1fff\u2c00-\u2dff\u3040-\ud7ff\uf900-\ufdff"
 #: they stand for a sign (U+0000 to U+007F, U+2000 to U+203F)
 _BEFORE = (
     rf"(^|[^[:alnum:]._+{_LETTERS}-]|\\[nrt]|\\u00[0-7][[:xdigit:]]|\\u20[0-3][[:xdigit:]]"
-    r"|%[0-7][[:xdigit:]]|%e2%80%[[:xdigit:]]{2}|\\342\\200\\[0-7]{3})"
+    r"|[%=][0-7][[:xdigit:]]|%e2%80%[[:xdigit:]]{2}|\\342\\200\\[0-7]{3})"
 )
-_AT = r"(?:@|%40|\\u0040)"
-_AFTER = r"(?![[:alnum:]_-]|\.[[:alnum:]])"
+#: RFC 2045 §6.7: a line that goes on in the next one
+_SOFT = r"(?:=\r?\n)?"
+_AFTER = rf"(?!{_SOFT}(?:[[:alnum:]_-]|\.[[:alnum:]]))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +42,31 @@ class Person:
     def params(self) -> dict[str, Any]:
         local, _, domain = folded(self.address).rpartition("@")
         domains = {domain, _unicode(domain)}
-        names = "|".join(re.escape(name) for name in sorted(domains))
+        names = "|".join(_word(name) for name in sorted(domains))
         return {
             "addresses": [f"{local}@{name}" for name in sorted(domains)],
-            "like": f"{_BEFORE}{''.join(map(_letter, local))}{_AT}(?:{names}){_AFTER}",
+            "like": f"{_BEFORE}{_word(f'{local}@')}{_SOFT}(?:{names}){_AFTER}",
             "put": rf"\1{GONE}",
             "tenant": self.tenant_id,
         }
 
 
+def _word(text: str) -> str:
+    return _SOFT.join(map(_letter, text))
+
+
 def _letter(c: str) -> str:
-    """A letter as texts and octets have it: a database's collation may know the case of ASCII alone."""
-    if c.isascii():
-        return re.escape(c)
-    forms = set()
+    """A character as texts and octets have it: a database's collation may know the case of ASCII alone."""
+    if c.isascii() and c.isalnum():
+        return c
+    forms, parted = set(), set()
     for form in {c, c.upper()}:
         octets = form.encode()
-        forms |= {form, json.dumps(form)[1:-1], quote(form), "".join(f"\\{o:03o}" for o in octets)}
-    return f"(?:{'|'.join(re.escape(form) for form in sorted(forms))})"
+        forms |= {form, json.dumps(form)[1:-1], html.escape(form), "".join(f"%{o:02x}" for o in octets)}
+        forms |= {"".join(word.format(ord(one)) for one in form) for word in ("&#{};", "&#x{:x};", "\\u{:04x}")}
+        forms.add("".join(f"\\{o:03o}" for o in octets))
+        parted.add(_SOFT.join(f"={o:02x}" for o in octets))
+    return f"(?:{'|'.join(sorted({*map(re.escape, forms), *parted}))})"
 
 
 def _unicode(domain: str) -> str:
