@@ -54,6 +54,7 @@ class Classified:
     rule: str
     permanent: bool | None
     slow_down: bool = False
+    ours: bool = False  #: our account at a relay is meant
 
 
 def classify_text(
@@ -77,7 +78,7 @@ def _judge(flat: str, code: int | None, enhanced: str, stage: Stage | None) -> C
             final = permanent if rule.permanent is None else rule.permanent
             # RFC 5321 §4.2.1: a 4xx may succeed later; no address dies of one
             dead = rule.suppress and final is not False
-            return Classified(rule.category, dead, rule.id, final, rule.slow_down)
+            return Classified(rule.category, dead, rule.id, final, rule.slow_down, rule.ours)
     return Classified(Category.UNKNOWN, False, NO_RULE, permanent)
 
 
@@ -143,8 +144,8 @@ def _permanent(code: int | None, enhanced: str) -> bool | None:
 def classify(outcome: Outcome, *, own_smarthost: bool = False) -> Verdict:
     """What one transaction's end means for its delivery.
 
-    `own_smarthost`: the hop is a route of ours, so that a refusal of AUTH, MAIL or relaying is about our
-    account there (`our_route`) and the mail stays deferred.
+    `own_smarthost`: the hop is a route of ours, so that a refusal of AUTH, MAIL or relaying, or for the limits
+    of an account, is about our account there (`our_route`) and the mail stays deferred.
     """
     match outcome:
         case Replied():
@@ -175,7 +176,8 @@ def _replied(outcome: Replied, own_smarthost: bool) -> Verdict:
         return Verdict(status, "unlawful-reply", Category.PROTOCOL, enhanced=enhanced, code=reply.code, text=reply.text)
 
     said = classify_text(_words(reply), reply.code, enhanced, stage)
-    status = Status.BOUNCED if reply.permanent else Status.DEFERRED
+    # a rule may know better than the code: 5xx with "greylisted, come back" is no refusal of the mail
+    status = Status.BOUNCED if reply.permanent and said.permanent is not False else Status.DEFERRED
     suppress, category, rule, our_route = said.suppress, said.category, said.rule, False
     if (told := parse_enhanced(reply.lines[0] if reply.lines else "")) and told.klass != reply.code // 100:
         suppress = False  # `550 4.1.1`: one of the two says that it passes, and an address is not killed on that
@@ -191,8 +193,10 @@ def _replied(outcome: Replied, own_smarthost: bool) -> Verdict:
         if stage in (Stage.CONNECT, Stage.GREETING, Stage.EHLO, Stage.STARTTLS, Stage.AUTH):
             # refused before the mail was named: another MX or hour may differ, and age ends it (RFC 5321 §3.1)
             status = Status.DEFERRED
-    if own_smarthost and reply.permanent and (stage in ABOUT_US or category is Category.RELAY_DENIED):
-        status, suppress, our_route = Status.DEFERRED, False, True
+    if own_smarthost and reply.permanent:
+        our_route = stage in ABOUT_US or category is Category.RELAY_DENIED or said.ours
+        if our_route or said.slow_down:
+            status, suppress = Status.DEFERRED, False
     return Verdict(
         status,
         rule,

@@ -173,6 +173,7 @@ class Rule:
     stages: frozenset[str] = frozenset()  #: `unsaid` where no stage is known
     suppress: bool = False
     slow_down: bool = False
+    ours: bool = False  #: about our account at a relay, whatever the command
     permanent: bool | None = None
     _wanted: _ByFirst = field(init=False)
     _unwanted: _ByFirst = field(init=False)
@@ -239,6 +240,7 @@ def parse_rules(table: Mapping[str, Any]) -> tuple[Rule, ...]:
             stages=frozenset(s if s == "unsaid" else Stage(s) for s in row.pop("stages", ())),
             suppress=row.pop("suppress", category in SUPPRESSING),
             slow_down=row.pop("slow_down", False),
+            ours=row.pop("ours", False),
             permanent=row.pop("permanent", None),
         )
         if row:

@@ -283,6 +283,7 @@ def test_a_provider_that_asks_to_slow_down_is_heard(line: str, stage: Stage) -> 
         "450 4.2.0 <kim@example.net>: Recipient address rejected: Greylisted, see http://postgrey.schweikert.ch/",
         "451 4.7.1 Greylisting in action, please come back later",
         "451 Temporary local problem - please try later; greylisted for 300 seconds",
+        "550 5.7.1 Greylisted, please try again in 300 seconds",
     ],
 )
 def test_greylisting_is_neither_a_slow_down_nor_a_bounce(line: str) -> None:
@@ -307,9 +308,13 @@ def test_our_smarthost_refusing_us_defers_and_says_that_the_route_is_at_fault() 
         (Stage.AUTH, "535 5.7.8 bad credentials"),
         (Stage.MAIL, "550 5.7.1 not allowed to send as this address"),
         (Stage.RCPT, "554 5.7.1 <kim@example.net>: Relay access denied"),
+        (Stage.DOT, "550 5.4.5 Daily user sending limit exceeded. For more information on Gmail sending limits go to"),
+        (Stage.DOT, "554 5.7.1 Sending paused for this account. For more information, please check the inbox"),
     ):
         verdict = classify(said(stage, line), own_smarthost=True)
         assert (verdict.status, verdict.our_route, verdict.suppress) == (Status.DEFERRED, True, False)
+    slower = classify(said(Stage.DOT, "550 example.org has exceeded the max emails per hour"), own_smarthost=True)
+    assert (slower.status, slower.slow_down, slower.our_route) == (Status.DEFERRED, True, False)
     passed_on = classify(said(Stage.RCPT, "550 5.1.1 user unknown"), own_smarthost=True)
     assert (passed_on.status, passed_on.our_route, passed_on.suppress) == (Status.BOUNCED, False, True)
 
