@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mailapi.up import serve
+from mailapi.up import postgres, serve
 from tests.fakes.daemon import missing
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,6 +51,16 @@ def test_the_parts_are_told_settings_that_exist() -> None:
             continue
         told = set(service["environment"])
         assert {v for v in told if not {v, v.removesuffix("_FILE")} & documented} == set(), name
+
+
+def test_postgres_of_the_compose_file_is_set_as_that_of_up_but_for_sizes_and_what_its_image_has_so_already() -> None:
+    sizes = {"max_connections", "shared_buffers", "effective_cache_size", "max_wal_size"}
+    given = {*postgres.SAFE, "password_encryption", "timezone", "log_timezone", "log_line_prefix"}
+    embedded = dict(re.findall(r"^(\w+) = (.+)$", postgres.CONF, re.MULTILINE))
+    told = dict(word.removeprefix("--").split("=") for word in compose()["services"]["postgres"]["command"][1:])
+    assert {k: v for k, v in told.items() if k not in sizes} == {
+        k: v for k, v in embedded.items() if k not in sizes | given
+    }
 
 
 def test_every_secret_that_a_part_reads_is_made_by_the_script() -> None:
