@@ -80,7 +80,7 @@ def take(mail: Received) -> Refusal | str:
         late: list[Fault] = []
         control = read_control(whole.control, datetime.now(UTC), late)
         envelope = [parse_address(path) for path in mail.forward_paths]
-        draft = of_raw(whole, envelope, reports=_reports(mail, envelope), **fields_of(control))
+        draft = of_raw(whole, envelope, reports=_reports(mail, whole, envelope), **fields_of(control))
         key = once("smtp", control, whole, envelope)
         accepted = replayed(caller.tenant_id, key) if late and key else None
         if late and accepted is None:
@@ -101,14 +101,15 @@ def _rates() -> Rates:
     return Rates()
 
 
-def _reports(mail: Received, envelope: Sequence[Address]) -> Reports | None:
-    """RFC 5321 §4.5.5: no report ever goes to the null reverse-path; nor does one to what is no address."""
+def _reports(mail: Received, whole: raw.Raw, envelope: Sequence[Address]) -> Reports | None:
+    """RFC 5321 §4.5.5: no report ever goes to the null reverse-path; nor does one to what is no address, nor about an
+    automatic reply (RFC 3834 §3.3 gives that a null reverse-path, which some programs forget)."""
     wanted = {
         address.addr_spec: (sum(Notify[word] for word in asked.notify), asked.orcpt)
         for address, asked in zip(envelope, mail.asked, strict=True)
         if asked.notify
     }
-    if not wanted or not mail.reverse_path or forward_path(mail.reverse_path) is not None:
+    if not wanted or not mail.reverse_path or forward_path(mail.reverse_path) is not None or raw.is_reply(whole.octets):
         return None
     return Reports(mail.reverse_path, wanted, mail.envid, mail.ret == "FULL")
 

@@ -130,6 +130,12 @@ def composed(octets: bytes, message_id: str, date: datetime) -> Composed:
     )
 
 
+def is_reply(octets: bytes) -> bool:
+    """Whether a stored mail calls itself an automatic reply (RFC 3834 §5)."""
+    header = fields(octets[: body_at(octets, 0, len(octets))])
+    return value_of(header, b"auto-submitted").lower().startswith(b"auto-replied")
+
+
 def seven_bit(mail: Composed) -> Composed | None:
     """The same for a hop without 8BITMIME; None where it cannot be recoded (RFC 3463: 5.6.3)."""
     changed = None if mail.smtputf8 else recode(mail.octets, seven_bit=True)

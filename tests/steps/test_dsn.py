@@ -156,8 +156,10 @@ def test_each_recipient_gets_the_report_that_was_asked_for_it(lab: Lab, door) ->
     assert {list(r.iter_parts())[2].get_content_type() for _, r in found} == {"message/rfc822"}
 
 
-def test_the_null_reverse_path_never_gets_one(lab: Lab, door) -> None:
-    submit(door, build(), {"bounced@simulator.test": "NOTIFY=FAILURE"}, sender="", mail="")
+def test_neither_the_null_reverse_path_nor_an_automatic_reply_gets_one(lab: Lab, door) -> None:
+    asked = {"bounced@simulator.test": "NOTIFY=FAILURE"}
+    submit(door, build(), asked, sender="", mail="")
+    submit(door, build(), asked, body="auto-submitted: Auto-Replied; x=y\r\n\r\nText")
     deliver.run()
     assert not ReportRequest.objects.exists()
     dsn.run()
