@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging.config
 import os
+from pathlib import Path
 from typing import Any
 
 from celery import Celery, bootsteps
@@ -63,6 +65,14 @@ app.conf["CELERY_DB_REUSE_MAX"] = 10_000
 app.autodiscover_tasks(["deliveries"])
 
 
+def say_that_we_live() -> None:
+    """To all others, and to whoever looks at this process alone."""
+    metrics.alive(settings.ROLE)
+    if settings.ALIVE_FILE:
+        with contextlib.suppress(OSError):  # as above, nothing depends on it but the sign itself
+            Path(settings.ALIVE_FILE).touch()
+
+
 class Lives(bootsteps.StartStopStep):
     """A worker says that it lives as often as its consumer's timer goes round, whether anybody rings or not.
 
@@ -73,8 +83,8 @@ class Lives(bootsteps.StartStopStep):
     _saying: Any = None
 
     def start(self, c: Any) -> None:
-        self._saying = c.timer.call_repeatedly(metrics.SIGN_S, metrics.alive, (settings.ROLE,))
-        metrics.alive(settings.ROLE)
+        self._saying = c.timer.call_repeatedly(metrics.SIGN_S, say_that_we_live)
+        say_that_we_live()
 
     def stop(self, c: Any) -> None:
         # the broker is lost, and the consumer starts anew once it is back
@@ -89,7 +99,7 @@ app.steps["consumer"].add(Lives)
 def say_that_beat_lives(**kwargs: object) -> None:
     """By its ringing, heard or not: it is not beat that is gone where no worker answers."""
     if settings.ROLE == "beat":
-        metrics.alive("beat")
+        say_that_we_live()
 
 
 @setup_logging.connect

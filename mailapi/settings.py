@@ -97,6 +97,7 @@ if ROLE not in _STATEMENT_TIMEOUT_MS:
     raise ImproperlyConfigured(f"MAILAPI_ROLE={ROLE!r} is none of {', '.join(_STATEMENT_TIMEOUT_MS)}")
 WEB_THREADS = int(number("WEB_THREADS", 8, 1))
 WEB_LEAVING = text("WEB_LEAVING", "")
+ALIVE_FILE = text("ALIVE_FILE", "")
 ON_DEMAND_TLS = flag("ON_DEMAND_TLS")
 # web: one more for the log of requests
 POOL_SIZE = {"web": WEB_THREADS + 1, "deliver": 4, "jobs": 2, "smtpd": 6, "beat": 1, "command": 6}[ROLE]

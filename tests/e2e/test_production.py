@@ -20,7 +20,7 @@ import pytest
 
 from mailapi.up.serve import WEB_THREADS, WEB_WORKERS
 from tests.fakes.containers import UID, Contained
-from tests.fakes.deployment import Deployment
+from tests.fakes.deployment import Deployment, filled_in
 from tests.fakes.town import PYTHON
 
 #: Resend's SDK in a process of its own, since it takes the authorities from the environment
@@ -96,6 +96,9 @@ def test_an_sdk_sends_over_https_and_the_mail_goes_its_way(deployment: Deploymen
     assert town._manage("rehearse", town.backups).startswith("good: ")
     if isinstance(town, Contained):
         _each_part_is_shut_in_and_healthy(town)
+    else:
+        check = filled_in(town.services["deliver"]["healthcheck"]["test"][1], {})
+        town.until(lambda: subprocess.run(["sh", "-c", check], env=town.env).returncode == 0, "the workers are healthy")
 
 
 def _each_part_is_shut_in_and_healthy(town: Contained) -> None:

@@ -28,6 +28,7 @@ class Contained(Deployment):
         super().__init__(broker, **settings)
         self.image, self.mark = image, self.folder.name
         self.backups = "/var/lib/mailapi/backups"
+        del self.env["ALIVE_FILE"]  # the image says it
         secrets = str(self.folder / "secrets")
         self.env = {name: value.replace(secrets, _SECRETS) for name, value in self.env.items()}
         home = self.folder / "caddy"

@@ -85,6 +85,7 @@ class Deployment(Town):
             "BASE_URL": self.https,
             "PYTHONUNBUFFERED": "1",
             "LEASE_S": "10",
+            "ALIVE_FILE": str(self.folder / "alive"),
             **settings,
         }  # fmt: skip
         certificates = self.folder / "caddy" / "caddy" / "certificates" / "local"
