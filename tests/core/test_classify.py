@@ -195,6 +195,9 @@ def test_a_mailbox_that_is_not_there_or_is_gone_is_known_by_the_sense_of_the_wor
         # the host that would know was not reached
         "550 5.1.1 Recipient address rejected: undeliverable address: connect to 192.0.2.1:25: Connection refused",
         "550 5.1.1 Recipient address rejected: undeliverable address: mail for example.net loops back to myself",
+        "550 temporarily: user unknown",
+        "550 authentication: unknown user",
+        "550 callback to a@example.org failed: account closed",
         # the codes contradict each other
         "550 4.1.1 User unknown",
         # some may write, others not
