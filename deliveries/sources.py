@@ -25,7 +25,8 @@ from django.utils import timezone
 
 from deliveries import queue
 from deliveries.claim import ALL, ANY_KIND, Takes
-from deliveries.models import PoolRule, SourcePool
+from deliveries.models import AuditEntry, PoolRule, SourcePool
+from deliveries.models.fields import uuid7_floor
 from deliveries.models.sql import execute
 from deliveries.read import pools
 from deliveries.smtp import sources
@@ -204,24 +205,26 @@ def _rules() -> tuple[Rule, ...]:
 def wake() -> int:
     """Mail that was put off for a pool that can send again, for as much as it may: due now. How many.
 
-    It would look again by itself within LOOK_S: a backlog without a host costs a look an hour, and no claim between.
+    It would look again by itself within LOOK_S, or the next day: a backlog that cannot be sent costs a look now and
+    then, and no claim between. After a change in the panel all of it is looked at: it may have another pool, or none.
     """
-    waiting = list(SourcePool.objects.filter(waits_at__isnull=False))
-    if not waiting:
-        return 0
-    now, rules, woken = timezone.now(), _rules(), 0
-    network = pools.network(now)
-    ways = {p.pk: sources.way(p.pk, network, now) for p in waiting}
-    able = {pk: way for pk, way in ways.items() if not isinstance(way, Waits)}
+    now, changed = timezone.now(), _changed()
+    asked = SourcePool.objects.all() if changed else SourcePool.objects.filter(waits_at__isnull=False)
+    network, rules, woken = pools.network(now), _rules(), 0
+    ways = {pool: sources.way(pool, network, now) for pool in asked.values_list("pk", flat=True)}
+    able: dict[int | None, int | None] = {pool: by for pool, by in ways.items() if not isinstance(by, Waits)}
+    groups = queue.waiting(sources.RULE) if able or changed else []
     room = {by: _room(network.of(by), now) for by in able.values()}
-    groups = queue.waiting(sources.RULE) if able else []
+    # what no rule names has the addresses without a pool, else any; where none lives, the system's choice
+    living = [a for a in network.addresses if a.lives(now)]
+    room[None] = _room([a for a in living if a.pool is None] or living, now) if living else None
+    able[None] = None
     random.shuffle(groups)  # whoever has no turn in this pass has one soon
     share, until = max(1, _AT_ONCE // max(1, len(groups))), time.monotonic() + _PASS_S
-    more: set[int] = set()
+    more: set[int | None] = {None}
     for tenant, bulk, lane in groups:
-        pool = sources.chosen(rules, tenant, bulk) or 0
-        by = able.get(pool)
-        if by is None or room[by] == 0:
+        pool = sources.chosen(rules, tenant, bulk)
+        if pool not in able or room[by := able[pool]] == 0:
             continue
         if time.monotonic() > until:
             more.add(pool)
@@ -234,8 +237,16 @@ def wake() -> int:
         woken += done
     # whoever read the pools before they could send may put mail off for a moment yet
     settled = now - timedelta(seconds=_SETTLED_S)
-    SourcePool.objects.filter(pk__in=able.keys() - more, waits_at__lt=settled).update(waits_at=None)
+    done_with = [pool for pool in ways if pool in able and pool not in more]
+    SourcePool.objects.filter(pk__in=done_with, waits_at__lt=settled).update(waits_at=None)
     return woken
+
+
+def _changed() -> bool:
+    """Whether pools, rules or addresses were changed in the panel a moment ago, which the audit log has."""
+    since = uuid7_floor(int((time.time() - _SETTLED_S) * 1000))
+    changes = AuditEntry.objects.filter(id__gt=since, tenant=None)  # a tenant's addresses are others
+    return changes.filter(action__regex=r"^(pool|rule|address)\.").exists()
 
 
 # a host lives that said so; its new addresses appear in the panel by themselves

@@ -42,7 +42,7 @@ from deliveries.smtp.hop import Hop
 from deliveries.smtp.outcome import Attempted, Replied, Stage
 from deliveries.smtp.reply import Reply
 from deliveries.smtp.sources import REST_RULE, RULE
-from deliveries.sources import NEVER
+from deliveries.sources import NEVER, wake
 from deliveries.states import Lane
 from tests.fakes.clock import DAY, stay_within
 from tests.fakes.house import House, build, known_sites
@@ -62,6 +62,12 @@ def lab(settings) -> Iterator[Lab]:
         jobs._kept.clear()
         known_sites("sandbox")
         yield lab
+
+
+@pytest.fixture
+def operator(lab: Lab, client: Client) -> Client:
+    client.force_login(User.objects.create_superuser("root", password="x"))
+    return client
 
 
 def today() -> date:
@@ -139,10 +145,10 @@ def test_an_overflow_carries_what_the_warm_up_does_not_allow(lab: Lab, settings)
     assert peers(lab) == {ONE: 10, TWO: 2}  # the second day allows more, and yesterday's count is forgotten
 
 
-def test_without_an_overflow_the_rest_waits_for_tomorrow_and_says_why(lab: Lab, settings) -> None:
+def test_without_an_overflow_the_rest_waits_for_tomorrow_and_says_why(lab: Lab, settings, operator: Client) -> None:
     settings.WARM_UP = (3,)
     house = build()
-    PoolRule.objects.create(pool=pool("cold", ONE, warm_from=today()))
+    rule = PoolRule.objects.create(pool=pool("cold", ONE, warm_from=today()))
     deliveries = send(house, 8)
     pump_until(lambda: Delivery.objects.filter(status__in=("delivered", "deferred")).count() == 8)
     waiting = Delivery.objects.filter(id__in=[d.id for d in deliveries], status="deferred")
@@ -154,10 +160,30 @@ def test_without_an_overflow_the_rest_waits_for_tomorrow_and_says_why(lab: Lab, 
         assert delivery.next_attempt_at <= delivery.expires_at
     assert Queued.objects.filter(lease_id=None).count() == 5
     # it ends as any mail does: by its age
-    Delivery.objects.filter(status="deferred").update(expires_at=timezone.now())
-    Queued.objects.update(due_at=timezone.now())
+    old, others = list(waiting)[:2], list(waiting)[2:]
+    Delivery.objects.filter(id__in=[d.id for d in old]).update(expires_at=timezone.now())
+    Queued.objects.filter(delivery_id__in=[d.id for d in old]).update(due_at=timezone.now())
     queue.heal()
-    pump_until(ended(list(waiting), "expired"))
+    pump_until(ended(old, "expired"))
+    # without the rule it has no pool, and another address
+    assert wake() == 0
+    page = reverse("admin:deliveries_poolrule_changelist")
+    operator.post(page, {"action": "remove", "_selected_action": [rule.pk]})
+    assert wake() == len(others)
+    pump_until(ended(others))
+    assert peers(lab).keys() <= {ONE, TWO, THREE} and peers(lab)[ONE] == 3
+    # nor does what no rule names wait on when the only addresses that are left are warm by an operator's word
+    SourcePool.objects.all().delete()
+    SourceAddress.objects.update(warm_from=today(), used_on=today(), used=3)
+    more = send(house, 2)
+    pump_until(ended(more, "deferred"))
+    assert wake() == 0
+    operator.post(
+        reverse("admin:deliveries_sourceaddress_change", args=[TWO]),
+        {"pool": "", "helo": "", "warm_from": "", "rests_until_0": "", "rests_until_1": "", "rests_why": ""},
+    )
+    assert wake() == 2
+    pump_until(ended(more))
 
 
 def test_a_mail_that_only_moves_to_its_site_costs_no_allowance(lab: Lab, settings) -> None:
@@ -309,12 +335,6 @@ def test_the_queue_says_which_pool_waits_and_why(lab: Lab, capsys) -> None:
     call_command("queue", "--json")
     rows = [json.loads(row) for row in capsys.readouterr().out.splitlines()]
     assert [(row["pool"], row["word"]) for row in rows] == [("lost", "waits"), ("tired", "overflows")]
-
-
-@pytest.fixture
-def operator(lab: Lab, client: Client) -> Client:
-    client.force_login(User.objects.create_superuser("root", password="x"))
-    return client
 
 
 def test_an_operator_makes_pools_and_rules_and_changes_an_address(operator: Client) -> None:
