@@ -10,16 +10,23 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+from itertools import zip_longest
 from pathlib import Path
 
 import django
 import hypothesis
 import pytest
 from django.conf import settings
+from django.db import connection, transaction
+from django.test import TransactionTestCase
 
 from tests.fakes.stack import HAS_TEMPLATE, TEMPLATE, Stack
 
 CORE = Path(__file__).parent / "core"
+#: octets of a table from which on it is truncated and no longer emptied row by row
+LARGE = 256 * 1024
+#: what migrating made, and no test changes
+MADE = {"django_content_type", "auth_permission"}
 
 # the same examples in every run, however slow the machine; HUNT=1 looks for new ones
 hypothesis.settings.register_profile(
@@ -55,6 +62,22 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         stack.stop()
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """xdist's workers take whole files, in this order: those with processes of their own, which start and wait much,
+    between those that only compute. At the end are many short ones, so that no worker is alone with a long one.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    rooms = [[file for file in sorted(files) if file.parent.name == room] for room in ("e2e", "browser", "steps")]
+    towns, steps = rooms[0] + rooms[1], rooms[2]
+    mixed = [file for pair in zip_longest(towns, steps) for file in pair if file]
+    items[:] = [item for file in [*mixed, *sorted(files.keys() - set(mixed))] for item in files[file]]
+
+
 def needs_database(config: pytest.Config) -> bool:
     if config.option.collectonly or config.getoption("version") or config.getoption("help"):
         return False
@@ -72,3 +95,31 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: N
         from django.db import connections
 
         connections["default"].settings_dict["TEST"]["TEMPLATE"] = TEMPLATE
+
+
+#: tables of these, and partitions of such, that have held a row since they were truncated
+WRITTEN = """
+SELECT coalesce(part.relid, name::regclass)::text, pg_relation_size(coalesce(part.relid, name::regclass)) AS size
+  FROM unnest(%s::text[]) AS name LEFT JOIN LATERAL pg_partition_tree(name::regclass) AS part ON true
+ WHERE coalesce(part.isleaf, true) AND pg_relation_size(coalesce(part.relid, name::regclass)) > 0
+"""
+
+
+def _empty(_case: TransactionTestCase) -> None:
+    """Deletes what a test has committed. Django truncates every table and partition and makes the permissions anew,
+    which takes longer than most tests; few are written to, and those hold a few rows.
+    """
+    names = sorted(set(connection.introspection.django_table_names(only_existing=True, include_views=False)) - MADE)
+    tables = ", ".join(map(connection.ops.quote_name, names))
+    with transaction.atomic(), connection.cursor() as cursor:
+        # as TRUNCATE would: whoever still writes is waited for
+        cursor.execute(f"LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE")
+        cursor.execute(WRITTEN, [names])
+        written = dict(cursor.fetchall())
+        if any(size > LARGE for size in written.values()):
+            cursor.execute(f"TRUNCATE {tables}")
+        elif written:
+            cursor.execute("; ".join(f"DELETE FROM {name}" for name in written))
+
+
+TransactionTestCase._fixture_teardown = _empty  # type: ignore[method-assign]

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from mailapi.up import postgres
@@ -63,7 +65,8 @@ class Stack:
         where = servers.postgres_place(self.postgres, self.folder, postgres.SYSTEM)
         postgres.initialise(self.supervisor, where, self.plan.secrets["postgres_password"], env)
         admin_url = self.plan.postgres_url("postgres")
-        self.supervisor.start(postgres.child(where, admin_url, env, POSTGRES))
+        # nobody reads what a checkpoint at the end would write
+        self.supervisor.start(replace(postgres.child(where, admin_url, env, POSTGRES), stop_signal=signal.SIGQUIT))
         password = self.plan.secrets["valkey_password"]
         children = [
             servers.redis_child(self.broker, self.folder / "valkey", self.plan.ports["valkey"], password, env, VALKEY)
