@@ -20,7 +20,7 @@ CLIENTS = 6
 KILLS = max(5, MAILS // 50)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def town() -> Iterator[Town]:
     town = Town()
     try:
@@ -36,7 +36,7 @@ def _body(town: Town, n: int) -> dict[str, str]:
 
 def test_web_may_die_at_any_moment_of_a_keyed_post(town: Town) -> None:
     told: dict[int, set[str]] = {n: set() for n in range(MAILS)}
-    done, answered_since = threading.Event(), threading.Semaphore(0)
+    answered_since = threading.Semaphore(0)
     kills = 0
 
     def client(start: int) -> None:
@@ -46,25 +46,22 @@ def test_web_may_die_at_any_moment_of_a_keyed_post(town: Town) -> None:
             if n % 3 == 0:  # a client that forgot that it was answered
                 told[n].add(town.post(_body(town, n), key=f"death-{n}"))
 
-    def killer() -> None:
-        nonlocal kills
-        while not done.is_set():
-            # it answers for a while between two deaths, however slowly it starts
-            for _ in range(MAILS // (KILLS + 1)):
-                while not answered_since.acquire(timeout=0.5):
-                    if done.is_set():
-                        return
+    def answered_for_a_while() -> bool:
+        """Between two deaths, however slowly web starts; False when the clients have ended."""
+        for _ in range(MAILS // (KILLS + 1)):
+            while not answered_since.acquire(timeout=0.5):
+                if all(one.done() for one in at_it):
+                    return False
+        return not all(one.done() for one in at_it)
+
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        at_it = [clients.submit(client, n) for n in range(CLIENTS)]
+        # this thread starts web: a part ends with the thread that started it
+        while answered_for_a_while():
             town.restart("web")
             kills += 1
-
-    deaths = threading.Thread(target=killer)
-    deaths.start()
-    try:
-        with ThreadPoolExecutor(CLIENTS) as clients:
-            list(clients.map(client, range(CLIENTS)))
-    finally:
-        done.set()
-        deaths.join(60)
+    for one in at_it:
+        one.result()
     assert kills >= KILLS - 1
     # each key has one answer, however often it was asked, and each answer is a mail on disk
     assert all(len(ids) == 1 for ids in told.values())
@@ -80,8 +77,14 @@ def test_web_may_die_at_any_moment_of_a_keyed_post(town: Town) -> None:
 
 
 def test_many_at_once_with_one_key_make_one_mail(town: Town) -> None:
+    def stored() -> set[str]:
+        return {row[0] for row in town.sql("SELECT id::text FROM message")}
+
+    town.until(lambda: town.answers(town.web_port), "web is back")
+    before, answered = stored(), set()
     for round_ in range(5):
         with ThreadPoolExecutor(12) as clients:
             ids = set(clients.map(lambda _: town.post(_body(town, round_), key=f"one-{round_}"), range(12)))
         assert len(ids) == 1
-    assert town.sql("SELECT count(*) FROM message")[0][0] == 5
+        answered |= ids
+    assert len(answered) == 5 and stored() - before == answered

@@ -1,4 +1,6 @@
-"""The production layout on this machine: HTTPS through Caddy, Postgres 15, Redis or RabbitMQ, `manage.py serve`.
+"""The production layout on this machine: HTTPS through Caddy, Postgres 15, RabbitMQ, `manage.py serve`.
+
+With Redis the same layout is upgraded under load (test_rolling.py).
 
 With the name of an image that podman has, each part also runs in a container of it, as docker/compose.yaml says (root):
     docker/try-build mailapi-try && TRY_IMAGE=mailapi-try pytest -n0 tests/e2e/test_production.py -k image
@@ -35,7 +37,6 @@ print(json.dumps(ids))
 
 IMAGE = os.environ.get("TRY_IMAGE", "")
 MADE: dict[str, Callable[[], Deployment]] = {
-    "redis": lambda: Deployment("redis"),
     "rabbitmq": lambda: Deployment("rabbitmq"),
     **({"image": lambda: Contained(IMAGE, "valkey")} if IMAGE else {}),
 }

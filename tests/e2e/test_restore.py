@@ -155,17 +155,21 @@ def test_a_copied_data_directory_and_a_recovery_are_noticed_by_themselves(town: 
     def beats() -> int:
         return int(town.sql("SELECT coalesce(max(beats), 0) FROM installation")[0][0])
 
+    def count_to(number: int) -> bool:
+        town.ring("sweep")
+        return beats() >= number
+
     def stop_all() -> None:
         for name in (*town.parts, "postgres"):
             town.stop(name)
 
-    town.until(lambda: beats() >= 2, "the sweeper counts", 240)
+    town.until(lambda: count_to(2), "the sweeper counts", 240)
     stop_all()
     subprocess.run(["cp", "-a", str(data), str(copy)], check=True)
     town.revive_postgres()
     at_the_copy = beats()
     start_all(town)
-    town.until(lambda: beats() >= at_the_copy + 2, "it counts on", 240)
+    town.until(lambda: count_to(at_the_copy + 2), "it counts on", 240)
     assert status(town) == (True, "")
     stop_all()
     shutil.rmtree(data)

@@ -182,3 +182,7 @@ def test_an_upgrade_under_load_is_noticed_by_nobody(deployment: Deployment) -> N
     town.until(lambda: sum(town.copies().values()) >= len(rows), "the receiver has them")
     assert town.copies() == Counter(r[1] for r in rows)  # each once, and nothing else
     print(f"{len(rows)} mails during the upgrade: each accepted at the first try, and delivered once")
+    unsettled = "SELECT count(*) FROM delivery WHERE settled_at IS NULL"
+    town.until(lambda: town.sql(unsettled)[0][0] == 0, "all of it is delivered")
+    sent = town.sql("SELECT message_id::text FROM delivery WHERE status = 'delivered'")
+    assert {row[0] for row in sent} == set(senders.ids), town.tails()

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import redis
-from celery import Celery
 
 from mailapi.up import serve
 from tests.fakes.receiver import receiver
@@ -79,10 +78,8 @@ def test_what_two_beats_ring_for_happens_once(town: TwoBeats) -> None:
         town.post_batch([_mail(town, f"bounced+{n}") for n in range(REFUSED)], key="bad")
         town.rings_alone("beat")
         town.rings_alone("beat2")
-        housekeeping = Celery(broker=town.env["BROKER_URL"])
         for _ in range(4):
-            housekeeping.send_task("deliveries.housekeeping", queue="jobs")
-        housekeeping.close()
+            town.ring("housekeeping")
         town.until(lambda: town.sql("SELECT count(*) FROM brake")[0][0] > 0, "the brake is pulled")
         # what the brake holds goes on when a person says so
         town.execute("UPDATE site SET suspended_until = NULL, paused_by = ''")

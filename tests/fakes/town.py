@@ -29,6 +29,7 @@ from typing import Any
 
 import psycopg
 import redis
+from celery import Celery
 
 from mailapi.up import postgres, serve
 from mailapi.up.addresses import Address, libpq_environ
@@ -274,6 +275,17 @@ class Town:
 
     def flush_broker(self) -> None:
         redis.Redis.from_url(self.redis_url).flushall()
+
+    def ring(self, task: str) -> None:
+        """As beat does when its time has come."""
+        with Celery(broker=self.env["BROKER_URL"]) as bells:
+            bells.send_task(f"deliveries.{task}", queue="jobs", expires=5)
+
+    def forget_signs(self, role: str) -> None:
+        """The role's last sign of life, of which the dead are known 15 seconds later, is gone now."""
+        with redis.Redis.from_url(self.redis_url) as valkey:
+            for sign in valkey.keys(f"mailapi:*:alive:{role}"):
+                valkey.delete(sign)
 
     # --- looking ------------------------------------------------------------------------------------------------
 
