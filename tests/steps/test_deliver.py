@@ -282,6 +282,7 @@ def begun() -> bool:
 
 def test_stopping_gives_back_what_has_not_begun_and_waits_for_what_has(lab: Lab, settings) -> None:
     settings.DRAIN_S = 60
+    lab._desks[0].slow_s = 1
     house = build()
     slow = [house.send("slow@simulator.test")[0] for _ in range(3)]
     pump = threading.Thread(target=lambda: (deliver.run(), connection.close()))

@@ -365,7 +365,7 @@ def test_dead_receivers_of_every_kind_delay_nobody_and_hear_all_of_it_once_they_
     real = post.post
 
     async def impatient(telling: post.Telling, private: bool, keep: Any) -> post.Posted:
-        return await real(telling, private, timeout_s=0.5 if telling.url.endswith("/hangs") else 60, keep=keep)
+        return await real(telling, private, timeout_s=0.1 if telling.url.endswith("/hangs") else 60, keep=keep)
 
     monkeypatch.setattr(courier, "post", impatient)
     house = build()

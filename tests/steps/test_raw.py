@@ -62,7 +62,8 @@ def old_host(settings) -> Iterator[list[bytes]]:
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     settings.MAIL_ROUTE, settings.SANDBOX_SMTP = "sandbox", server.sockets[0].getsockname()[:2]
-    yield took
+    with fresh_pump():  # which says good-bye while somebody answers
+        yield took
     for task in asyncio.all_tasks(loop):
         loop.call_soon_threadsafe(task.cancel)
     loop.call_soon_threadsafe(loop.stop)

@@ -495,7 +495,8 @@ def test_tar_pits_beside_good_receivers_hold_nobody_up_not_even_those_never_met(
     assert not pump.is_alive()
 
 
-_MAILS = 60
+#: enough for the question; the figures of the full size want more
+_MAILS = 60 if "MAILAPI_PITS" in os.environ else 20
 
 
 def p95_s(house: House, domains: list[str]) -> float:
