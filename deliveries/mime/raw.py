@@ -191,9 +191,12 @@ def _sender(header: list[bytes], faults: list[Fault]) -> Address | None:
     """The one mailbox of From; what is wrong with it goes to `faults`."""
     if any(fault.field == "from" for fault in faults):
         return None
-    items = _items(value_of(header, b"from"))
-    if len(items) != 1:
+    value = value_of(header, b"from")
+    items = _items(value)
+    if len(items) != 1 or items[0] != value.decode("utf-8", "replace").strip():
         what = "names no mailbox" if not items else f"names {len(items)} mailboxes"
+        if len(items) == 1:  # whoever reads the name of a group for the sender would see a domain that nobody verified
+            what = "is a list or a group"
         faults.append(Fault("from", "invalid_from_address", f"From {what}; write exactly one."))
         return None
     try:
