@@ -241,6 +241,7 @@ ALIVE = [
     ("550 Postilaatikko on täynnä", C.MAILBOX_FULL),
     ("550 Accès refusé", C.POLICY_AUTH),
     ("550 Relais interdit", C.RELAY_DENIED),
+    ("553 you are trying to use me [192.0.2.2] as a relay, but I have not been configured to", C.RELAY_DENIED),
     ("550 スパムとして拒否されました", C.CONTENT_SPAM),
     ("550 message timed out", C.EXPIRED),
     ("552 5.3.4 Message size exceeds fixed limit", C.MESSAGE_TOO_LARGE),
