@@ -45,6 +45,8 @@ def key_of(tenant_id: UUID, message_id: UUID) -> str:
 
 def fetched(message: Message) -> Kept:
     row = MessageContent.objects.filter(id=message.id).first()
+    if row is not None and row.html is None and row.text is None and row.raw is None:
+        _look_again(message)
     if row is None or message.archived_at is None:
         return Kept(row)
     store = bucket()
@@ -61,9 +63,16 @@ def fetched(message: Message) -> Kept:
 
 def files(message: Message) -> Sequence[Attachment]:
     """The attachments in their order, with octets."""
-    if message.archived_at is not None:
-        return fetched(message).files
-    return list(Attachment.objects.filter(message_id=message.id).order_by("position"))
+    found = list(Attachment.objects.filter(message_id=message.id).order_by("position"))
+    if message.attachment_count and not found:
+        _look_again(message)
+    return found if message.archived_at is None else fetched(message).files
+
+
+def _look_again(message: Message) -> None:
+    """It may have been moved since the row was read, and what was emptied then is not its content."""
+    if message.archived_at is None:
+        message.archived_at = Message.objects.filter(id=message.id).values_list("archived_at", flat=True).first()
 
 
 def packed(row: MessageContent, attached: Sequence[Attachment]) -> bytes:

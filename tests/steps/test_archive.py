@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -165,6 +166,10 @@ def test_a_store_that_is_away_loses_nothing_and_is_asked_again(store: Store, set
     settings.S3_ENDPOINT = store.bucket.endpoint
     archive.bucket.cache_clear()
     assert archive_now() == 1 and key(message) in store.listed()
+    for read in (lambda row: archive.fetched(row).files, archive.files):  # who read the mail before it was moved
+        assert [bytes(f.content) for f in read(copy(message))] == [FILE.content]
+    held = archive.fetched(message).content
+    assert held is not None and held.text == "Thank you."
 
 
 def test_what_cannot_be_read_is_said_in_words(store: Store, settings: Any) -> None:
