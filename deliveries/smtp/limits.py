@@ -32,9 +32,9 @@ MAX_TRANSCRIPT_ENTRY = 1024
 MAX_ADDRESSES = 5
 #: hosts that may answer our envelope with a 4xx in one round: a third would only say the same
 MAX_REFUSALS = 2
-#: a server that left a pipelined group half answered gets its commands one by one for so long: past the retries of
-#: the mail that met it …
-ONE_BY_ONE_S = 6 * 3600.0
+#: a server that left a pipelined group half answered gets its commands one by one for so long: past the first
+#: retries of the mail that met it, and not the whole day where a connection was only lost …
+ONE_BY_ONE_S = 3600.0
 #: … and so many servers are remembered
 MAX_ONE_BY_ONE = 1000
 #: a polite good-bye may take so long and no longer; the results are recorded already
