@@ -20,6 +20,7 @@ from django.db.models import F
 
 from deliveries import metrics
 from deliveries.models import SendingDomain
+from deliveries.models.sql import clock
 from deliveries.read import installation, pools
 from deliveries.read.gauges import gauges
 from deliveries.routing.doctor import Check, Sent, Tone, of_address, of_bounces, of_domain, port_25
@@ -45,8 +46,8 @@ def examine(domains: Sequence[str], probe: str = "") -> list[Check]:
 def addresses() -> dict[str, str]:
     """SOURCE_IPS of this process and of every host that lives; each with its name in EHLO."""
     names = dict.fromkeys(settings.SOURCE_IPS, settings.HELO_NAME)
-    now = datetime.now(UTC)
     try:
+        now = clock()
         rows = pools.network(now, names).addresses
     except DatabaseError:  # what else is wrong is told elsewhere
         return names

@@ -15,9 +15,8 @@ import random
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from uuid import UUID
 
 from django.conf import settings
@@ -27,10 +26,10 @@ from deliveries import queue
 from deliveries.claim import ALL, ANY_KIND, Takes
 from deliveries.models import AuditEntry, PoolRule, SourcePool
 from deliveries.models.fields import uuid7_floor
-from deliveries.models.sql import execute
+from deliveries.models.sql import clock, execute
 from deliveries.read import pools
 from deliveries.smtp import sources
-from deliveries.smtp.sources import Address, Network, Rule, Source, Waits
+from deliveries.smtp.sources import Address, Elsewhere, Network, Rule, Source, Waits
 
 #: how soon a change in the panel counts
 READ_S = 5.0
@@ -43,11 +42,6 @@ _PASS_S = 10.0
 NEVER = float("-inf")
 
 
-@dataclass(frozen=True, slots=True)
-class Elsewhere:
-    """Another host has the addresses by which it goes now."""
-
-
 Chosen = tuple[Source, ...] | Waits | Elsewhere
 
 
@@ -55,7 +49,8 @@ class Sources:
     """One per pump."""
 
     def __init__(self) -> None:
-        self.now = timezone.now()  #: of the last look
+        self.now = timezone.now()  #: of the last look, by the clock of Postgres
+        self._clock = (self.now, time.monotonic())
         self._network = Network()
         self._rules: tuple[Rule, ...] = ()
         self._takes: Takes | None = None
@@ -83,7 +78,8 @@ class Sources:
 
     def choose(self, wants: Sequence[tuple[UUID | None, bool, str]]) -> list[Chosen]:
         """For each (tenant, bulk, site), in order. What warms up has been counted when it returns."""
-        self.now = timezone.now()
+        told, since = self._clock
+        self.now = told + timedelta(seconds=time.monotonic() - since)
         by_pool: dict[tuple[int | None, str], list[int]] = {}
         for place, (tenant, bulk, site) in enumerate(wants):
             # sites count where some address rests for them; all others are one
@@ -139,15 +135,18 @@ class Sources:
         way = sources.way(pool, network, self.now)
         if isinstance(way, Waits):
             return way
-        return [a for a in network.of(way) if a.here and a.sends(self.now)] or Elsewhere()
+        here = [a for a in network.of(way) if a.here and a.sends(self.now)]
+        return here + sources.spare(way, network, self.now) if here else Elsewhere()
 
     def _take(self, here: Sequence[Address], count: int) -> list[Chosen]:
         """So many of `count` as these addresses may begin; each mail has one address of a family."""
+        families = [of for version in (4, 6) if (of := [a for a in here if a.version == version])]
+        # no further than the first family that is used up: what comes behind has an overflow's of it
+        count = min([count, *(room for of in families if (room := _room(of, self.now)) is not None)])
         lines = []
-        for version in (4, 6):
-            of_family = [a for a in here if ip_address(a.address).version == version]
+        for of_family in families:
             shares = self._reserved(sources.spread(count, of_family, self.now))
-            lines.append([Source(a.address, a.helo) for a, n in shares for _ in range(n)])
+            lines.append([Source(a.address, a.helo, a.spare) for a, n in shares for _ in range(n)])
         return [tuple(line[i] for line in lines if i < len(line)) for i in range(max(map(len, lines)))]
 
     def _reserved(self, shares: list[tuple[Address, int]]) -> list[tuple[Address, int]]:
@@ -175,18 +174,22 @@ class Sources:
             execute(_SIGN, {"addresses": sorted(settings.SOURCE_IPS), "host": socket.gethostname()[:253]})
 
     def _read(self) -> None:
-        self.now = timezone.now()
+        self.now = clock()  # whether others live is no affair of this host's clock
+        self._clock = (self.now, time.monotonic())
         self._network = pools.network(self.now, settings.SOURCE_IPS)
         self._rules = _rules()
         self._rests = {}
         for row in execute(_RESTS).fetchall() if settings.SOURCE_IPS else ():
             self._rests.setdefault(row["site"], {})[row["address"]] = (row["until"], row["why"])
-        goes = [not isinstance(self._way(rule.pool), Elsewhere) for rule in self._rules]
-        self._takes = None if all(goes) else Takes(
-            tuple(rule.tenant or ALL for rule in self._rules),
-            tuple(ANY_KIND if rule.bulk is None else int(rule.bulk) for rule in self._rules),
-            tuple(goes),
-        )  # fmt: skip
+        ruled = [
+            (r.tenant or ALL, ANY_KIND if r.bulk is None else int(r.bulk), self._goes(r.pool)) for r in self._rules
+        ]
+        if all((tenant, kind) != (ALL, ANY_KIND) for tenant, kind, _ in ruled):
+            ruled.append((ALL, ANY_KIND, self._goes(None)))
+        self._takes = None if all(goes for *_, goes in ruled) else Takes(*zip(*ruled, strict=True))
+
+    def _goes(self, pool: int | None) -> bool:
+        return not isinstance(self._way(pool), Elsewhere)
 
 
 def _waits_for_pool(chosen: Chosen) -> bool:
@@ -208,16 +211,15 @@ def wake() -> int:
     It would look again by itself within LOOK_S, or the next day: a backlog that cannot be sent costs a look now and
     then, and no claim between. After a change in the panel all of it is looked at: it may have another pool, or none.
     """
-    now, changed = timezone.now(), _changed()
+    now, changed = clock(), _changed()
     asked = SourcePool.objects.all() if changed else SourcePool.objects.filter(waits_at__isnull=False)
     network, rules, woken = pools.network(now), _rules(), 0
     ways = {pool: sources.way(pool, network, now) for pool in asked.values_list("pk", flat=True)}
     able: dict[int | None, int | None] = {pool: by for pool, by in ways.items() if not isinstance(by, Waits)}
     groups = queue.waiting(sources.RULE) if able or changed else []
     room = {by: _room(network.of(by), now) for by in able.values()}
-    # what no rule names has the addresses without a pool, else any; where none lives, the system's choice
-    living = [a for a in network.addresses if a.lives(now)]
-    room[None] = _room([a for a in living if a.pool is None] or living, now) if living else None
+    # where no address lives that mail without a rule could have, the system chooses
+    room[None] = _room(shared, now) if (shared := sources.shared(network, now)) else None
     able[None] = None
     random.shuffle(groups)  # whoever has no turn in this pass has one soon
     share, until = max(1, _AT_ONCE // max(1, len(groups))), time.monotonic() + _PASS_S

@@ -9,12 +9,12 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
-from django.utils import timezone
 
 from deliveries.admin.access import access
 from deliveries.admin.home import span
 from deliveries.admin.operate import actor
 from deliveries.models import Site
+from deliveries.models.sql import clock
 from deliveries.read import home, line, pools
 from deliveries.record import operator, sites
 
@@ -29,7 +29,7 @@ def page(request: HttpRequest) -> HttpResponse:
     if request.method == "POST":
         _order(request)
         return HttpResponseRedirect(reverse("admin:queue"))
-    now = timezone.now()
+    now = clock()
     found = line.stops(now)
     link = reverse("admin:deliveries_message_changelist")
     context = {
@@ -99,7 +99,7 @@ def _order(request: HttpRequest) -> None:
 def _known(name: str) -> bool:
     if Site.objects.filter(name=name).exists():
         return True
-    return any(stop.waiting or stop.in_flight for stop in line.stops(timezone.now(), name))
+    return any(stop.waiting or stop.in_flight for stop in line.stops(clock(), name))
 
 
 def _slow(request: HttpRequest, name: str, who: str) -> None:

@@ -7,14 +7,15 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.db.models import QuerySet
+from django.db.models.functions import Now
 from django.http import HttpRequest
-from django.utils import timezone
 from unfold.decorators import display
 
 from deliveries.admin.incoming import clean_host
 from deliveries.admin.keyset import Rows
 from deliveries.admin.tenant import OperatorAdmin
 from deliveries.models import PoolRule, SourceAddress, SourcePool, SourceRest
+from deliveries.models.sql import clock
 from deliveries.read import pools
 
 #: rows of one page; nobody has more
@@ -89,7 +90,7 @@ class SourcePoolAdmin(_Kept):
 
     def keyset_rows(self, request: HttpRequest, cl: Any, after: Any, before: Any) -> Rows:
         rows: list[Any] = super().keyset_rows(request, cl, after, before).objects
-        standing = {one.name: one for one in pools.standing(timezone.now())}
+        standing = {one.name: one for one in pools.standing(clock())}
         # one that was made in between is shown by the next look
         return Rows([row for row in rows if _stands(row, standing)], None, None, None)
 
@@ -155,14 +156,14 @@ class SourceAddressAdmin(_Kept):
     @display(
         description="State", label={"sends": "success", "rests": "warning", "used up": "warning", "gone": "danger"}
     )
-    def state(self, row: SourceAddress) -> str:
-        return pools.word_of(row, timezone.now())
+    def state(self, row: Any) -> str:
+        return pools.word_of(row, row.looked_at)
 
     def keyset_rows(self, request: HttpRequest, cl: Any, after: Any, before: Any) -> Rows:
         rows: list[Any] = super().keyset_rows(request, cl, after, before).objects
-        resting = pools.resting()
+        resting, now = pools.resting(), clock()
         for row in rows:
-            row.resting = resting.get(row.address, [])
+            row.looked_at, row.resting = now, resting.get(row.address, [])
         return Rows(rows, None, None, None)
 
     @display(description="Rests for")
@@ -171,14 +172,14 @@ class SourceAddressAdmin(_Kept):
 
     @admin.action(description="End rests for receivers", permissions=["act"])
     def end_rests(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        found = SourceRest.objects.filter(address__in=[row.address for row in queryset], until__gt=timezone.now())
+        found = SourceRest.objects.filter(address__in=[row.address for row in queryset], until__gt=Now())
         for rest in found:
             self.audit(request, "address.rest_ended", str(rest), None)
-        messages.success(request, f"{found.update(until=timezone.now())} rests ended.")
+        messages.success(request, f"{found.update(until=Now())} rests ended.")
 
     @display(description="Today")
-    def today(self, row: SourceAddress) -> str:
-        return pools.today_of(row, timezone.now())
+    def today(self, row: Any) -> str:
+        return pools.today_of(row, row.looked_at)
 
 
 @admin.register(PoolRule)

@@ -11,8 +11,8 @@ from deliveries.deliver.engine import Ended, Released
 from deliveries.deliver.jobs import Job
 from deliveries.record.settle import Result
 from deliveries.smtp.outcome import Verdict
-from deliveries.smtp.sources import Waits
-from deliveries.sources import Elsewhere, Sources
+from deliveries.smtp.sources import Elsewhere, Waits
+from deliveries.sources import Sources
 from deliveries.states import Lane, Status
 
 #: not all of what waits is due in the same moment

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -52,6 +53,13 @@ def _numbered(statement: str) -> tuple[str, tuple[tuple[str, Callable[[Any], Any
 
     text = _PLACEHOLDER.sub(number, statement)
     return text, tuple((name, packers[name]) for name in names)
+
+
+def clock() -> datetime:
+    """Now, by Postgres and in UTC: due times, leases and ages go by it, whatever the clocks of hosts say."""
+    (row,) = execute("SELECT clock_timestamp() AS now").fetchall()
+    told: datetime = row["now"]
+    return told.astimezone(UTC)
 
 
 @contextmanager

@@ -37,6 +37,7 @@ def address_of(row: SourceAddress, now: datetime, here: bool = False) -> Address
         rests_until=row.rests_until,
         rests_why=row.rests_why,
         seen_at=row.seen_at,
+        host=row.seen_on,
         here=here,
     )
 

@@ -15,7 +15,7 @@ import asyncio
 import ipaddress
 import random
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import idna
@@ -294,10 +294,16 @@ class Router:
         return tuple(_from(hop, chosen.get(_version(hop.address))) for hop in hops)
 
 
-def leaving_from(hops: Iterable[Hop], sources: Iterable[Source]) -> tuple[Hop, ...]:
-    """The hops that these addresses of ours can reach, each from one of its family; empty where there is none."""
-    by_family = {_version(source.address): source for source in sources}
-    return tuple(_from(hop, by_family[v]) for hop in hops if (v := _version(hop.address)) in by_family)
+def leaving_from(hops: Sequence[Hop], sources: Sequence[Source]) -> tuple[Hop, ...]:
+    """The hops that these addresses of ours can reach, each from one of its family; empty where there is none.
+
+    From a spare one only where no other reaches any.
+    """
+    for spare in (False, True):
+        by_family = {_version(source.address): source for source in sources if source.spare is spare}
+        if found := tuple(_from(hop, by_family[v]) for hop in hops if (v := _version(hop.address)) in by_family):
+            return found
+    return ()
 
 
 def _from(hop: Hop, source: Source | None) -> Hop:

@@ -38,6 +38,7 @@ class Source:
 
     address: str
     helo: str = ""
+    spare: bool = False  #: for a receiver that no other of the mail's addresses reaches
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,13 @@ class Address:
     rests_until: datetime | None = None
     rests_why: str = ""
     seen_at: datetime | None = None
+    host: str = ""  #: that has it
     here: bool = False  #: this host has it
+    spare: bool = False  #: of an overflow, for a kind (IPv4, IPv6) of which its pool can send nothing
+
+    @property
+    def version(self) -> int:
+        return 6 if ":" in self.address else 4
 
     @property
     def left(self) -> int | None:
@@ -96,6 +103,11 @@ class Waits:
 
 
 @dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Another host has the addresses by which it goes now."""
+
+
+@dataclass(frozen=True, slots=True)
 class Network:
     """All pools and addresses of the installation."""
 
@@ -133,33 +145,65 @@ def chosen(rules: Iterable[Rule], tenant: UUID | None, bulk: bool) -> int | None
 
 def way(pool: int, network: Network, now: datetime) -> int | Waits:
     """The pool that sends for `pool` now: itself, or the first of its overflows that can."""
-    soon = now + timedelta(seconds=LOOK_S)
-    seen: list[int] = []
-    at: int | None = pool
-    while at is not None and at not in seen and at in network.pools:  # overflows may run in a circle
+    turns = _turns(pool, network)
+    for at in turns:
         if any(a.sends(now) for a in network.of(at)):
             return at
-        seen.append(at)
-        at = network.pools[at].overflow
-    found = [_why(network.pools[p].name, network.of(p), now) for p in seen]
+    found = [_why(network.pools[p].name, network.of(p), now) for p in turns]
     if not found:
-        return Waits("Its IP pool is gone.", soon)
+        return Waits("Its IP pool is gone.", now + timedelta(seconds=LOOK_S))
     first = min(found, key=lambda w: w.until)
     return Waits(" ".join(w.reason for w in found), first.until, first.told)
 
 
-def shared_way(network: Network, now: datetime) -> list[Address] | Waits:
-    """The addresses of this host for mail that no rule names: those in no pool, else all it has.
+def spare(pool: int, network: Network, now: datetime) -> list[Address]:
+    """Of the kinds (IPv4, IPv6) that `pool` has, and of which it can send nothing now: what its overflows have here.
 
-    Empty where it has none: the system chooses. Such mail never waits for want of a pool, only for its addresses.
+    Only what is warm: of an allowance it would take a part for every mail, and few need it.
     """
-    own = [a for a in network.addresses if a.here]
-    free = [a for a in own if a.pool is None] or own
-    if able := [a for a in free if a.sends(now)]:
-        return able
-    if not free:
+    own, found = network.of(pool), []
+    for version in {a.version for a in own} - {a.version for a in own if a.sends(now)}:
+        for at in _turns(pool, network)[1:]:
+            if able := [a for a in network.of(at) if a.version == version and a.sends(now)]:
+                found += [replace(a, spare=True) for a in able if a.here and a.most is None]
+                break
+    return found
+
+
+def _turns(pool: int, network: Network) -> list[int]:
+    """A pool and its overflows in order, each once: they may run in a circle."""
+    turns: list[int] = []
+    at: int | None = pool
+    while at is not None and at not in turns and at in network.pools:
+        turns.append(at)
+        at = network.pools[at].overflow
+    return turns
+
+
+def shared(network: Network, now: datetime) -> list[Address]:
+    """By which mail goes that no rule names: of each host that lives those in no pool, else all it has."""
+    living = [a for a in network.addresses if a.lives(now)]
+    free = {(a.here, a.host) for a in living if a.pool is None}
+    return [a for a in living if a.pool is None or (a.here, a.host) not in free]
+
+
+def shared_way(network: Network, now: datetime) -> list[Address] | Waits | Elsewhere:
+    """The addresses of this host for mail that no rule names.
+
+    Empty where it has none: the system chooses. Such mail never waits for want of a pool, only for addresses; and not
+    for those of this host while another has some.
+    """
+    every = shared(network, now)
+    own = [a for a in every if a.here]
+    if not own:
         return []
-    return _why("", free, now)
+    if able := [a for a in own if a.sends(now)]:
+        return able
+    if any(a.sends(now) for a in every):
+        return Elsewhere()
+    waits = _why("", own, now)
+    # no pool stands for it, of which the sweeper would see that it can send again: a host that is back, or a new one
+    return replace(waits, until=min(waits.until, now + timedelta(seconds=LOOK_S)))
 
 
 def spread(count: int, addresses: Sequence[Address], now: datetime) -> list[tuple[Address, int]]:

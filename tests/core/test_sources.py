@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -8,6 +9,7 @@ from deliveries.smtp.hop import Hop
 from deliveries.smtp.sources import (
     WARM_UP,
     Address,
+    Elsewhere,
     Network,
     Pool,
     Rule,
@@ -16,6 +18,7 @@ from deliveries.smtp.sources import (
     allowance,
     chosen,
     shared_way,
+    spare,
     spread,
     way,
 )
@@ -93,6 +96,35 @@ def test_mail_without_a_pool_leaves_pools_alone_while_the_host_has_another_addre
     assert isinstance(shared_way(Network(POOLS, (pooled, resting)), NOW), Waits)
 
 
+def test_mail_without_a_pool_is_left_to_a_host_that_lives_and_has_an_address_for_it() -> None:
+    used_up = address("192.0.2.1", None, most=50, used=50)
+
+    def way_beside(*others: Address) -> object:
+        return shared_way(Network(POOLS, (used_up, *others)), NOW)
+
+    there = {"here": False, "host": "b", "seen_at": NOW}
+    assert way_beside(address("192.0.2.2", None, **there)) == Elsewhere()
+    assert way_beside(address("192.0.2.2", **there)) == Elsewhere()  # its only one, in a pool or not
+    unable = [
+        (address("192.0.2.2", **there), address("192.0.2.3", None, most=1, used=1, **there)),
+        (address("192.0.2.2", None, **there | {"seen_at": NOW - timedelta(hours=1)}),),
+    ]
+    for others in unable:
+        waits = way_beside(*others)
+        assert isinstance(waits, Waits) and "warm-up allows today" in waits.reason
+        assert waits.until <= NOW + timedelta(hours=1)  # a host may come that can send it at once
+
+
+def test_an_overflow_has_addresses_of_the_kind_of_which_its_pool_can_send_nothing() -> None:
+    own = [address("192.0.2.1", most=50, used=50), address("2001:db8::1")]
+    warm, cold, six = address("192.0.2.8", 2), address("192.0.2.9", 2, most=50), address("2001:db8::9", 2)
+    assert [(a.address, a.spare) for a in spare(1, Network(POOLS, (*own, warm, cold, six)), NOW)] == [
+        (warm.address, True)
+    ]
+    assert spare(1, Network(POOLS, (own[1], warm)), NOW) == []  # a pool of one kind is meant to be so
+    assert spare(3, Network(POOLS, (address("192.0.2.1", 3, most=1, used=1), address("::9", 3))), NOW) == []
+
+
 def test_a_hop_is_left_from_an_address_of_its_family_with_its_name() -> None:
     hops = [Hop("mx", "8.8.8.8"), Hop("mx", "2001:4860::1"), Hop("near", "127.0.0.1")]
     v4 = Source("9.9.9.9", "a.example")
@@ -101,3 +133,6 @@ def test_a_hop_is_left_from_an_address_of_its_family_with_its_name() -> None:
         ("127.0.0.1", None, "a.example"),  # a neighbour is not reached from a public address
     ]
     assert not leaving_from(hops, [])
+    v6 = Source("2001:4860::9")
+    assert [h.source for h in leaving_from(hops, [v6, replace(v4, spare=True)])] == [v6.address]
+    assert [h.source for h in leaving_from(hops[:1], [v6, replace(v4, spare=True)])] == [v4.address]

@@ -6,12 +6,13 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
 from django.core.management import call_command
 from django.db import IntegrityError, transaction
+from django.db.models.functions import Now
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -42,7 +43,7 @@ from deliveries.smtp.hop import Hop
 from deliveries.smtp.outcome import Attempted, Replied, Stage
 from deliveries.smtp.reply import Reply
 from deliveries.smtp.sources import REST_RULE, RULE
-from deliveries.sources import NEVER, wake
+from deliveries.sources import NEVER, Sources, wake
 from deliveries.states import Lane
 from tests.fakes.clock import DAY, stay_within
 from tests.fakes.house import House, build, known_sites
@@ -50,7 +51,7 @@ from tests.fakes.labs import fresh_pump, running_lab
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-ONE, TWO, THREE, ELSEWHERE = "127.0.0.21", "127.0.0.22", "127.0.0.23", "127.0.0.99"
+ONE, TWO, THREE, ELSEWHERE, SIX = "127.0.0.21", "127.0.0.22", "127.0.0.23", "127.0.0.99", "::1"
 
 
 @pytest.fixture
@@ -130,10 +131,13 @@ def test_each_stream_leaves_from_its_own_pool_with_the_name_of_its_address(lab: 
 
 def test_an_overflow_carries_what_the_warm_up_does_not_allow(lab: Lab, settings) -> None:
     settings.WARM_UP = (5, 10)
+    settings.SOURCE_IPS = (ONE, TWO, SIX)
     house = build()
     first = today()
-    warm = pool("warm", TWO)
-    PoolRule.objects.create(pool=pool("cold", ONE, overflow=warm, warm_from=first))
+    cold = pool("cold", ONE, overflow=pool("warm", TWO), warm_from=first)
+    PoolRule.objects.create(pool=cold)
+    # an IPv6 address that may send more is of no use to a receiver that has IPv4 alone
+    SourceAddress.objects.create(address=SIX, pool=cold, seen_at=timezone.now())
     pump_until(ended(send(house, 12)))
     assert peers(lab) == {ONE: 5, TWO: 7}
     assert SourceAddress.objects.get(address=ONE).used == 5
@@ -175,7 +179,14 @@ def test_without_an_overflow_the_rest_waits_for_tomorrow_and_says_why(lab: Lab, 
     # nor does what no rule names wait on when the only addresses that are left are warm by an operator's word
     SourcePool.objects.all().delete()
     SourceAddress.objects.update(warm_from=today(), used_on=today(), used=3)
+    # another host can send it: it stays due for that one, until nobody hears of it any more
+    SourceAddress.objects.create(address=ELSEWHERE, seen_at=timezone.now(), seen_on="another")
     more = send(house, 2)
+    look_again()
+    for _ in range(3):
+        deliver.run()
+    assert ended(more, "queued")() and Queued.objects.filter(lease_id=None, due_at__lte=Now()).count() == 2
+    SourceAddress.objects.filter(address=ELSEWHERE).update(seen_at=timezone.now() - timedelta(hours=1))
     pump_until(ended(more, "deferred"))
     assert wake() == 0
     operator.post(
@@ -274,6 +285,9 @@ def test_a_host_leaves_what_another_host_sends_and_its_own_mail_is_not_held_up(l
         deliver.run()
     rows = Queued.objects.filter(delivery_id__in=[d.id for d in foreign])
     assert rows.filter(lease_id=None).count() == 20 and ended(foreign, "queued")()
+    with monkeypatch.context() as fast:  # a host whose clock is fast does not take the other one for dead
+        fast.setattr(timezone, "now", lambda: datetime.now(UTC) + timedelta(minutes=3))
+        assert Sources().takes() == deliver._engine.sources.takes() is not None
     # the other host died: now somebody says why it waits
     SourceAddress.objects.filter(address=ELSEWHERE).update(seen_at=timezone.now() - timedelta(hours=1))
     pump_until(ended(foreign, "deferred"))

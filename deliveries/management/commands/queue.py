@@ -6,9 +6,9 @@ from dataclasses import asdict
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
-from django.utils import timezone
 
 from deliveries.management.terminal import console, dumps, plain, table
+from deliveries.models.sql import clock
 from deliveries.read import home, line, pools
 
 _STYLE = {"paused": "red", "rests": "yellow", "slowed": "yellow", "open": "green"}
@@ -22,7 +22,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="one JSON object a line")
 
     def handle(self, *args: Any, site: str, **options: Any) -> None:
-        now = timezone.now()
+        now = clock()
         stops = line.stops(now, site)
         troubled = [] if site else [one for one in pools.standing(now) if one.word != "sends"]
         if options["json"]:
