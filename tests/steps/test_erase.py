@@ -181,7 +181,8 @@ def test_no_row_of_any_table_names_the_address_afterwards(name: str) -> None:
 def test_an_address_is_a_word_beside_letters_and_signs_beyond_ascii() -> None:
     house, ann = build(), person()
     other = f"ü{ann}"
-    (mail,) = house.send(other, text=f"Dear {other}, see https://x.test/{quote(other)}")
+    others = other, quote(f"big+{ann}", safe=""), f"?to=17{ann}", f"{ann}.=\norg", f"{ann}=2Eorg"
+    (mail,) = house.send(other, text=f"Dear {' '.join(others)}, see https://x.test/{quote(other)}")
     quoted = f"Write to “{ann}”."
     for octets in (quoted.encode(), other.encode()):
         InboundMessage.objects.create(
