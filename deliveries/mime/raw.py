@@ -284,7 +284,7 @@ def _mailbox(item: str) -> Address:
     named = _NAMED.fullmatch(item)
     if named is None:
         return named_address("", _COMMENT.sub("", item).strip())
-    phrase = named[1].strip()
+    phrase = named[1].replace("\t", " ").strip()  # RFC 5322 §2.2.3: a line may go on with a tab
     if len(phrase) > 1 and phrase.startswith('"') and phrase.endswith('"'):
         phrase = re.sub(r"\\(.)", r"\1", phrase[1:-1])
     return named_address(clean(decode_words(phrase)).strip()[:320], named[2].strip())

@@ -71,7 +71,7 @@ def test_what_must_not_leave_is_taken_out_and_read() -> None:
 def test_names_and_addresses_are_read_apart() -> None:
     read = raw.read(
         b"From: =?utf-8?q?J=C3=B6rg=2C_=3Cevil=40x=2Etest=3E?= <App@One.test>\r\n"
-        b'To: "Last, First" <a@two.test>, b@two.test (a comment), team: c@two.test, d@two.test;\r\n'
+        b'To: "Last,\r\n\tFirst" <a@two.test>, b@two.test (a comment), team: c@two.test, d@two.test;\r\n'
         b"Cc: e@two.test,, not an address\r\nReply-To: r@one.test\r\nSubject: =?utf-8?b?SMOpbGxv?=\r\n\r\nx\r\n"
     )
     assert (read.sender.display_name, read.sender.addr_spec) == ("Jörg, <evil@x.test>", "App@one.test")

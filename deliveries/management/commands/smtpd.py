@@ -241,10 +241,6 @@ def _named(forward_path: str) -> str:
     return role or verp.token_of(forward_path) or forward_path.lower()
 
 
-def _domain(forward_path: str) -> str:
-    return forward_path.rpartition("@")[2].lower()
-
-
 def _received(mail: Received, forward_paths: list[str]) -> list[InboundMessage]:
     """One row per tenant, whatever the number of its addresses: it is one mail to them."""
     by_tenant: dict[UUID | None, list[str]] = {}
