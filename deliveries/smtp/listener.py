@@ -28,7 +28,7 @@ __all__ = ["NO_SUCH_USER", "RELAY_DENIED", "Asked", "Bounds", "Listener", "Recei
 
 log = logging.getLogger(__name__)
 
-#: whose failed logins are remembered before those that have run out are dropped
+#: whose failed logins are remembered: of those that are still heard, and of those that are not
 _MOST_PEERS = 10_000
 _HANDSHAKE_S = 15.0
 
@@ -65,7 +65,7 @@ class Listener:
         self.room = Room(self.bounds.max_held_octets)
         self.conversations: set[Conversation] = set()
         self._by_peer: Counter[str] = Counter()
-        self._wrong: dict[str, tuple[int, float]] = {}  #: peer → failed logins, when they are forgotten
+        self._guesses = Guesses(self.bounds.max_auth_failures, self.bounds.auth_window_s)
         self._servers: list[asyncio.Server] = []
         self._empty: asyncio.Event | None = None  #: set when the last conversation has ended, while stopping
         # aiosmtpd logs every line of every client at INFO
@@ -124,15 +124,10 @@ class Listener:
 
     def may_guess(self, peer: str) -> bool:
         """Whether a login from there is looked at; the right ones are refused too while too many were wrong."""
-        count, until = self._wrong.get(_network(peer), (0, 0.0))
-        return count < self.bounds.max_auth_failures or until < asyncio.get_running_loop().time()
+        return not self._guesses.too_many(_network(peer), asyncio.get_running_loop().time())
 
     def guessed_wrong(self, peer: str) -> None:
-        now, key = asyncio.get_running_loop().time(), _network(peer)
-        if len(self._wrong) >= _MOST_PEERS:
-            self._wrong = {k: v for k, v in self._wrong.items() if v[1] >= now}
-        count, until = self._wrong.get(key, (0, 0.0))
-        self._wrong[key] = (count + 1 if until >= now else 1, now + self.bounds.auth_window_s)
+        self._guesses.wrong(_network(peer), asyncio.get_running_loop().time())
 
     def _make_room(self) -> bool:
         """Part with the slowest, unless even that one got on a moment ago."""
@@ -151,6 +146,35 @@ class Listener:
                 del self._by_peer[key]
         if self._empty and not self.conversations:
             self._empty.set()
+
+
+class Guesses:
+    """Failed logins by peer, forgotten `window_s` after the last one; seconds of any clock.
+
+    Bounded however many peers there are: the oldest go first. Those with too many stand apart, so that others push them
+    out only by being wrong `most` times each, not once.
+    """
+
+    def __init__(self, most: int, window_s: float) -> None:
+        self._most, self._window_s = most, window_s
+        # in the order of when they are forgotten
+        self._some: dict[str, tuple[int, float]] = {}
+        self._too_many: dict[str, tuple[int, float]] = {}
+
+    def __len__(self) -> int:
+        return len(self._some) + len(self._too_many)
+
+    def too_many(self, peer: str, now: float) -> bool:
+        return self._too_many.get(peer, (0, now))[1] > now
+
+    def wrong(self, peer: str, now: float) -> None:
+        count, until = self._too_many.pop(peer, (0, now))
+        count, until = self._some.pop(peer, (count, until))
+        count = count + 1 if until > now else 1
+        kept = self._too_many if count >= self._most else self._some
+        kept[peer] = (count, now + self._window_s)
+        while len(kept) > _MOST_PEERS or next(iter(kept.values()))[1] <= now:
+            del kept[next(iter(kept))]
 
 
 def _network(peer: str) -> str:

@@ -8,13 +8,18 @@ be stored is read to its end and dropped.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from deliveries.smtp.limits import MAX_INBOUND_LINE_OCTETS
 
 #: a mail as small as this has always room: bounces and notes go on while large mails wait
 SMALL_OCTETS = 1024 * 1024
+#: with all room taken, a large mail of which less than this came for a minute gives way: a few that trickle would hold
+#: all of it for as long as a connection may live. A slow line brings more, and is told to come again at worst
+SLOW_OCTETS_PER_S = 4_096
+SLOW_S = 60.0
 
 _LINE_END = b"\r\n"
 _END = b"\r\n.\r\n"
@@ -29,17 +34,30 @@ NO_ROOM = "452 4.3.1 Too many large mails at once, try again later"
 class Room:
     """Octets of mail data that all conversations of a listener hold together, from the first one to the answer."""
 
-    def __init__(self, most_octets: int) -> None:
+    def __init__(self, most_octets: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.most_octets = most_octets
         self.held_octets = 0
+        self.clock = clock
+        self._shares: set[Share] = set()
 
     @contextmanager
     def share(self) -> Iterator[Share]:
         share = Share(self)
+        self._shares.add(share)
         try:
             yield share
         finally:
+            self._shares.discard(share)
             share.drop()
+
+    def has(self, octets: int, asks: Share) -> bool:
+        """Whether there is room for so many more of `asks`; slow ones beside it give way, the largest first."""
+        while self.held_octets + octets > self.most_octets:
+            others = [share for share in self._shares if share is not asks and share.is_slow()]
+            if not others:
+                return False
+            max(others, key=lambda share: share.octets).give_way()
+        return True
 
 
 class Share:
@@ -48,15 +66,35 @@ class Share:
     def __init__(self, room: Room) -> None:
         self._room = room
         self.octets = 0
+        self.data: bytearray | None = None  #: while it is read
+        self.gave_way = False
+        self._since, self._before = room.clock(), 0  #: of the minute that is looked at
 
     def grow(self, octets: int) -> bool:
         """Whether there is room for so many more; a small mail has it always."""
-        room = self._room
-        if self.octets + octets > SMALL_OCTETS and room.held_octets + octets > room.most_octets:
+        if self.octets + octets > SMALL_OCTETS and not self._room.has(octets, self):
             return False
         self.octets += octets
-        room.held_octets += octets
+        self._room.held_octets += octets
+        self.is_slow()  # minutes begin as it comes
         return True
+
+    def is_slow(self) -> bool:
+        """Whether too little of a large mail came for a minute or more; after a good one the next begins."""
+        now = self._room.clock()
+        if now - self._since < SLOW_S or self.data is None or self.octets <= SMALL_OCTETS:
+            return False
+        if self.octets - self._before < SLOW_OCTETS_PER_S * (now - self._since):
+            return True
+        self._since, self._before = now, self.octets
+        return False
+
+    def give_way(self) -> None:
+        """What has come is dropped, and what comes will be: its room is needed."""
+        assert self.data is not None
+        self.gave_way = True
+        del self.data[: 1 - len(_END)]
+        self.drop()
 
     def drop(self) -> None:
         self._room.held_octets -= self.octets
@@ -69,12 +107,14 @@ async def read_data(reader: asyncio.StreamReader, share: Share, max_octets: int)
     Only CRLF ends a line, so that nobody smuggles a second mail in. `max_octets` of 0 is no limit. What a client sent
     behind the dot (RFC 2920 §3.1) stays in the reader. Never a step per line: there may be millions.
     """
-    held = bytearray(_LINE_END)  # as if a line had ended, so that the first one is like all others
+    held = share.data = bytearray(_LINE_END)  # as if a line had ended, so that the first one is like all others
     refusal, fits = "", 0
     while True:
         piece = await reader.read(_ALL)
         if not piece:
             raise asyncio.IncompleteReadError(b"", None)
+        if share.gave_way:
+            refusal = refusal or NO_ROOM
         look = max(len(held) - len(_END) + 1, 0)
         held += piece
         if not refusal and not share.grow(len(piece)):
@@ -92,6 +132,7 @@ async def read_data(reader: asyncio.StreamReader, share: Share, max_octets: int)
             elif max_octets and len(held) - len(_LINE_END) > max_octets + (0 if end >= 0 else len(_END)):
                 refusal = TOO_MUCH
         if end >= 0:
+            share.data = None  # it is whole, and keeps its room until it is stored
             return refusal or bytes(memoryview(held.replace(_LINE_END + b".", _LINE_END))[len(_LINE_END) :])
         if refusal:
             del held[: 1 - len(_END)]

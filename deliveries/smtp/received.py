@@ -58,7 +58,8 @@ class Bounds:
     """What the listener bears. Octets and seconds."""
 
     max_size_octets: int = 25 * 1024 * 1024
-    #: of mail data of all connections together, small mails apart (smtp.reading); copies are made while it is stored
+    #: of mail data of all connections together, small mails apart, and large ones that trickle give way (smtp.reading);
+    #: copies are made while it is stored
     max_held_octets: int = 200 * 1024 * 1024
     max_connections: int = 500
     max_connections_per_peer: int = 20  #: per IPv4 address or IPv6 /64

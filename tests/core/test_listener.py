@@ -19,10 +19,10 @@ import trustme
 import uvloop
 
 from deliveries.smtp.hop import Envelope, Hop, Tls
-from deliveries.smtp.listener import NO_SUCH_USER, Bounds, Listener, Received, Refusal
+from deliveries.smtp.listener import NO_SUCH_USER, Bounds, Guesses, Listener, Received, Refusal
 from deliveries.smtp.outcome import Replied
 from deliveries.smtp.pool import Pool
-from deliveries.smtp.reading import Room, read_data
+from deliveries.smtp.reading import SMALL_OCTETS, Room, read_data
 from deliveries.smtp.session import open_gate
 
 SMUGGLING = Path(__file__).parents[3] / "shared/corpora/vectors/smuggling.jsonl"
@@ -419,21 +419,66 @@ def test_when_all_room_is_taken_large_mails_are_put_off_and_small_ones_still_tak
     async def work() -> None:
         async with listening(bounds=Bounds(max_held_octets=3 * 1024**2)) as (house, address, listener):
             large = TO_DATA + "x" * 62 + "\r\n" + ("y" * 62 + "\r\n") * (2 * 1024**2 // 64)
-            _, held = await asyncio.open_connection(*address)
-            held.write(large.encode())  # and no final dot
-            async with asyncio.timeout(60):
-                while listener.room.held_octets < 2 * 1024**2:  # noqa: ASYNC110
-                    await asyncio.sleep(0.01)
+            clock = 0
+            listener.room.clock = lambda: clock
+
+            async def held() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+                reader, writer = await asyncio.open_connection(*address)
+                writer.write(large.encode())  # and no final dot
+                async with asyncio.timeout(60):
+                    while listener.room.held_octets < 2 * 1024**2:  # noqa: ASYNC110
+                        await asyncio.sleep(0.01)
+                return reader, writer
+
+            _, gone = await held()
             assert (await say(address, large + ".\r\n"))[3].startswith("452 4.3.1")
             assert (await say(address, TO_DATA + "x\r\n.\r\n"))[3].startswith("250 2.6.0")
-            held.close()
+            gone.close()
             async with asyncio.timeout(60):
                 while listener.room.held_octets:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
+            replies, trickles = await held()
+            clock = 100  # the first minute was quick
+            assert (await say(address, large + ".\r\n"))[3].startswith("452 4.3.1")
+            clock = 200  # and not the next one
             assert (await say(address, large + ".\r\n"))[3].startswith("250 2.6.0")
+            assert listener.room.held_octets == 0
+            trickles.write(b"z\r\n.\r\nQUIT\r\n")
+            assert b"\r\n452 4.3.1" in await asyncio.wait_for(replies.read(), 60)
+            trickles.close()
             assert len(house.mails) == 2
 
     asyncio.run(work())
+
+
+def test_a_slow_line_keeps_its_room_and_one_that_trickles_does_not() -> None:
+    now = 0.0
+    room = Room(4 * SMALL_OCTETS, lambda: now)
+    with room.share() as whole, room.share() as slow, room.share() as trickles, room.share() as large:
+        slow.data, trickles.data, large.data = bytearray(), bytearray(), bytearray()
+        assert whole.grow(SMALL_OCTETS + 1) and trickles.grow(SMALL_OCTETS + 1)  # `whole` is being stored
+        for second in range(150):
+            now += 1
+            if second % 60 < 30:  # 10 KB/s in all
+                assert slow.grow(20_000)
+            trickles.grow(1)
+        assert not trickles.grow(SMALL_OCTETS) and not trickles.gave_way  # it makes no room for itself
+        assert large.grow(SMALL_OCTETS + 1)
+        assert trickles.gave_way and not (slow.gave_way or whole.gave_way) and not large.grow(SMALL_OCTETS)
+    assert room.held_octets == 0
+
+
+def test_failed_logins_are_remembered_of_so_many_peers_and_those_with_too_many_are_not_pushed_out_by_one_from_each():
+    guesses = Guesses(most=3, window_s=600)
+    for _ in range(3):
+        assert not guesses.too_many("attacker", 0)
+        guesses.wrong("attacker", 0)
+    for n in range(25_000):
+        guesses.wrong(str(n), 1)
+    assert guesses.too_many("attacker", 599) and not guesses.too_many("attacker", 600) and len(guesses) <= 20_000
+    guesses.wrong("attacker", 650)
+    guesses.wrong("last", 651)
+    assert not guesses.too_many("attacker", 651) and len(guesses) == 2  # they end with their time
 
 
 @pytest.mark.parametrize(

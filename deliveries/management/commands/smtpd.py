@@ -108,7 +108,7 @@ async def inbound(host: str, port: int, tls: ssl.SSLContext | None = None) -> An
 
 
 @contextlib.asynccontextmanager
-async def submission(tls: ssl.SSLContext | None) -> Any:
+async def submission(tls: ssl.SSLContext | None, bounds: Bounds = _BOUNDS) -> Any:
     """The listener for mail to be sent, with threads of its own: a flood of bounces keeps no application out."""
     threads = Threads(_SUBMISSION_THREADS)
 
@@ -125,7 +125,7 @@ async def submission(tls: ssl.SSLContext | None) -> Any:
         tls=tls,
         authenticate=authenticate,
         clear_auth=settings.SMTPD_AUTH_WITHOUT_TLS,
-        bounds=_BOUNDS,
+        bounds=bounds,
     )
     try:
         yield listener
