@@ -23,7 +23,7 @@ def desk(authority: trustme.CA, bounds: Bounds | None = None) -> Iterator[tuple[
     up, stop = threading.Event(), threading.Event()
 
     async def serve() -> None:
-        async with smtpd.submission(context, bounds or Bounds()) as listener:
+        async with smtpd.submission(context, bounds or smtpd._BOUNDS) as listener:
             ready.append(await listener.start("127.0.0.1", 0))
             ready.append(await listener.start("127.0.0.1", 0, implicit_tls=True))
             up.set()
