@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import os
 import signal
-from itertools import zip_longest
 from pathlib import Path
 
 import django
@@ -64,18 +63,18 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """xdist's workers take whole files, in this order: those with processes of their own, which start and wait much,
-    between those that only compute. At the end are many short ones, so that no worker is alone with a long one.
+    """xdist's workers take whole files, in this order: what leans on this process alone before what starts others, and
+    the many short ones last, so that no worker is alone with a long one.
     """
     if not hasattr(config, "workerinput"):
         return
-    files: dict[Path, list[pytest.Item]] = {}
-    for item in items:
-        files.setdefault(item.path, []).append(item)
-    rooms = [[file for file in sorted(files) if file.parent.name == room] for room in ("e2e", "browser", "steps")]
-    towns, steps = rooms[0] + rooms[1], rooms[2]
-    mixed = [file for pair in zip_longest(towns, steps) for file in pair if file]
-    items[:] = [item for file in [*mixed, *sorted(files.keys() - set(mixed))] for item in files[file]]
+    rooms = ("steps", "browser", "e2e", "core")
+
+    def turn(item: pytest.Item) -> tuple[int, Path]:
+        room = item.path.parent.name
+        return (rooms.index(room) if room in rooms else len(rooms), item.path)
+
+    items.sort(key=turn)
 
 
 def needs_database(config: pytest.Config) -> bool:

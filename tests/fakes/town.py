@@ -278,7 +278,7 @@ class Town:
 
     def ring(self, task: str) -> None:
         """As beat does when its time has come."""
-        with Celery(broker=self.env["BROKER_URL"]) as bells:
+        with Celery(broker=self.env["BROKER_URL"], set_as_current=False) as bells:
             bells.send_task(f"deliveries.{task}", queue="jobs", expires=5)
 
     def forget_signs(self, role: str) -> None:

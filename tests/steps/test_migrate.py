@@ -7,6 +7,8 @@ from io import StringIO
 
 import psycopg
 import pytest
+from django.contrib import admin
+from django.contrib.admin import sites
 from django.core.management import call_command
 from django.db import connection
 from django.test import modify_settings
@@ -27,9 +29,11 @@ def other() -> Iterator[psycopg.Connection]:
 
 @pytest.fixture(autouse=True)
 def grown() -> Iterator[None]:
+    panel = admin.site
     with modify_settings(INSTALLED_APPS={"append": "tests.fakes.growing"}):
         yield
         call_command("migrate", "growing", "zero", verbosity=0, stdout=StringIO())
+    admin.site = sites.site = panel  # each change of INSTALLED_APPS makes an empty one
 
 
 def migrate(target: str) -> str:
