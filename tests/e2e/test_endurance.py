@@ -49,10 +49,13 @@ def batches(count: int) -> list[range]:
     return [range(MAILS * k // count, MAILS * (k + 1) // count) for k in range(count)]
 
 
-def feed(town: Town) -> list[str]:
-    """All of it at once, a hundred per request."""
-    parts = enumerate(batches(-(-MAILS // 100)))
-    return [i for k, part in parts for i in town.post_batch([mail(town, n) for n in part], key=f"batch-{k}-{uuid4()}")]
+def feed(town: Town, numbers: range) -> list[str]:
+    """A hundred per request, until a worker has begun some of it and not recorded it yet."""
+    parts = [numbers[k : k + 100] for k in range(0, len(numbers), 100)]
+    town.until(lambda: all(map(town.leases, WORKERS)), "both workers claim")
+    ids = [i for part in parts for i in town.post_batch([mail(town, n) for n in part], key=f"batch-{uuid4()}")]
+    town.until(lambda: at_it(town) or waiting(town) == 0, "a worker is at it")
+    return ids
 
 
 def waiting(town: Town) -> int:
@@ -103,10 +106,8 @@ def test_killed_workers_lose_nothing_and_double_only_what_was_in_flight(town: To
     ids: list[str] = []
     in_flight: set[UUID] = set()
     hits = 0
-    for n, batch in enumerate(batches(KILLS)):
-        town.until(lambda: all(map(town.leases, WORKERS)), "both workers claim")
-        ids += town.post_batch([mail(town, k) for k in batch], key=f"batch-{n}")
-        town.until(lambda: at_it(town) or waiting(town) == 0, "a worker is at it")
+    for batch in batches(KILLS):
+        ids += feed(town, batch)
         time.sleep(rng.uniform(0.0, 0.1))
         victim = rng.choice(at_it(town) or WORKERS)
         caught = town.kill9_and_count(victim)
@@ -121,22 +122,29 @@ def test_killed_workers_lose_nothing_and_double_only_what_was_in_flight(town: To
 
 def test_a_crashing_postgres_loses_nothing(town: Town, before: set[str]) -> None:
     rng = random.Random(5)
-    ids = feed(town)
-    for _ in range(RESTARTS):
-        time.sleep(rng.uniform(0.3, 1.5))
+    ids: list[str] = []
+    hits = 0
+    for batch in batches(RESTARTS):
+        ids += feed(town, batch)
+        hits += bool(at_it(town))
         town.crash_postgres()
         time.sleep(rng.uniform(0.0, 1.0))
         town.revive_postgres()
+    print(f"{RESTARTS} crashes, {hits} of them with mail in flight")
+    assert hits
     judge(town, before, ids, None)
 
 
 def test_workers_that_are_told_to_stop_double_nothing(town: Town, before: set[str]) -> None:
-    ids = feed(town)
-    for n in range(KILLS):
-        if not waiting(town):
-            break
-        name = f"deliver{n % 2 + 1}"
+    ids: list[str] = []
+    hits = 0
+    for n, batch in enumerate(batches(KILLS)):
+        ids += feed(town, batch)
+        busy = at_it(town) or WORKERS
+        name = busy[n % len(busy)]
+        hits += bool(town.begun(town.leases(name)))
         town.stop(name)
         town.start(name)
-        time.sleep(1)
+    print(f"{KILLS} stops, {hits} of them with mail in flight")
+    assert hits
     judge(town, before, ids, set())
