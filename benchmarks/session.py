@@ -44,7 +44,7 @@ async def drain(hop: Hop, options: argparse.Namespace) -> float:
 
     async def courier() -> None:
         for i in left:
-            envelope = Envelope(f"bounces+{i}@example.test", f"delivered+{i}@simulator.test", len(octets))
+            envelope = Envelope(f"bounces+{i}@example.test", f"delivered+{i}@simulator.test")
             outcome = (await pool.deliver([hop], envelope, octets, open_gate))[-1].outcome
             assert isinstance(outcome, Replied) and outcome.reply.positive, outcome
 

@@ -191,32 +191,6 @@ async def fetch(
     )
 
 
-def fetch_sync(
-    method: str,
-    url: str,
-    *,
-    headers: Mapping[str, str] | None = None,
-    content: bytes = b"",
-    timeout_s: float = TIMEOUT_S,
-    max_octets: int = MAX_OCTETS,
-    allow_private: bool = False,
-    ca_file: str | None = None,
-) -> Fetched:
-    """`fetch` for a thread that has no event loop (a Celery task)."""
-    return asyncio.run(
-        fetch(
-            method,
-            url,
-            headers=headers,
-            content=content,
-            timeout_s=timeout_s,
-            max_octets=max_octets,
-            allow_private=allow_private,
-            ca_file=ca_file,
-        )
-    )
-
-
 async def _connect(
     target: _Target, allow_private: bool, resolve: Resolve, timeout_s: float, ca_file: str | None
 ) -> Line:

@@ -26,6 +26,7 @@ from deliveries.smtp.classify import classify
 from deliveries.smtp.hop import Envelope, Hop, Tls
 from deliveries.smtp.pool import Pool
 from deliveries.smtp.reply import clean
+from deliveries.smtp.session import open_gate
 from deliveries.states import Status
 
 log = logging.getLogger(__name__)
@@ -107,12 +108,11 @@ async def _one(pool: Pool, row: dict[str, Any]) -> Ended:
     envelope = Envelope(
         reverse_path=row["reverse_path"],
         forward_path=row["forward_path"],
-        size_octets=len(octets),
-        eight_bit=not octets.isascii(),
         smtputf8=not (row["reverse_path"] + row["forward_path"]).isascii(),
     )
     try:
-        attempts = await pool.deliver(hops, envelope, octets, _no_gate, DEADLINE_S)
+        # no crash ledger: a second copy does no harm here
+        attempts = await pool.deliver(hops, envelope, octets, open_gate, DEADLINE_S)
     except ComposeError as e:
         return Ended(State.FAILED, f"It cannot be put on the wire: {e}.")
     verdict = classify(attempts[-1].outcome, own_smarthost=True)
@@ -127,10 +127,6 @@ async def _hops(host: str, port: int, lmtp: bool) -> list[Hop]:
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))[:_MAX_ADDRESSES]
     return [Hop(host, address, port, lmtp=lmtp, tls=Tls.MAY, site=host) for address in addresses]
-
-
-async def _no_gate() -> None:
-    """Nothing is written before the final dot: a second copy is no harm here."""
 
 
 def _record(row: dict[str, Any], ended: Ended) -> None:

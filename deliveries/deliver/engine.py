@@ -339,7 +339,6 @@ class Engine:
                 reverse_path=reverse_path,
                 forward_path=job.recipient,
                 dsn=dsn,
-                size_octets=len(octets),
                 smtputf8=prepared.smtputf8 or not job.recipient.isascii(),
             )
             deadline_s = _DEADLINE_S + len(octets) / _SLOWEST_OCTETS_PER_S

@@ -115,7 +115,6 @@ ON CONFLICT (tenant_id, hour, what) DO UPDATE SET count = hour_tally.count + EXC
 
 # --- the weather ------------------------------------------------------------------------------------------------
 
-SLOT = timedelta(minutes=10)
 _COLUMN = {Status.DELIVERED: "delivered", Status.DEFERRED: "deferred", Status.BOUNCED: "bounced"}
 
 

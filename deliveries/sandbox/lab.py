@@ -145,7 +145,7 @@ class Lab:
         assert self._bounce_to is not None and self._pool is not None
         octets = reports.write(kind, mail, self.helo)
         hop = Hop(host=self._bounce_to[0], address=self._bounce_to[0], port=self._bounce_to[1])
-        envelope = Envelope("", mail.reverse_path, len(octets))
+        envelope = Envelope("", mail.reverse_path)
         for attempt in range(_REPORT_TRIES):
             await asyncio.sleep(self._report_after_s * (attempt + 1))
             outcome = (await self._pool.deliver([hop], envelope, octets, open_gate, 30))[-1].outcome

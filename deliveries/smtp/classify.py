@@ -17,8 +17,6 @@ from deliveries.states import SUPPRESSING, Category, Status
 
 #: RFC 5321 §3.1, §3.2: what is refused here is us or our session, before any recipient was named
 ABOUT_US = frozenset({Stage.CONNECT, Stage.GREETING, Stage.EHLO, Stage.STARTTLS, Stage.AUTH, Stage.MAIL})
-#: the recipient was accepted at RCPT: what is refused now is this mail
-AFTER_RCPT = frozenset({Stage.DATA, Stage.BODY, Stage.DOT})
 
 #: RFC 4954 §4.7, §6: authentication wanted, refused, too weak, or encryption needed first: never the recipient
 AUTH_CODES = frozenset({530, 534, 535, 538})

@@ -64,7 +64,5 @@ class Envelope:
 
     reverse_path: str  #: without angle brackets; "" is the null path
     forward_path: str
-    size_octets: int
-    eight_bit: bool = False  #: the content has octets above 127 (needs 8BITMIME)
     smtputf8: bool = False  #: an address or header needs SMTPUTF8 (RFC 6531)
     dsn: Dsn | None = None

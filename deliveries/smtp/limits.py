@@ -17,8 +17,7 @@ MAX_REPLY_LINES = 256
 MAX_LINE_OCTETS = 998
 #: one TCP send of body octets, each under its own timer (RFC 5321 §4.5.3.2.5)
 BLOCK_OCTETS = 65_536
-#: RFC 5321 §4.5.3.1.1 and .2; .3 counts the angle brackets of a path too
-MAX_LOCAL_PART_OCTETS = 64
+#: RFC 5321 §4.5.3.1.2 and .3, which counts the angle brackets of a path; the 64 octets of a local part are not held to
 MAX_DOMAIN_OCTETS = 255
 MAX_PATH_OCTETS = 256
 #: the conversation of one transaction as it is kept; more would make the attempts the largest table

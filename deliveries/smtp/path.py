@@ -16,7 +16,7 @@ import idna
 
 from deliveries.errors import ComposeError
 from deliveries.smtp.hop import Envelope
-from deliveries.smtp.limits import MAX_DOMAIN_OCTETS, MAX_LOCAL_PART_OCTETS, MAX_PATH_OCTETS
+from deliveries.smtp.limits import MAX_DOMAIN_OCTETS, MAX_PATH_OCTETS
 
 _ATEXT = r"A-Za-z0-9!#$%&'*+\-/=?^_`{|}~"
 #: RFC 6531 §3.3: UTF-8 beyond ASCII; no C1 controls, no halves of surrogate pairs
@@ -169,11 +169,6 @@ def relay_shape(path: PathArgument) -> str | None:
     if "@" in local:
         return "quoted address"
     return None
-
-
-def local_part_fits(mailbox: str) -> bool:
-    """RFC 5321 §4.5.3.1.1: at most 64 octets before the @."""
-    return len(mailbox.rpartition("@")[0].encode("utf-8", "replace")) <= MAX_LOCAL_PART_OCTETS
 
 
 def _closing_bracket(text: str) -> int | None:

@@ -12,7 +12,6 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol
 
 from deliveries.smtp import data, path
 from deliveries.smtp.connection import Garbled, TimedOut, Wire, WireError
@@ -79,20 +78,6 @@ class Deadline:
         return self._at is not None and time.monotonic() >= self._at
 
 
-class Session(Protocol):
-    """What a pool needs of a conversation, whoever holds it."""
-
-    hop: Hop
-    transactions: int
-
-    @property
-    def reusable(self) -> bool: ...
-
-    async def transact(self, envelope: Envelope, octets: bytes, gate: Gate, deadline: Deadline) -> Attempted: ...
-
-    async def close(self) -> None: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Offer:
     """What the server said in its last EHLO. Empty after HELO."""
@@ -129,7 +114,6 @@ class SmtpSession:
         self.hop = hop
         self.transactions = 0
         self.pipelining = "pipelining" in offer  #: set to False where the server is known to answer groups short
-        self.idle_since = 0.0
         self.tls = tls
         self.tls_failure = tls_failure
         self._wire = wire

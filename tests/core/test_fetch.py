@@ -17,7 +17,7 @@ import pytest
 import trustme
 
 from deliveries.errors import AddressRefused, FetchFailed
-from deliveries.fetch import Fetched, Kept, check_url, fetch, fetch_sync, not_public
+from deliveries.fetch import Fetched, Kept, check_url, fetch, not_public
 
 Serve = Callable[[socket.socket, bytes], None]
 
@@ -351,11 +351,6 @@ def test_header_injection_is_refused_before_anything_is_sent() -> None:
         with pytest.raises(FetchFailed):
             get(f"http://127.0.0.1:{port}/", allow_private=True, headers={"X-A": "b\r\nX-C: d"})
         assert len(came) <= 1
-
-
-def test_it_works_without_an_event_loop_of_the_callers() -> None:
-    with server(reply("HTTP/1.1 200 OK\nContent-Length: 2", b"ok")) as (port, _):
-        assert fetch_sync("GET", f"http://127.0.0.1:{port}/", allow_private=True).body == b"ok"
 
 
 @pytest.mark.parametrize(

@@ -262,7 +262,7 @@ def test_starttls_is_offered_and_tells_its_version(
             octets = b"Subject: x\r\n\r\nhello\r\n"
             hop = Hop("mx.ours.test", *address, tls=Tls.MUST)
             for _ in range(2):
-                [attempt] = await pool.deliver([hop], Envelope("", "known@ours.test", 1), octets, open_gate)
+                [attempt] = await pool.deliver([hop], Envelope("", "known@ours.test"), octets, open_gate)
                 assert isinstance(attempt.outcome, Replied)
                 assert attempt.outcome.reply.code == 250, attempt.transcript
             await pool.close()

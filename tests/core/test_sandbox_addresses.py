@@ -29,7 +29,7 @@ async def send(lab: Lab, local_part: str, *, tls: Tls = Tls.MAY, port: int | Non
     host, main_port = lab.address
     hop = Hop("lab.simulator.test", host, port or main_port, tls=tls)
     try:
-        return (await pool.deliver([hop], Envelope(VERP, f"{local_part}@{DOMAIN}", 1), OCTETS, open_gate, 20))[-1]
+        return (await pool.deliver([hop], Envelope(VERP, f"{local_part}@{DOMAIN}"), OCTETS, open_gate, 20))[-1]
     finally:
         await pool.close()
 
@@ -118,7 +118,7 @@ def test_a_verifying_route_accepts_the_labs_certificate_only_where_it_is_trusted
         for port in (lab.address[1], lab.badcert_address[1]):
             pool = Pool(helo_name="sender.example.test", ca_file=str(ca))
             hop = Hop("lab.simulator.test", "127.0.0.1", port, tls=Tls.VERIFY)
-            envelope = Envelope(VERP, f"delivered@{DOMAIN}", 1)
+            envelope = Envelope(VERP, f"delivered@{DOMAIN}")
             outcomes.append((await pool.deliver([hop], envelope, OCTETS, open_gate, 20))[-1].outcome)
             await pool.close()
         await lab.stop()

@@ -64,7 +64,7 @@ async def play(
         octets += "Grüße\r\n".encode()
     forward_path = "jürgen@bücher.example" if dialogue.setting("utf8") else dialogue.setting("to") or "b@example.com"
     dsn = Dsn("FAILURE,DELAY", "HDRS", "0192+7") if dialogue.setting("dsn") is not None else None
-    envelope = Envelope("bounces+1@example.test", forward_path, len(octets), dsn=dsn)
+    envelope = Envelope("bounces+1@example.test", forward_path, dsn=dsn)
     async with Player(dialogue.connections, good, bad) as player:
         hop = Hop(
             HOST,

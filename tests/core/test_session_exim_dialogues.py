@@ -50,7 +50,7 @@ async def attempt(row: dict[str, Any]) -> tuple[Attempted, ...]:
     server = await asyncio.start_server(lambda r, w: serve(row["steps"], r, w), "127.0.0.1", 0)
     pool = Pool(helo_name="sender.example.test", timers=QUICK)
     hop = Hop("mx.example.com", "127.0.0.1", server.sockets[0].getsockname()[1], tls=Tls.MAY, lmtp="LHLO" in str(row))
-    envelope = Envelope("bounces+1@example.test", "b@example.com", len(OCTETS))
+    envelope = Envelope("bounces+1@example.test", "b@example.com")
     try:
         return await pool.deliver([hop], envelope, OCTETS, open_gate)
     finally:

@@ -42,7 +42,7 @@ async def talk(words: list[bytes], tls: Tls) -> list[Attempted]:
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     hop = Hop("mx.example.com", *server.sockets[0].getsockname()[:2], tls=tls)
     pool = Pool(helo_name="sender.example.test", timers=QUICK)
-    envelope = Envelope("a@example.test", "b@example.test", 9)
+    envelope = Envelope("a@example.test", "b@example.test")
     attempts = [a for _ in range(2) for a in await pool.deliver([hop], envelope, b"x: y\r\n\r\n", open_gate)]
     await pool.close()
     server.close()

@@ -20,7 +20,7 @@ from deliveries.smtp.session import Timers, open_gate
 from tests.fakes.smtp_player import Player
 
 OCTETS = b"Subject: x\r\n\r\nhello\r\n"
-ENVELOPE = Envelope("bounces+1@example.test", "b@example.com", len(OCTETS))
+ENVELOPE = Envelope("bounces+1@example.test", "b@example.com")
 QUICK = Timers(**{f.name: 60 for f in dataclasses.fields(Timers)})
 
 HELLO = [("S:", "220 mx"), ("C:", "EHLO *"), ("S:", "250 mx")]
@@ -209,7 +209,7 @@ def test_a_gate_that_stays_shut_leaves_no_mail_behind_and_the_connection_is_drop
         await lab.start()
         pool = Pool(helo_name="sender.example.test")
         hop = Hop("lab", *lab.address, tls=Tls.NONE)
-        envelope = Envelope("", "delivered@simulator.test", len(OCTETS))
+        envelope = Envelope("", "delivered@simulator.test")
         with pytest.raises(Shut):
             await pool.deliver([hop], envelope, OCTETS, gate)
         assert pool.idle_connections == 0
@@ -240,7 +240,7 @@ def test_connections_are_kept_by_hop_and_given_up_after_their_last_message_or_th
         lab = Lab()
         await lab.start()
         hop = Hop("lab", *lab.address, tls=Tls.MAY)
-        envelope = Envelope("", "delivered@simulator.test", len(OCTETS))
+        envelope = Envelope("", "delivered@simulator.test")
         pool = Pool(helo_name="sender.example.test", max_messages_per_connection=3, max_idle_s=0.1)
         reused = []
         for _ in range(4):
@@ -270,7 +270,7 @@ def test_a_hundred_mails_at_once_to_one_host_are_all_delivered_once() -> None:
 
         async def one(i: int) -> tuple[Attempted, ...]:
             octets = f"Message-ID: <{i}@x>\r\n\r\n{'.' * (i % 5)}\r\n".encode()
-            return await pool.deliver([hop], Envelope(f"b+{i}@x", "delivered@simulator.test", 1), octets, open_gate)
+            return await pool.deliver([hop], Envelope(f"b+{i}@x", "delivered@simulator.test"), octets, open_gate)
 
         results = await asyncio.gather(*(one(i) for i in range(100)))
         assert all(codes(r) == [250] for r in results)
@@ -292,7 +292,7 @@ def test_a_hundred_mails_at_once_to_one_host_are_all_delivered_once() -> None:
 def test_a_path_that_is_no_mailbox_never_reaches_the_wire(path: str) -> None:
     async def work() -> None:
         async with hosts(GOOD) as (hops, players, pool):
-            for envelope in (Envelope(path, "b@example.com", 1), Envelope("", path, 1)):
+            for envelope in (Envelope(path, "b@example.com"), Envelope("", path)):
                 with pytest.raises(ComposeError):
                     await pool.deliver(hops, envelope, OCTETS, open_gate)
         assert players[0].played == 0

@@ -129,7 +129,7 @@ async def deliver(context: ssl.SSLContext, *records: tuple[int, int, int, bytes]
     async with Player([script], context) as player:
         pool = Pool(helo_name="sender.example.test")
         hop = Hop(host, "127.0.0.1", player.port, tls=Tls.DANE, tlsa=records)
-        [attempt] = await pool.deliver([hop], Envelope("", "a@example.test", 1), b"x: y\r\n\r\n", open_gate)
+        [attempt] = await pool.deliver([hop], Envelope("", "a@example.test"), b"x: y\r\n\r\n", open_gate)
         await pool.close()
         return attempt
 

@@ -193,7 +193,7 @@ def test_with_a_verified_address_the_mail_goes_by_ipv6(postbox: Postbox, receive
         assert isinstance(routed, Routed) and [hop.address for hop in routed.hops] == ["::1"]
         pool = Pool(helo_name="mail.sender.test", ca_file=str(receiver.certificates.ca))
         octets = b"From: app@sender.test\r\nMessage-ID: <six@sender.test>\r\n\r\nby IPv6\r\n"
-        envelope = Envelope("app@sender.test", "anna@six.test", len(octets))
+        envelope = Envelope("app@sender.test", "anna@six.test")
         (attempted,) = await pool.deliver(routed.hops, envelope, octets, open_gate)
         await pool.close()
         return attempted
