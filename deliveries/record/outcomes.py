@@ -214,17 +214,17 @@ def event_data(verdict: Verdict, reply: str, host: str, attempt: int) -> dict[st
     return data
 
 
+# each row as its lock finds it: read beside the lock it would be as it was before whoever held it
 _LOCK = """
 WITH locked AS (
-    SELECT d.id FROM delivery d WHERE d.id = ANY (%(ids)s::uuid[]) ORDER BY d.id FOR UPDATE
+    SELECT d.id, d.tenant_id, d.message_id, d.recipient, d.status, d.attempts, d.unknowns, d.expires_at, d.late
+      FROM delivery d WHERE d.id = ANY (%(ids)s::uuid[]) ORDER BY d.id FOR UPDATE
 ), queue AS (
     SELECT q.delivery_id, q.lease_id, q.started_at FROM queued q
      WHERE q.delivery_id IN (SELECT id FROM locked) ORDER BY q.delivery_id FOR UPDATE
 )
-SELECT d.id, d.tenant_id, d.message_id, d.recipient, d.status, d.attempts, d.unknowns, d.expires_at, d.late,
-       now() AS now,
-       q.delivery_id IS NOT NULL AS queued, q.lease_id, q.started_at
-  FROM locked JOIN delivery d ON d.id = locked.id LEFT JOIN queue q ON q.delivery_id = d.id
+SELECT l.*, now() AS now, q.delivery_id IS NOT NULL AS queued, q.lease_id, q.started_at
+  FROM locked l LEFT JOIN queue q ON q.delivery_id = l.id
 """
 
 #: in the order of the statement's columns

@@ -122,9 +122,10 @@ def _hold(params: dict[str, Any]) -> tuple[int, UUID | None]:
             rows = execute(_LOOK_AT, params).fetchall()
             if not rows:
                 return 0, None
-            ids = [row["id"] for row in rows if row["doubtful"]]
+            doubtful = [row["id"] for row in rows if row["doubtful"]]
+            # without those that a worker had under way, and recorded meanwhile
+            ids = [row["delivery_id"] for row in execute(_LOCK, {"ids": doubtful}).fetchall()]
             if ids:
-                execute(_LOCK, {"ids": ids})
                 execute(_HOLD, {**params, "ids": ids})
             return len(ids), rows[-1]["id"]
 

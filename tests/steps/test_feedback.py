@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import random
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 from deliveries import feedback, queue
 from deliveries.mime import verp
@@ -22,6 +23,7 @@ from deliveries.models import (
     WebhookDelivery,
     WebhookEndpoint,
 )
+from deliveries.models.sql import execute
 from deliveries.notify.body import bodies
 from deliveries.record.outcomes import record
 from deliveries.states import Status
@@ -165,6 +167,33 @@ def test_a_bounce_read_before_its_250_was_recorded_stays_bounced_and_is_not_sent
     delivery.refresh_from_db()
     assert (delivery.status, delivery.late, delivery.attempts) == ("bounced", True, 1)
     assert "5.1.1" in delivery.reason and delivery.settled_at is not None
+    assert not Queued.objects.filter(delivery_id=delivery.id).exists()
+    assert told(house) == ["email.sent", "email.bounced", "suppression.added"]
+
+
+def test_a_bounce_that_is_written_while_its_250_waits_to_be_recorded_stays_bounced() -> None:
+    house = build()
+    (delivery,) = house.send("ann@one.test")
+    lease = uuid4()
+    queue.claim(lease, 100, 1 << 26, {})
+    queue.start(lease, [delivery.id])
+    came(address(delivery), dsn("ann@one.test"))
+
+    def recorder() -> None:
+        try:
+            record([result(delivery.id, lease, DELIVERED)])
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=recorder)
+    with transaction.atomic():
+        feedback.run()
+        thread.start()
+        while not execute("SELECT pid FROM pg_locks WHERE NOT granted").fetchall() and thread.is_alive():
+            time.sleep(0.01)
+    thread.join()
+    delivery.refresh_from_db()
+    assert (delivery.status, delivery.late, delivery.attempts) == ("bounced", True, 1)
     assert not Queued.objects.filter(delivery_id=delivery.id).exists()
     assert told(house) == ["email.sent", "email.bounced", "suppression.added"]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from io import StringIO
@@ -11,6 +13,7 @@ from uuid import uuid4
 import pytest
 import redis
 from django.core.management import CommandError, call_command
+from django.db import connection, transaction
 from django.test import Client
 from django.utils import timezone
 
@@ -18,9 +21,13 @@ from deliveries import continuity, queue, tasks
 from deliveries import deliver as delivering
 from deliveries.models import AuditEntry, Delivery, Event, Installation, Message, Queued, WebhookDelivery
 from deliveries.models.queue import NEVER
+from deliveries.models.sql import execute
 from deliveries.record import restored
+from deliveries.record.outcomes import record
 from deliveries.states import Status
 from tests.fakes import mail
+from tests.fakes.house import build
+from tests.steps.test_record import DELIVERED, result
 
 pytestmark = pytest.mark.django_db
 
@@ -148,6 +155,31 @@ def test_what_waited_in_the_backup_is_held_and_what_nobody_can_have_sent_is_not(
     assert Delivery.objects.get(id=fresh.id).status == Status.QUEUED
     assert Delivery.objects.get(message=done).status == Status.DELIVERED
     assert continuity.fit() and AuditEntry.objects.filter(action="installation.restored").count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_recorded_as_delivered_while_all_is_held_stays_delivered():
+    house = build()
+    (delivery,) = house.send("ann@one.test")
+    lease = uuid4()
+    queue.claim(lease, 100, 1 << 26, {})
+    continuity.ask("a dump was read")
+
+    def hold() -> None:
+        try:
+            restored.hold_all("root")
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=hold)
+    with transaction.atomic():
+        record([result(delivery.id, lease, DELIVERED)])
+        thread.start()
+        while not execute("SELECT pid FROM pg_locks WHERE NOT granted").fetchall() and thread.is_alive():
+            time.sleep(0.01)
+    thread.join()
+    delivery.refresh_from_db()
+    assert delivery.status == Status.DELIVERED and not Queued.objects.filter(delivery_id=delivery.id).exists()
     assert restored.hold_all("root") == (0, 0)  # answered
 
 
