@@ -2,8 +2,9 @@
 
 In order of use: `read` checks the octets under caps and takes out what must not leave (Bcc, Return-Path, our own and
 the control fields); its `Raw.octets` are what is stored, `Raw`'s other fields what accept needs. At the attempt
-`composed` gives the mail for signing, with Message-ID, Date and MIME-Version where they were missing; `seven_bit` the
-same for a hop without 8BITMIME. Everything else goes out as it came.
+`composed` gives the mail for signing, with Message-ID, Date and MIME-Version where they were missing or are none;
+`seven_bit` the same for a hop without 8BITMIME. Everything else goes out as it came, but for what RFC 6409 §8 lets us
+mend (`_mended`).
 
 Refused, with the reason: NUL and bare CR or LF (RFC 5321 §2.3.8: another server's line end is how a second mail is
 smuggled in), a header that two readers would read differently (a field that may stand once and stands twice, a line of
@@ -17,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 
 from deliveries.encoded import decode_words, split_addresses
 from deliveries.errors import BadInput, ComposeError, Fault
@@ -40,10 +42,20 @@ _ONCE = frozenset({
 #: Bcc names who must not be named (RFC 5322 §3.6.3), Return-Path is the last host's to write (RFC 5321 §4.4)
 _TAKEN_OUT = frozenset({b"bcc", b"resent-bcc", b"return-path"})
 _ADDRESS_FIELDS = frozenset({b"from", b"sender", b"reply-to", b"to", b"cc"})
+#: whom a reader takes for the sender, or answers
+_SENDER_FIELDS = frozenset({b"from", b"sender", b"reply-to"})
 _NAMED = re.compile(r'((?:"(?:[^"\\]|\\.)*"|[^<>"])*)<([^<>]*)>\s*(?:\([^()]*\)\s*)?')
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _COMMENT = re.compile(r"\([^()]*\)")
 #: what the column of a message holds; a longer one stays in the mail, and the message is known by ours
 _MSG_ID = re.compile(r"<([^<>\s@]{1,200}@[^<>\s]{1,118})>")
+_ANY_MSG_ID = re.compile(rb"<[^<>\s]+@[^<>\s]+>")
+#: RFC 5322 §3.3 and, of old mails, §4.3; between words white space and comments
+_DATE = re.compile(
+    rb"(?:(?:mon|tue|wed|thu|fri|sat|sun)~,)?~\d{1,2}~(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)~\d{2,4}"
+    rb"~\d{1,2}~:~\d\d~(?::~\d\d~)?(?:[+-]\d{4}|[a-z]{1,5})~".replace(b"~", rb"(?:[ \t]|\([^()]*\))*"),
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +91,7 @@ def read(octets: bytes) -> Raw:
         header = fields(octets[:body])
     except ValueError as error:
         raise _refused("", "invalid_mime", str(error)) from None
-    header = [_encoded(field) for field in header]
+    header = [_mended(field) for field in header]
     faults = _faults(header)
     sender = _sender(header, faults)
     if faults or sender is None:
@@ -107,20 +119,21 @@ def read(octets: bytes) -> Raw:
 
 
 def composed(octets: bytes, message_id: str, date: datetime) -> Composed:
-    """The stored mail for signing. `message_id` (without <>) and `date` stand in where the mail brought none."""
+    """The stored mail for signing. `message_id` (without <>) and `date` stand in where the mail brought none, or words
+    that are none (RFC 6409 §8.2, §8.3): receivers refuse such mail."""
     body = body_at(octets, 0, len(octets))
     try:
         header = fields(octets[:body])
     except ValueError as error:
         raise ComposeError(str(error)) from None
     # RFC 5322 §3.6, RFC 2045 §4: without MIME-Version a reader may show the parts of a mail as its text
-    ours = {
-        b"date": date_field(date),
-        b"message-id": message_id_field(message_id),
-        b"mime-version": headers.MIME_VERSION,
+    ours: dict[bytes, tuple[bytes, Callable[[bytes], object]]] = {
+        b"date": (date_field(date), _is_date),
+        b"message-id": (message_id_field(message_id), _ANY_MSG_ID.search),
+        b"mime-version": (headers.MIME_VERSION, bool),
     }
-    for name, field in ours.items():
-        if not value_of(header, name):
+    for name, (field, good) in ours.items():
+        if not good(value_of(header, name)):
             header = [f for f in header if name_of(f) != name] + [field]
     return Composed(
         tuple(header),
@@ -150,6 +163,16 @@ def with_html(mail: Composed, change: Callable[[str], str]) -> Composed:
 def _changed(mail: Composed, octets: bytes) -> Composed:
     body = body_at(octets, 0, len(octets))
     return replace(mail, header_fields=tuple(fields(octets[:body])), body=octets[body:])
+
+
+def _is_date(value: bytes) -> bool:
+    if not _DATE.fullmatch(value):
+        return False
+    try:
+        parsedate_to_datetime(value.decode("ascii", "replace"))
+    except ValueError:
+        return False
+    return True
 
 
 def _is_report(kind: bytes) -> bool:
@@ -232,20 +255,28 @@ def _same(kept: list[bytes], body: bytes) -> bytes:
 # --- fields -----------------------------------------------------------------------------------------------------
 
 
-def _encoded(field: bytes) -> bytes:
-    """A field with 8-bit text in encoded words, where that keeps its meaning; else as it came.
+def _mended(field: bytes) -> bytes:
+    """A field with 8-bit text in encoded words, and names of senders in quotes that hold an @ and stood in none, where
+    that keeps its meaning; else as it came.
 
-    Many programs write UTF-8 into Subject and names without asking for SMTPUTF8, which few hops offer (RFC 6409 §8).
+    Many programs write UTF-8 into Subject and names without asking for SMTPUTF8, which few hops offer (RFC 6409 §8),
+    and `From: a@x <b@y>`, of which each reader takes another part for the address (RFC 5322 §3.2.3: an atom has no @).
     """
-    if field.isascii() or not _is_utf8(field):
-        return field
     name = name_of(field)
+    senders = _items(value_of([field], name)) if name in _SENDER_FIELDS and field.count(b"@") > 1 else []
+    if (field.isascii() and not any(map(_has_unquoted_at, senders))) or not _is_utf8(field):
+        return field
     word = field.partition(b":")[0].decode("ascii").strip()
     if name not in _ADDRESS_FIELDS:
         return field if headers.is_structured(word) else headers.unstructured(word, _text(field))
     unread: list[str] = []
     mailboxes = list(_mailboxes([field], name, unread))
     return headers.addresses(word, mailboxes) if mailboxes and not unread else field
+
+
+def _has_unquoted_at(item: str) -> bool:
+    named = _NAMED.fullmatch(item)
+    return named is not None and "@" in named[1] and not _QUOTED.fullmatch(named[1].strip())
 
 
 def _is_utf8(octets: bytes) -> bool:

@@ -32,7 +32,10 @@ NO_ROOM = "452 4.3.1 Too many large mails at once, try again later"
 
 
 class Room:
-    """Octets of mail data that all conversations of a listener hold together, from the first one to the answer."""
+    """Octets of large mails that all conversations of a listener hold together, from the first one to the answer.
+
+    Small ones are bounded by the number of connections, and take no room: a crowd of them keeps no large mail out.
+    """
 
     def __init__(self, most_octets: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.most_octets = most_octets
@@ -66,16 +69,21 @@ class Share:
     def __init__(self, room: Room) -> None:
         self._room = room
         self.octets = 0
+        self._held = 0  #: of the room: none while the mail is small
         self.data: bytearray | None = None  #: while it is read
         self.gave_way = False
         self._since, self._before = room.clock(), 0  #: of the minute that is looked at
 
     def grow(self, octets: int) -> bool:
         """Whether there is room for so many more; a small mail has it always."""
-        if self.octets + octets > SMALL_OCTETS and not self._room.has(octets, self):
-            return False
-        self.octets += octets
-        self._room.held_octets += octets
+        whole = self.octets + octets
+        if whole > SMALL_OCTETS:
+            wanted = whole - self._held
+            if not self._room.has(wanted, self):
+                return False
+            self._held += wanted
+            self._room.held_octets += wanted
+        self.octets = whole
         self.is_slow()  # minutes begin as it comes
         return True
 
@@ -97,8 +105,8 @@ class Share:
         self.drop()
 
     def drop(self) -> None:
-        self._room.held_octets -= self.octets
-        self.octets = 0
+        self._room.held_octets -= self._held
+        self.octets = self._held = 0
 
 
 async def read_data(reader: asyncio.StreamReader, share: Share, max_octets: int) -> bytes | str:

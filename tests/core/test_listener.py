@@ -10,7 +10,7 @@ import smtplib
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -465,6 +465,13 @@ def test_a_slow_line_keeps_its_room_and_one_that_trickles_does_not() -> None:
         assert not trickles.grow(SMALL_OCTETS) and not trickles.gave_way  # it makes no room for itself
         assert large.grow(SMALL_OCTETS + 1)
         assert trickles.gave_way and not (slow.gave_way or whole.gave_way) and not large.grow(SMALL_OCTETS)
+    assert room.held_octets == 0
+    with ExitStack() as crowd:  # of small mails that trickle: they take no room of large ones
+        for share in (crowd.enter_context(room.share()) for _ in range(9)):
+            assert share.grow(SMALL_OCTETS)
+        with room.share() as large:
+            assert large.grow(4 * SMALL_OCTETS) and not large.grow(1)
+        assert not share.grow(4 * SMALL_OCTETS) and share.grow(3 * SMALL_OCTETS)  # from then on it is a large one
     assert room.held_octets == 0
 
 

@@ -56,6 +56,30 @@ def test_a_mail_goes_out_as_it_came_but_for_the_fields_that_every_mail_has() -> 
     assert raw.composed(own.octets, "id@one.test", NOW).octets == own.octets
 
 
+@pytest.mark.parametrize(
+    "date", ["yesterday", "2030-01-31 09:00:00", "Thu, 32 Jan 2030 09:00:00 +0000", "Thu, 31 Jan 2030", "(a) " * 9]
+)
+def test_words_that_are_no_date_and_no_identifier_give_way_to_what_is(date: str) -> None:
+    read = raw.read(mail(f"Date: {date}\r\nMessage-ID: 4711\r\n".encode()))
+    out = parsed(raw.composed(read.octets, "id@one.test", NOW).octets)
+    assert (out.get_all("date"), out.get_all("message-id")) == (["Thu, 31 Jan 2030 09:00:00 +0000"], ["<id@one.test>"])
+    for good in ("Thu, 31 Jan 2030 09:00:00 +0100 (CET)", "1 feb 30 9:00 GMT", "Thu,31 Jan 2030\r\n 09:00:00 -0000"):
+        octets = mail(f"Date: {good}\r\nMessage-ID: <a@b.test> (x)\r\nMIME-Version: 1.0\r\n".encode())
+        assert raw.composed(raw.read(octets).octets, "id@one.test", NOW).octets == octets
+
+
+@pytest.mark.parametrize("name", ["ceo@bank.test", "Bo ceo@bank.test", "ceo@bank.test (x)", '"Bo" ceo@bank.test "x"'])
+def test_a_senders_name_that_some_readers_take_for_the_address_is_put_in_quotes(name: str) -> None:
+    head = f"From: {name} <app@one.test>\r\nReply-To: {name} <app@one.test>, b@one.test\r\nTo: {name} <a@two.test>\r\n"
+    out = raw.read(f"{head}\r\nx\r\n".encode()).octets
+    assert out.count(f": {name} <".encode()) == 1  # To is nobody's face
+    for field in (parsed(out)["from"], parsed(out)["reply-to"]):
+        assert field.addresses[0].addr_spec == "app@one.test" and "ceo@bank.test" in field.addresses[0].display_name
+        assert not field.defects and str(field).startswith('"')
+    legal = b'From: "ceo@bank.test, Bo" <app@one.test>\r\nReply-To: a@one.test, Bo <b@one.test>\r\n\r\nx\r\n'
+    assert raw.read(legal).octets == legal
+
+
 def test_what_must_not_leave_is_taken_out_and_read() -> None:
     read = raw.read(
         mail(
