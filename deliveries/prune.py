@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from django.conf import settings
 
 from deliveries.models import Tenant
-from deliveries.models.sql import alone, execute
+from deliveries.models.sql import alone, clock, execute
 from deliveries.objects import Away
 from deliveries.read.archive import bucket
 from deliveries.record import archiving, redaction, retention
@@ -37,7 +37,7 @@ def run() -> None:
     made = retention.make_months(_MONTHS_AHEAD)
     left = retention.Time(time.monotonic() + _SMALL_S)
     gone = retention.forget_answers(_ANSWERS, left)
-    retention.forget_requests(datetime.now(UTC) - timedelta(days=settings.LOG_DAYS), left)
+    retention.forget_requests(clock() - timedelta(days=settings.LOG_DAYS), left)
     execute("DELETE FROM quota_use WHERE starts < current_date - 62")
     execute("DELETE FROM refusals WHERE minute < now() - interval '8 days'")
     execute("DELETE FROM source_rest WHERE until < now() - interval '8 days'")
@@ -77,7 +77,7 @@ def archive() -> int:
 
 def retain(now: datetime | None = None) -> dict[str, int]:
     """What KEEP_…_DAYS says has served its time goes (0: is kept for ever); what went, by kind."""
-    now = now or datetime.now(UTC)
+    now = now or clock()
     left = retention.Time(time.monotonic() + _RETENTION_S)
     went = {}
     if days := settings.KEEP_CONTENT_DAYS:

@@ -68,7 +68,7 @@ def forget_contents(before: datetime, left: Time) -> int:
     gone = _forget_archived(before, left)
     gone += sum(_drop("message_content", end) for end in _months("message_content", before) if not _unfinished(end))
     for ids in windows("message_content", before, left):
-        finished = _finished(ids)
+        finished = _finished(ids, before)
         with batch():
             execute("DELETE FROM attachment WHERE message_id = ANY (%(ids)s::uuid[])", {"ids": finished})
             gone += execute("DELETE FROM message_content WHERE id = ANY (%(ids)s::uuid[])", {"ids": finished}).rowcount
@@ -91,7 +91,7 @@ def forget_mail(before: datetime, left: Time) -> int:
     """Finished mails accepted before `before`, then the months of events and attempts that no mail needs any more."""
     gone = 0
     for ids in windows("message", before, left):
-        finished = _finished(ids)
+        finished = _finished(ids, before)
         with batch():
             _forget_what_is_of(finished)
             gone += execute("DELETE FROM message WHERE id = ANY (%(ids)s::uuid[])", {"ids": finished}).rowcount
@@ -111,7 +111,7 @@ def forget_private(tenant_id: UUID, before: datetime, left: Time) -> int:
     while left.left() and (rows := execute(_OF_TENANT, asked).fetchall()):
         asked["after"] = rows[-1]["id"]
         with pause(), batch():
-            gone += remove_mail(_finished([row["id"] for row in rows]))
+            gone += remove_mail(_finished([row["id"] for row in rows], before))
     return gone
 
 
@@ -224,8 +224,9 @@ def batch() -> Iterator[None]:
         yield
 
 
-def _finished(ids: list[UUID]) -> list[UUID]:
-    return [row["id"] for row in execute(_FINISHED, {"ids": ids}).fetchall()]
+def _finished(ids: list[UUID], before: datetime) -> list[UUID]:
+    """An id tells the time of the host that accepted the mail; how old it is, Postgres' clock alone."""
+    return [row["id"] for row in execute(_FINISHED, {"ids": ids, "before": before}).fetchall()]
 
 
 def _unfinished(end: datetime) -> bool:
@@ -291,6 +292,7 @@ _WINDOW = "SELECT id FROM {table} WHERE id > %(after)s AND id < %(end)s ORDER BY
 _FINISHED = """
 SELECT m.id FROM unnest(%(ids)s::uuid[]) AS m(id)
  WHERE NOT EXISTS (SELECT FROM delivery d JOIN queued q ON q.delivery_id = d.id WHERE d.message_id = m.id)
+   AND NOT EXISTS (SELECT FROM message n WHERE n.id = m.id AND n.created_at >= %(before)s::timestamptz)
 """
 
 _OF_TENANT = """

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -10,7 +12,7 @@ from django.db import connection
 
 from deliveries import prune
 from deliveries.mime import compose
-from deliveries.models import Attachment, Delivery, Event, InboundMessage, Message, MessageContent
+from deliveries.models import Attachment, Delivery, Event, InboundMessage, Message, MessageContent, fields
 from deliveries.record import operator, retention
 from tests.fakes.house import House, build
 
@@ -73,6 +75,20 @@ def test_bodies_go_first_and_the_story_stays(settings) -> None:
     prune.retain(datetime.now(UTC) + timedelta(days=2))
     assert left_of(delivery.message_id) == {"message": 1, "content": 0, "delivery": 1, "attachment": 0}
     assert Event.objects.filter(message_id=delivery.message_id).exists()
+
+
+def test_a_mail_that_a_host_with_a_slow_clock_accepted_is_as_old_as_postgres_says(monkeypatch) -> None:
+    at = time.time_ns() - 400 * 24 * 3600 * 10**9
+    monkeypatch.setattr(fields, "_last_ms", 0)
+    monkeypatch.setattr(fields, "time", SimpleNamespace(time_ns=lambda: at))
+    house = build()
+    (delivery,) = house.send("a@one.test", attachments=(compose.Attachment("a.txt", "text/plain", b"x"),))
+    cancel(house, delivery)
+    prune.retain()
+    assert set(left_of(delivery.message_id).values()) == {1}
+    assert Event.objects.filter(message_id=delivery.message_id).exists()
+    prune.retain(LATER)
+    assert set(left_of(delivery.message_id).values()) == {0}
 
 
 def test_a_message_with_one_recipient_that_waits_keeps_all_of_it() -> None:
