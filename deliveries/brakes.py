@@ -22,7 +22,7 @@ from deliveries.models.sql import execute
 from deliveries.record import brakes as record
 from deliveries.states import Category, Status
 
-#: DESIGN: events: ≥ 50 and ≥ 5 × the 7-day rate within 10 minutes
+#: a provider is held at LEAST_REFUSALS of one category within WINDOW, and JUMP times its rate of the last WEEK
 WINDOW = timedelta(minutes=10)
 LEAST_REFUSALS = 50
 JUMP = 5

@@ -120,9 +120,9 @@ def update(
 def rotate(tenant_id: UUID, endpoint_id: UUID, actor: str, overlap: timedelta = OVERLAP) -> str | None:
     """What the receiver verifies with from now on; None when the tenant has no such endpoint.
 
-    For `overlap` the one before signs too, so that a receiver verifies with either (PROTOCOL 33); zero ends it now, for
-    a secret that leaked. There are two at most: one that was replaced twice signs nothing any more. SendGrid's and
-    Mailgun's formats carry one signature, so there the new secret signs alone, at once.
+    For `overlap` the one before signs too, so that a receiver verifies with either (docs/rfc.md, rule 33); zero ends it
+    now, for a secret that leaked. There are two at most: one that was replaced twice signs nothing any more. SendGrid's
+    and Mailgun's formats carry one signature, so there the new secret signs alone, at once.
     """
     with transaction.atomic():
         row = WebhookEndpoint.objects.select_for_update().filter(tenant_id=tenant_id, id=endpoint_id).first()

@@ -3,8 +3,8 @@
     claim (tries + 1, committed) → read_report → match the token → record (deliveries.record.reports)
 
 The try is committed before the first octet is read: a mail that kills its reader is set aside after three of them
-and shown, so that one mail can never poison the workers (PROTOCOL 31). One reader runs at a time, by an advisory lock
-that ends with its connection; bounces come by the hundred, and a reader takes hundreds a second.
+and shown, so that one mail can never poison the workers (docs/rfc.md, rule 31). One reader runs at a time, by an
+advisory lock that ends with its connection; bounces come by the hundred, and a reader takes hundreds a second.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _act(row: dict[str, Any], report: Report) -> None:
     if row["received_for"] and (delivery_id is None or report.kind not in _ABOUT_US or report.second_hand):
         return _received(row, reading)
     if delivery_id is None:
-        # PROTOCOL 27: without a token of ours nothing acts, whatever the report says
+        # docs/rfc.md, rule 27: without a token of ours nothing acts, whatever the report says
         state = State.KEPT if is_role(row["forward_path"]) else State.UNMATCHED
         return put_aside(Reading(row["id"], report.kind.value, why), state)
     match report.kind:

@@ -102,7 +102,7 @@ def check_now(rows: QuerySet[BounceMailbox]) -> int:
 
 
 def account_of(row: BounceMailbox) -> Account:
-    """The row as the session takes it. Only the operator's mailboxes may be inside our own network (PROTOCOL 34)."""
+    """The row as the session takes it. Only the operator's may be inside our own network (docs/rfc.md, rule 34)."""
     return Account(
         kind=mailbox.Kind(row.protocol),
         host=row.host,

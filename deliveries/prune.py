@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 #: months ahead: one hour a month without housekeeping would do, two months are for a forgotten installation
 _MONTHS_AHEAD = 2
-#: PROTOCOL 32: an answer is kept ≥ 24 h; one hour more, so that a replay at the last moment still finds it
+#: an idempotent answer is kept for 24 h, and an hour more, so that a replay at the last moment still finds it
 _ANSWERS = timedelta(hours=25)
 #: a pass of retention, well within the task's time limit; the next hour goes on
 _RETENTION_S = 300.0

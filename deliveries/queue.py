@@ -41,7 +41,7 @@ from deliveries.states import OPT_IN, Lane, Status
 
 log = logging.getLogger(__name__)
 
-#: octets in flight per process (DESIGN: claim)
+#: octets of mail in flight per deliver process, which keeps them in memory
 MAX_OCTETS = 64 * 1024 * 1024
 
 _OPT_IN = ", ".join(f"'{t}'" for t in sorted(OPT_IN))

@@ -68,7 +68,7 @@ def may_become(old: Status, new: Status) -> bool:
 
 
 class Category(StrEnum):
-    """Why a delivery did not go through (DESIGN: events and bounce categories)."""
+    """Why a delivery did not go through, as events, figures and the panel name it."""
 
     BAD_MAILBOX = "bad_mailbox"  #: no such user; suppresses
     BAD_DOMAIN = "bad_domain"  #: no such domain or it takes no mail; suppresses when seen twice ≥ 24 h apart

@@ -20,7 +20,7 @@ from deliveries.read.gauges import Gauges, gauges
 from deliveries.routing.doctor import Check, Tone, of_address
 from deliveries.routing.resolver import Resolver
 
-#: due mail leaves within a second; DESIGN's promise names a minute
+#: mail that is due leaves within a second; one that waits for longer than this is told
 LATE_S = 60.0
 SLOW_S = 300.0
 ROLES = ("web", "deliver", "jobs", "beat")

@@ -16,7 +16,7 @@ TYPE = "message/feedback-report"
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
-    """`recipients` may be empty: reporters redact (PROTOCOL 26), the token tells whom it was.
+    """`recipients` may be empty: reporters redact (docs/rfc.md, rule 26), the token tells whom it was.
 
     `worded`: by its subject alone, which a person may write as well.
     """

@@ -1,7 +1,7 @@
 """Reads one returned mail: bounce, delay notice, delivery receipt, complaint, auto-reply, or ordinary mail.
 
 `read_report(octets)` is the only door. It never raises for input, recurses nowhere, and its work is bounded by
-the caps of `bounces.mail`. What it says is a reading, not an act: an event needs a valid token (PROTOCOL 27).
+the caps of `bounces.mail`. What it says is a reading, not an act: an event needs a valid token (docs/rfc.md, rule 27).
 
 In order: complaint (arf), JSON event (ses), fields (dsn), human text (prose, else flufl.bounce), auto-reply, ordinary;
 an ordinary mail is searched for a forwarded bounce.

@@ -37,7 +37,7 @@ _KEEP_MESSAGES = 64
 _KEEP_OCTETS = 32 * 1024 * 1024
 #: how soon a rotated key signs, and a changed domain counts
 _SENDER_TTL_S = 30.0
-#: DESIGN: events: a token serves DSNs for 30 days after the last possible attempt
+#: for so long after the last possible attempt a DSN may come back and act by its token
 _TOKEN_DAYS = 30
 
 

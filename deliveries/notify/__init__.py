@@ -1,4 +1,4 @@
-"""Tells applications what became of their mail: signed webhooks out of the outbox (PROTOCOL 33, 34).
+"""Tells applications what became of their mail: signed webhooks out of the outbox (docs/rfc.md, rules 33, 34).
 
     ask          what a tenant asks of an endpoint: a test, replays of one event, a window, all that failed
     body         the JSON of an event, made at its first try and frozen

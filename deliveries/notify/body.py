@@ -4,7 +4,7 @@
 object), metadata, stream, headers (the caller's own), recipient (whose fate it tells), attempt and sequence (its place
 in the mail's story), and by type: bounce, suppressed, failed, complaint; category, code, enhanced, reply, host, late.
 
-`sequence` (PROTOCOL 33) is unique within a mail and rises with the story of each recipient, so that whoever hears
+`sequence` is unique within a mail and rises with the story of each recipient, so that whoever hears
 webhooks out of order keeps the highest. Every writer of an event takes its place in the delivery's story (event.place)
 while it holds the delivery's row, where no two can take the same one; a counter per mail would make the recipients of
 one mail wait for each other. With n addresses asked for, the k-th event of the recipient at position p (from 0) is

@@ -33,7 +33,7 @@ IN_HAND = 48
 IN_HAND_FAILING = 1
 #: a claimed row is tried again after it, should its worker die: longer than any POST and its record
 LEASE_S = 60
-#: only failures for so long, then it is switched off (PROTOCOL 33)
+#: only failures for so long, then it is switched off (docs/rfc.md, rule 33)
 DISABLE_AFTER_DAYS = 5
 #: rows of a switched-off endpoint given up in one claim
 _DROP = 1_000
@@ -97,7 +97,7 @@ def claim(free: int, failing: int, busy: Mapping[UUID, int]) -> list[Telling]:
 def _secrets(row: Mapping[str, Any]) -> dict[str, str]:
     """What signs and what logs in. One that cannot be read is its endpoint's failed try, and nobody else's affair."""
     try:
-        # the newest first; the one before it as long as it is good (PROTOCOL 33)
+        # the newest first; the one before it as long as it is good
         secrets = decrypt(bytes(row["secret"])).decode("ascii")
         credentials = decrypt(bytes(row["credentials"])).decode() if row["credentials"] else ""
     except Unreadable:

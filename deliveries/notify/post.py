@@ -16,7 +16,7 @@ from deliveries.errors import AddressRefused, FetchFailed
 from deliveries.fetch import Kept, fetch
 from deliveries.notify import seals
 
-#: an answer within this, or none (PROTOCOL 33)
+#: an answer within this, or none (docs/rfc.md, rule 33)
 TIMEOUT_S = 15.0
 #: of the answer, kept for the log
 MAX_ANSWER_OCTETS = 2_048

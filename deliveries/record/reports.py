@@ -2,7 +2,7 @@
 
 The verdict over the mail (its `InboundMessage` row) and what it does to the delivery are one transaction that begins
 with a lock on that row. A mail that is read twice, by two workers or after a crash, therefore acts once; another
-mail that says the same finds the delivery bounced already, and changes nothing (PROTOCOL 27).
+mail that says the same finds the delivery bounced already, and changes nothing (docs/rfc.md, rule 27).
 """
 
 from __future__ import annotations

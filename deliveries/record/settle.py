@@ -95,7 +95,7 @@ def settle(at: Standing, result: Result, now: datetime, schedule: Schedule, unkn
     said = result.verdict.status
     ours = at.queued and at.leased_by == result.lease_id
     if at.late and at.status is Status.BOUNCED and (ours or said is Status.DELIVERED):
-        # PROTOCOL 27: a DSN read before its 250 was recorded still ends in bounced; the row must not be sent again
+        # a DSN that is read before the 250 was recorded still ends in bounced, and the row must not be sent again
         return Change(Status.BOUNCED, Row.DELETE, "", at.attempts + bool(result.tries), at.unknowns, kept=True)
     if said is Status.DELIVERED:
         elsewhere = not ours and (at.leased_by is not None and at.started)
@@ -145,7 +145,7 @@ def _unknown(at: Standing, result: Result, now: datetime, schedule: Schedule, po
     unknowns = at.unknowns + 1
     attempts = at.attempts + 1
     reason = result.reason or words(result)
-    if unknowns >= 2:  # PROTOCOL 10: never more than two copies
+    if unknowns >= 2:  # never more than two copies (docs/rfc.md, rule 10)
         return Change(
             Status.UNKNOWN,
             Row.DELETE,

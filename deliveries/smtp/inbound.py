@@ -1,8 +1,8 @@
 """One client at our listener: aiosmtpd 1.4.6 with the verbs that its defaults leave open made safe.
 
 aiosmtpd keeps the loop over commands and STARTTLS. Ours are paths, relaying, recipients, limits, the data (`reading`)
-and the checks on them, enhanced status codes (RFC 2034), and that 250 waits for `store` (PROTOCOL 28, 30). What
-submission adds is in `smtp.submission`.
+and the checks on them, enhanced status codes (RFC 2034), and that 250 waits for `store` (docs/rfc.md, rules 28 and 30).
+What submission adds is in `smtp.submission`.
 """
 
 from __future__ import annotations

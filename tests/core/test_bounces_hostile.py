@@ -1,4 +1,4 @@
-"""No mail, however broken or hostile, raises or costs unbounded work (PROTOCOL 31).
+"""No mail, however broken or hostile, raises or costs unbounded work (docs/rfc.md, rule 31).
 
 MAILAPI_FUZZ=10000 runs the full count; the mails of ../shared/corpora are mutated too where they are present.
 """

@@ -1,4 +1,4 @@
-"""What a refusal means: categories, who is to blame, and what never suppresses (PROTOCOL 7 to 10, 23, 24, 29)."""
+"""What a refusal means: categories, who is to blame, what never suppresses (docs/rfc.md, rules 7–10, 23, 24, 29)."""
 
 from __future__ import annotations
 
