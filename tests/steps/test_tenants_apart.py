@@ -177,9 +177,7 @@ def test_ids_in_bodies_and_cursors_lead_nowhere(victim):
     s = victim.samples
     assert other.post(f"/webhooks/{own}/replay", {"event_id": s["event_id"]}).status_code in (404, 422)
     removed = other.post("/suppressions/batch/remove", {"ids": [s["suppression_id"]]})
-    assert (
-        s["suppression_id"] not in removed.content.decode().replace(f'"{s["suppression_id"]}"', "", 0) or removed.json()
-    )
+    assert removed.json() == {"data": []}
     assert victim.get(f"/suppressions/{s['suppression_id']}").status_code == 200
     for ref in (s["template_id"], "secret-alias"):
         answer = other.post("/emails", other.mail(text=None, template={"id": ref}))
