@@ -1,8 +1,9 @@
 """The bell: tells the deliver workers that due mail was committed. Losing it loses nothing.
 
-It rings twice: by Celery, which starts a pump where none runs, and through Valkey for a pump that runs already. A
-worker hears Celery only between two tasks, and a message costs ten times as much. One pump hears each bell of Valkey's:
-all of them would look for the same mail. Such a bell names the deliveries that came where they are few (named.py).
+It rings in two ways: by Celery, whose task starts a pump where none runs, and through Valkey for a pump that runs
+already, since a worker takes a Celery message only between two tasks, and one costs ten times as much. Only one pump
+hears each bell of Valkey's, or all of them would look for the same mail. Such a bell names the deliveries that came,
+where they are few (named.py).
 
     Bell    rings: at once from the thread that accepted, and for a crowd from one of its own
     Ear     hears: on a socket, which a pump waits for together with all else
@@ -42,13 +43,14 @@ _PATIENCE_S = 0.5
 class Bell:
     """One daemon thread per process that tells the deliver workers to look; a lost bell loses no mail."""
 
-    #: so many at once after a silence, then one in so many seconds: at a low rate each mail rings for itself
+    #: after a silence so many bells may ring at once, then one every GAP_S: at a low rate each mail rings for itself
     BURST = 10
     GAP_S = 0.02
-    #: Celery's are as rare as this: while some pump hears Valkey's; while none does, which may only be busy; and where
-    #: there is no Valkey, so that they are all there are
+    #: seconds between two Celery messages while a pump hears Valkey's bells
     START_S = 1.0
+    #: … while none seems to hear them: perhaps none runs, perhaps all are busy
     UNHEARD_S = 0.25
+    #: … where Valkey is away or not configured, so that there are no other bells
     START_GAP_S = 0.02
 
     def __init__(self) -> None:
@@ -60,12 +62,12 @@ class Bell:
         self._lock = threading.Lock()
         self._line: _Line | None = None
         self._speaks = threading.Lock()  # whoever uses the line
-        self._earned = 0.0  # when all bells so far will have been earned
+        self._earned = 0.0  # until when the bells so far use up the rate of GAP_S (as in gcra.py)
         self._away_until = 0.0
         self._started = 0.0
 
     def ring(self, ids: Sequence[UUID] = ()) -> None:
-        """Never blocks, never raises. `ids`: deliveries that are all that came, as far as the caller knows."""
+        """Never blocks, never raises. `ids`: the deliveries that came, where the caller knows all of them."""
         self._named.append(b"".join(ident.bytes for ident in ids) if len(ids) <= MOST else b"")
         if self._thread is None or not self._thread.is_alive():  # also after a fork
             with self._lock:
@@ -77,7 +79,8 @@ class Bell:
         self._event.set()
 
     def _at_once(self) -> None:
-        """Where the line is free: the mail need not wait until the thread is awake, which hears the answer."""
+        """Ring from the caller's thread where the line is free, so that the mail does not wait until the bell's own
+        thread is awake; that one reads the answer."""
         if not self._speaks.acquire(blocking=False):
             return
         try:
@@ -87,7 +90,7 @@ class Bell:
             self._speaks.release()
 
     def _run(self) -> None:
-        owed = False  # a pump may have to be started; the others look meanwhile
+        owed = False  # a Celery message, in case no pump runs
         while True:
             until_start = self._started + self.START_S - time.monotonic()
             if self._event.wait(max(until_start, 0.0) if owed else None):
@@ -105,7 +108,8 @@ class Bell:
                 time.sleep(early_s)
 
     def _call(self) -> float:
-        """To a pump that runs; how long ago Celery's last bell may have been, by whether one seems to hear this."""
+        """Ring through Valkey. Answers for how many seconds after the last Celery message none is needed: for longer
+        where a pump seems to hear this."""
         if not settings.REDIS_URL or time.monotonic() < self._away_until:
             self._named.clear()
             return self.START_GAP_S
@@ -146,8 +150,8 @@ class Bell:
 
 
 class _Line:
-    """The bell on a connection of its own, in octets that are made once: a client's pipeline costs several times as
-    much, and this is said fifty times a second. Raises redis.RedisError."""
+    """A connection for bells alone. The octets of the commands are made once, because a pipeline of the client costs
+    several times as much and this is sent up to fifty times a second. Raises redis.RedisError."""
 
     def __init__(self) -> None:
         name = channel()
@@ -155,7 +159,7 @@ class _Line:
         pack = self._connection.pack_command
         self._push = b"".join(pack("LPUSH", name, b"")).removesuffix(b"$0\r\n\r\n")
         self._then = b"".join([*pack("LTRIM", name, 0, _MOST_UNHEARD - 1), *pack("EXPIRE", name, _UNHEARD_S)])
-        self.said = b""  # and not answered yet
+        self.said = b""  # what was sent and is not answered yet
 
     @property
     def ready(self) -> bool:
@@ -168,7 +172,7 @@ class _Line:
             self._connection.send_packed_command([self.said])
 
     def unheard(self) -> int:
-        """How many bells no pump has heard, the one that was said among them."""
+        """How many bells no pump has heard yet, the one just sent among them."""
         with contextlib.suppress(redis.ConnectionError, redis.TimeoutError):
             if self._connection.is_connected:
                 return self._answer()
@@ -190,7 +194,7 @@ bell = Bell()
 
 
 def wake(ids: Sequence[UUID] = ()) -> None:
-    """Due mail was committed: tell the deliver workers, where that is all of it by the ids of its deliveries."""
+    """Tell the deliver workers that due mail was committed. `ids`: its deliveries, where these are all that came."""
     bell.ring(ids)
 
 

@@ -4,9 +4,9 @@ The statement checks the key, the sender domains, the idempotency key and the su
 messages, contents, attachments, deliveries, queue rows, events and outbox rows for one mail or a batch
 of a hundred. When any check fails it inserts nothing and says which one failed.
 
-Of a mail that comes alone the commit is seen at once, and the bell rings; the 2xx waits until the log is on disk, the
-mail does not: the start that precedes its final dot stands behind it in the same log, and waits as well
-(docs/decisions/ledger.md). A crowd waits in its commit.
+A mail that comes alone commits without waiting for the disk, so that a worker can claim it at once; the 2xx waits until
+the write-ahead log is on disk. No mail can leave before that: its start is written later in the same log, and waits for
+the disk before the final dot (docs/decisions/ledger.md). Many mails at once wait for the disk in their own commit.
 
     gather       requests that wait at the same moment, as one batch
     most         a batch without what is refused of it
@@ -86,7 +86,7 @@ def accept(
     if not row["stored"]:
         assert idempotency is not None  # the only check left
         return _replay(row["tenant_id"], idempotency)
-    _keep(params)
+    _ring_and_flush(params)
     _tell(ids, drafts, by)
     return Accepted(ids)
 
@@ -103,7 +103,8 @@ def _tell(ids: Sequence[UUID], drafts: Sequence[Draft], by: Mapping[str, str] | 
 def replayed(tenant_id: UUID, idempotency: Idempotency) -> Accepted | None:
     """What an earlier request with this key and body stored, without storing anything; None where there was none.
 
-    For what must be known before accept: a URL that has gone, or a time that has passed since, is no fault of a replay.
+    Asked before what may have changed since is checked: a URL that has gone, or a time that has passed, is no fault of
+    a replay.
     """
     try:
         return _replay(tenant_id, idempotency)
@@ -118,17 +119,17 @@ def _store(secret_hash: bytes, drafts: Sequence[Draft], crowd: bool) -> tuple[UU
     params["waits"] = crowd or _waits(params)
     if not _execute(params)["stored"]:
         return None
-    _keep(params)
+    _ring_and_flush(params)
     return ids
 
 
 def _waits(params: dict[str, Any]) -> bool:
-    """Whether the statement's own commit waits for the disk: that of a crowd, and of a larger transaction."""
+    """Whether the statement's own commit waits for the disk: with many deliveries, and within a larger transaction."""
     return connection.in_atomic_block or len(params["d_id"]) > named.MOST
 
 
-def _keep(params: dict[str, Any]) -> None:
-    """What was committed may be claimed, and is on disk once this returns; part of a larger transaction, with that."""
+def _ring_and_flush(params: dict[str, Any]) -> None:
+    """Ring the bell, then wait for the disk, unless the commit did; a larger transaction waits in its own commit."""
     queue.wake(params["d_id"])
     if not params["waits"]:
         execute(ON_DISK)
@@ -163,7 +164,7 @@ _MOST_METERED = 10_000
 
 
 def _ask(params: dict[str, Any]) -> dict[str, Any]:
-    """A quota that was given since is heard of by the statement that does not count, which then stores nothing."""
+    """The statement that does not count quotas stores nothing for a tenant that has one by now; it is asked again."""
     key, metered = params["secret_hash"], params["secret_hash"] in _metered
     row = _row(params, metered)
     if row["metered"] and not metered:

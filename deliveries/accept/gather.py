@@ -23,7 +23,7 @@ MOST = 50
 SMALL_OCTETS = 64 * 1024
 #: a statement that takes longer has a reason of its own: those who come now do not wait for it
 STUCK_S = 0.03
-#: statements at a time, of those that gather
+#: statements at a time that store for several requests
 _MOST_LEADERS = 4
 
 _Ids = tuple[UUID, ...]
@@ -42,7 +42,8 @@ class _Request:
 
 
 class Gatherer:
-    """`store` gives the ids of what it stored, None where it refused it as a whole; it is told whether many ask."""
+    """`store(secret_hash, drafts, crowd)` answers the ids of what it stored, or None where it refused all of it;
+    `crowd` tells it that several requests are waiting."""
 
     def __init__(self, store: Callable[[bytes, Sequence[Draft], bool], _Ids | None]) -> None:
         self._store = store
@@ -52,7 +53,10 @@ class Gatherer:
         self._since = 0.0
 
     def accept(self, secret_hash: bytes, drafts: Sequence[Draft]) -> _Ids | None:
-        """The ids, or None: ask alone. Raises what the database raised where nobody knows whether it has stored it."""
+        """The ids; None where the caller has to store its drafts alone, to be told its own error.
+
+        Raises what the database raised where nobody knows whether the mails were stored.
+        """
         mine = _Request(secret_hash, drafts)
         with self._lock:
             self._waiting.append(mine)

@@ -1,7 +1,7 @@
 """The one statement of accept: checks and inserts, or inserts nothing and says which check failed.
 
-Most of what it costs is that Postgres makes ready each part of it, also one that finds nothing to do. So it is made of
-what a request needs: `statement_for` leaves out what nobody asks for.
+Most of its cost is that Postgres sets up each part (CTE) of it, even one that then finds nothing to do. So
+`statement_for` puts it together from the parts that a request needs.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ _WORDS = " ".join(f"WHEN '{word}' THEN {int(bits)}" for word, bits in REDACT_WOR
 
 @lru_cache
 def statement_for(*, files: bool, keyed: bool, metered: bool, reports: bool) -> str:
-    """For mails with attachments, a request with an idempotency key, a tenant with quotas, senders who want reports.
-    Without `metered` it stores nothing for a tenant that has quotas, and says so."""
+    """The statement for mails with attachments (`files`), a request with an idempotency key (`keyed`), a tenant with
+    quotas (`metered`), senders who want reports. Without `metered` it stores nothing for a tenant that has quotas, and
+    says so in the column `metered`."""
     parts = [
         _CHECKED if metered else _UNMETERED,
         _KEYED if keyed else _GO,
