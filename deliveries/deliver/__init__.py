@@ -30,20 +30,22 @@ from deliveries.deliver.recorder import AWAY_S, BATCH, Recorder
 
 log = logging.getLogger(__name__)
 
-#: while more than so many are under way, the next claim waits for half of them to end, but not for longer
+#: while more than so many are under way, the next claim waits until half of them have ended, GATHER_S at most
 FEW = 8
 GATHER_S = 0.05
 #: how often due mail is looked for while nothing ends and no bell rings
 LOOK_S = 0.25
-#: emptied destinations are settled together, after so long or when so many would be looked at in vain: in a steady flow
-#: the next mail of one comes before it is asleep
+#: destinations that gave all they had are put to sleep together (queue.settle), after SETTLE_S or once there are more
+#: than SETTLE_MOST: in a steady flow the next mail for one comes before that, and spares the work
 SETTLE_S = 0.25
 SETTLE_MOST = 32
-#: a provider's rate is used up: so long all mail is claimed by destination, which asks the rate before
+#: seconds without claims by name after a provider's rate was found used up: a claim by destination asks the rate
+#: before it leases anything
 UNNAMED_S = 1.0
-#: transactions that only wait, or may turn out to (tar-pits), in multiples of IN_FLIGHT: a socket each, and little else
+#: transactions that only wait, or may turn out to (tar-pits), as a multiple of IN_FLIGHT: each costs a socket, and
+#: little else
 WAITING = 10
-#: sites not known to answer that are asked in one round: their look-ups and handshakes hold up whoever is busy
+#: mails claimed at a time for sites not known to answer: their look-ups and handshakes hold up the others
 NEW_AT_ONCE = 25
 
 _lock = threading.Lock()
@@ -52,7 +54,7 @@ _stopping = threading.Event()
 
 
 def run(linger_s: float = 0.0) -> int:
-    """The body of the Celery task: pump until there was nothing to do for so long; how many rounds were recorded."""
+    """The body of the Celery task: pump until nothing was due for `linger_s`; how many results were recorded."""
     if not _lock.acquire(blocking=False):
         return 0  # this process pumps already
     try:
@@ -71,8 +73,8 @@ def engine() -> Engine:
 
 
 def look(ids: tuple[UUID, ...] = ()) -> bool:
-    """A bell of Celery's: where this process pumps, it looks for due mail at once; whether it does. `ids`: all that
-    came."""
+    """For a bell of Celery's: make the pump of this process look for due mail at once. False where none runs here.
+    `ids`: the deliveries that came, where the bell named all of them."""
     if _engine is None or not _lock.locked() or _stopping.is_set():
         return False
     _engine.ring(ids)
@@ -93,12 +95,12 @@ class Pump:
         self._linger_s = linger_s
         self._idle_since: float | None = None  # nothing was due, and nothing is in flight
         self._hungry = True  # due mail may be found, and a place for it
-        self._full = True  # what ends frees a place that somebody waits for
+        self._full = True  # the last claim left mail behind for want of places: whatever ends is worth the next one
         self._look_at = 0.0
-        self._called: tuple[UUID, ...] = ()  # what came, where nothing else is to be looked for
+        self._called: tuple[UUID, ...] = ()  # deliveries that bells named, where nothing else is to be looked for
         self._unnamed_until = 0.0
-        self._owed = False  # a claim by name saw only what it was told
-        self._emptied: set[int] = set()  # destinations that are not known to sleep yet
+        self._owed = False  # only claims by name since the last look at everything that is due
+        self._emptied: set[int] = set()  # destinations that gave all they had and are not put to sleep yet
         self._settle_at = 0.0
         self._renewed = time.monotonic()
         self._away = False  # the database was: leases are renewed as soon as it is back
@@ -171,9 +173,10 @@ class Pump:
         return self._hungry
 
     def _answer(self) -> bool:
-        """Whether what the bells name is all under way: mail that comes alone, before which nothing stands.
+        """Claim by name the deliveries that bells named (deliveries.named); whether all of them are under way now.
 
-        What is not, the claim that follows finds; and one follows soon in any case, as names may be lost.
+        Those that are not are found by the claim by destination that follows; one follows soon in any case, since a
+        bell may be lost.
         """
         called, engine, now = self._called, self.engine, time.monotonic()
         room = min(FEW, settings.IN_FLIGHT - len(called)) - engine.in_flight
@@ -215,8 +218,8 @@ class Pump:
         self._idle_since = (self._idle_since or time.monotonic()) if idle and not claim.rows else None
 
     def _ask(self) -> queue.Claim:
-        """Whoever only waits, or may turn out to, holds no place and no octet of others. Nothing before a restore is
-        answered for."""
+        """Claim by destination. Transactions that only wait, or may turn out to, take no places and no octets from the
+        others. Claims nothing while a restore of the database waits for a person's answer."""
         if not continuity.fit():
             return queue.Claim((), more=False, full=False)
         crowd, places = self.engine.crowd(), settings.IN_FLIGHT
@@ -245,7 +248,7 @@ class Pump:
         self.engine.submit(bound)
 
     def _collect(self) -> None:
-        """Wait for what ends; half of a crowd makes one claim, and few wait for nobody."""
+        """Wait for what ends: where many are under way until half of them have ended, else for the first."""
         crowd = self.engine.crowd()
         most, company_s = (max(crowd.busy // 2, 1), GATHER_S) if crowd.busy > FEW else (BATCH, 0.0)
         if self.engine.in_flight or self.recorder.pending:
@@ -265,7 +268,7 @@ class Pump:
                 self.engine.sources.give_back(unused)
 
     def _renew(self) -> None:
-        """Keep what is ours; after a long silence it may not be ours any more."""
+        """Extend our leases; under a new one from now on where they may have run out meanwhile."""
         silent_s = time.monotonic() - self._renewed
         if silent_s > settings.LEASE_S and (self.engine.in_flight or self.recorder.pending):
             self.engine.new_lease()  # what was taken from us meanwhile must not look like ours when we claim it again
@@ -284,7 +287,7 @@ class Pump:
             self.engine.abandon()
 
     def _hear_no_more(self) -> None:
-        """Bells are for others from now on, also one that is on its way to us."""
+        """Listen for no more bells, and ring again for the others if one was on its way to us."""
         ear, self.engine.news.ear = self.engine.news.ear, None
         if ear is not None and (ids := ear.close()) is not None:
             queue.wake(ids)

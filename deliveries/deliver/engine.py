@@ -47,17 +47,18 @@ log = logging.getLogger(__name__)
 #: one outer bound per round (RFC 5321 §4.5.3.2 gives the inner ones): 30 min and the time a slow reader needs
 _DEADLINE_S = 1800.0
 _SLOWEST_OCTETS_PER_S = 10_000
-#: a transaction that takes longer only waits: it costs a socket, and its place may be used once more
+#: a transaction that takes longer is taken to be waiting: it costs a socket, and its place is given to another
 _DAWDLES_S = 3.0
 #: idle connections, database, DNS, files: what else a process keeps open
 _OTHER_FILES = 400
 #: deliveries that were moved to their site; where DNS says otherwise again, they are sent all the same
 _MOVES_REMEMBERED = 50_000
-#: so many at once are written within milliseconds: their starts are asked for before they are signed
+#: with no more than so many in flight, each reaches its final dot within milliseconds: its start is asked of the
+#: ledger before it is signed
 _FEW = 8
-#: what the ledger said stands for a conversation that goes on at once; after so long it is asked again
+#: the ledger's answer is good for a conversation that goes on at once; after so many seconds it is asked again
 _START_HOLDS_S = 5.0
-#: a way that was found serves the domain's next mails for so long: in a drain they come by the hundred
+#: a route that was found serves the domain's next mails for so long: in a backlog they come by the hundred
 _WAY_S = 1.0
 _WAYS_REMEMBERED = 10_000
 
@@ -83,7 +84,7 @@ Ended = Result | Released | Moved
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """What is in flight. `waiting`: for longer than seconds, or to sites not known to answer; `busy`: the others."""
+    """What is in flight. `waiting`: for longer than _DAWDLES_S, or to sites not known to answer; `busy`: the others."""
 
     busy: int
     waiting: int
@@ -115,7 +116,7 @@ class Engine:
         self._moved: OrderedDict[UUID, None] = OrderedDict()
         self._ways: dict[tuple[str, bool, bool], tuple[float, Routed]] = {}
         self._ended: deque[tuple[Job | None, Ended]] = deque()
-        self._enough = 1  #: so many that ended are worth waking the pump for
+        self._enough = 1  #: how many must have ended to be worth waking the pump
         self.news = News()
         self._woken = False
         self._loop = uvloop.new_event_loop()
@@ -163,7 +164,7 @@ class Engine:
         return self._destinations.copy()
 
     def new_lease(self) -> None:
-        """Claims from now on are told apart from those before."""
+        """Claim under a new lease id from now on: what is held under the old one may have been taken from us."""
         self.lease_id = uuid4()
         log.info("claiming under the lease %s", self.lease_id)
 

@@ -1,8 +1,9 @@
 """The crash ledger: no final dot is written before `started_at` is.
 
-A thread of its own with a connection of its own takes what is asked for while mails are signed and their envelopes
-spoken, and writes it in one statement. Its commit waits for the disk, the claim's before it does not: the write-ahead
-log is one line, so that a start which is on disk makes its claim so too (docs/decisions/ledger.md).
+A thread with a database connection of its own gathers what sessions ask for while other mails are signed and their
+envelopes sent, and writes it in one statement. Its commit waits for the disk; that of the claim before it does not.
+The write-ahead log is written in order, so that the claim of a start which is on disk is there as well
+(docs/decisions/ledger.md).
 """
 
 from __future__ import annotations

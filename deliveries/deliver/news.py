@@ -1,5 +1,7 @@
-"""What a pump waits for: its own news, told by any thread, and bells. One thread waits for both; two that handed a bell
-on to each other waited for the interpreter's lock as well.
+"""What a pump waits for: news from the threads of its own process, and bells from others.
+
+One thread waits for both at once (poll). With a thread of its own that passed bells on, each bell waited for Python's
+global interpreter lock twice.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ class News:
                 os.eventfd_read(self._fd)
 
     def wait(self, seconds: float) -> tuple[UUID, ...] | None:
-        """Until it is set, or a bell rings; what that names."""
+        """Wait until it is set or a bell rings, `seconds` at most. The deliveries that the bell names (empty: look for
+        all there is); None where none rang."""
         bell = self.ear.fileno() if self.ear else None
         poll = select.poll()
         for fd in (self._fd, bell):
