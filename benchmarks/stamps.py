@@ -94,7 +94,7 @@ def _wrap_all(folder: str) -> None:
 
         around(bell.Ear, "heard", "pump: awake", "pump: bell heard")
         around(claim, "_candidates", "", "pump: destinations asked")
-        around(claim, "_take", "", "pump: claimed")
+        around(claim, "take", "", "pump: claimed")
         around(jobs, "take", "pump: asks for it", "pump: claimed with its content")
         around(jobs, "load", "", "pump: prepared")
         around_async(engines.Engine, "_deliver", "loop: begun", "")

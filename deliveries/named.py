@@ -1,9 +1,9 @@
 """A claim by name: a bell says which deliveries came, and where nothing stands before them one statement takes them.
 
-For a mail that comes alone. Everything that a claim asks is asked here, row by row (claim.py): the site is known to
-answer, does not rest and has a free place, the lane may use it, the octets fit. What is not taken so is left to the
-next claim, which finds it as if no bell had named it. A provider's messages per minute are asked by the caller, who
-knows only then which provider it is.
+For a mail that comes alone. All that a claim by destination asks (deliveries.claim) is asked here row by row: the
+site is known to answer, does not rest and has a free place, the lane may use it, the octets fit. What is not taken so
+is left to the next claim, which finds it as if no bell had named it. A provider's messages per minute are asked by
+the caller, who knows only then which provider it is.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ WRITERS = (
     "deliveries/record/",
     "deliveries/accept/",
     "deliveries/queue.py",
-    "deliveries/claim.py",
+    "deliveries/claim/",
     "deliveries/named.py",
 )
 TRUTH = ("delivery", "queued", "event")
