@@ -143,7 +143,7 @@ def _execute(params: dict[str, Any]) -> dict[str, Any]:
         try:
             return _ask(params)
         except OperationalError as e:
-            if isinstance(e.__cause__, psycopg.errors.LockNotAvailable):
+            if _waited_for_a_key(e.__cause__):
                 raise Conflict(
                     "concurrent_idempotent_requests",
                     "A request with this Idempotency-Key is still running; ask again with the same key.",
@@ -156,6 +156,11 @@ def _execute(params: dict[str, Any]) -> dict[str, Any]:
                 raise refused from None
             raise
     raise AssertionError("unreachable")
+
+
+def _waited_for_a_key(cause: BaseException | None) -> bool:
+    """Whether it was a request with the same key that held it up, and no lock of somebody else."""
+    return isinstance(cause, psycopg.errors.LockNotAvailable) and "idempotency_key" in (cause.diag.context or "")
 
 
 #: keys whose tenant had a quota the last time, of those that this process has seen; above _MOST_METERED it learns anew

@@ -6,8 +6,9 @@ import threading
 from datetime import timedelta
 from uuid import uuid4
 
+import psycopg
 import pytest
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 
 from deliveries import keys
@@ -33,6 +34,7 @@ from deliveries.models import (
     WebhookEndpoint,
 )
 from deliveries.models.asked import Notify
+from deliveries.models.sql import execute
 from deliveries.states import Lane
 from tests.fakes.clock import DAY, stay_within
 from tests.fakes.house import build
@@ -261,6 +263,31 @@ def test_a_refused_request_leaves_its_key_free() -> None:
 def test_the_same_key_of_two_tenants_is_two_keys() -> None:
     assert not keyed(build(), "k").replayed
     assert not keyed(build(), "k").replayed
+
+
+#: another request with the key "k" that has not committed
+_SAME_KEY = """
+INSERT INTO idempotency_key (id, tenant_id, endpoint, key, body_hash, answer, created_at)
+VALUES (gen_random_uuid(), '{tenant}', 'emails', 'k', '', '{{}}', now())
+"""
+
+
+@pytest.mark.parametrize("held", [_SAME_KEY, "LOCK TABLE delivery IN ACCESS EXCLUSIVE MODE"])
+def test_only_a_request_with_the_same_key_is_told_as_one_and_a_lock_of_others_is_worth_another_try(held: str) -> None:
+    house = build()
+    with psycopg.connect(**connection.get_connection_params() | {"cursor_factory": psycopg.Cursor}) as other:
+        other.execute(held.format(tenant=house.tenant.id))
+        execute("SET lock_timeout = '50ms'")
+        try:
+            with pytest.raises(Conflict if held is _SAME_KEY else OperationalError):
+                keyed(house, "k")
+            if held is not _SAME_KEY:
+                with pytest.raises(OperationalError):
+                    house.send("ann@one.test")
+        finally:
+            execute("RESET lock_timeout")
+        other.rollback()
+    assert not keyed(house, "k").replayed
 
 
 def test_twelve_requests_at_once_with_one_key_make_one_mail() -> None:
