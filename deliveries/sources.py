@@ -35,6 +35,8 @@ from deliveries.smtp.sources import Address, Elsewhere, Network, Rule, Source, W
 READ_S = 5.0
 _SIGN_S = 20.0
 _SETTLED_S = 60.0
+#: no web host's clock is further off
+_CLOCKS = timedelta(hours=1)
 #: of a backlog so many are made due in one pass of the sweeper, and it takes so long at most: more is sent no sooner
 _AT_ONCE = 10_000
 _PASS_S = 10.0
@@ -211,32 +213,36 @@ def wake() -> int:
     It would look again by itself within LOOK_S, or the next day: a backlog that cannot be sent costs a look now and
     then, and no claim between. After a change in the panel all of it is looked at: it may have another pool, or none.
     """
-    now, changed = clock(), _changed()
-    asked = SourcePool.objects.all() if changed else SourcePool.objects.filter(waits_at__isnull=False)
+    now = clock()
+    changes = _changes(now)
+    asked = SourcePool.objects.all() if changes else SourcePool.objects.filter(waits_at__isnull=False)
     network, rules, woken = pools.network(now), _rules(), 0
     ways = {pool: sources.way(pool, network, now) for pool in asked.values_list("pk", flat=True)}
     able: dict[int | None, int | None] = {pool: by for pool, by in ways.items() if not isinstance(by, Waits)}
-    groups = queue.waiting(sources.RULE) if able or changed else []
+    groups = queue.waiting(sources.RULE) if able or changes else []
     room = {by: _room(network.of(by), now) for by in able.values()}
     # where no address lives that mail without a rule could have, the system chooses
     room[None] = _room(shared, now) if (shared := sources.shared(network, now)) else None
     able[None] = None
     random.shuffle(groups)  # whoever has no turn in this pass has one soon
     share, until = max(1, _AT_ONCE // max(1, len(groups))), time.monotonic() + _PASS_S
-    more: set[int | None] = {None}
+    more: set[int | None] = set()  # pools for which some of it may wait on
+    whole = True
     for tenant, bulk, lane in groups:
         pool = sources.chosen(rules, tenant, bulk)
-        if pool not in able or room[by := able[pool]] == 0:
+        if pool not in able:
             continue
-        if time.monotonic() > until:
+        left = room[by := able[pool]]
+        most = 0 if time.monotonic() > until else share if left is None else min(left, share)
+        done = queue.due_now(sources.RULE, tenant, lane, most) if most else 0
+        if done == most:
             more.add(pool)
-            continue
-        left = room[by]
-        done = queue.due_now(sources.RULE, tenant, lane, share if left is None else min(left, share))
-        if done == share:
-            more.add(pool)
+            whole &= left is not None and done == left
         room[by] = None if left is None else left - done
         woken += done
+    if not whole:  # looked at again as if they were new
+        for ident in changes:
+            del _seen[ident]
     # whoever read the pools before they could send may put mail off for a moment yet
     settled = now - timedelta(seconds=_SETTLED_S)
     done_with = [pool for pool in ways if pool in able and pool not in more]
@@ -244,11 +250,22 @@ def wake() -> int:
     return woken
 
 
-def _changed() -> bool:
-    """Whether pools, rules or addresses were changed in the panel a moment ago, which the audit log has."""
-    since = uuid7_floor(int((time.time() - _SETTLED_S) * 1000))
-    changes = AuditEntry.objects.filter(id__gt=since, tenant=None)  # a tenant's addresses are others
-    return changes.filter(action__regex=r"^(pool|rule|address)\.").exists()
+#: changes that this process has seen, and when
+_seen: dict[UUID, float] = {}
+
+
+def _changes(now: datetime) -> list[UUID]:
+    """Those of pools, rules and addresses in the panel, which the audit log has, that were seen a moment ago at first.
+
+    Not those that were made a moment ago: a web host's clock made their ids, and nobody may have looked at that time.
+    """
+    since = uuid7_floor(int((now - _CLOCKS).timestamp() * 1000))
+    made = AuditEntry.objects.filter(id__gt=since, tenant=None)  # a tenant's addresses are others
+    found, seen = made.filter(action__regex=r"^(pool|rule|address)\.").values_list("id", flat=True), time.monotonic()
+    before = {ident: _seen.get(ident, seen) for ident in found}
+    _seen.clear()
+    _seen.update(before)
+    return [ident for ident, at in _seen.items() if seen - at <= _SETTLED_S]
 
 
 # a host lives that said so; its new addresses appear in the panel by themselves
