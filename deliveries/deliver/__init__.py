@@ -3,6 +3,7 @@
     jobs.load      rows → what is to be sent, or why it is not
     engine         the event loop of this process: route, compose, sign, converse
     ledger         started_at, before any final dot
+    ends           what became of a job
     recorder       outcomes, written while the next mail is claimed
     watchdog       ends the process where one of its threads stands still
 
@@ -25,7 +26,8 @@ from deliveries import continuity, named, queue
 from deliveries.bell import Ear
 from deliveries.deliver import jobs
 from deliveries.deliver.addressed import addressed
-from deliveries.deliver.engine import Engine, Released
+from deliveries.deliver.ends import Released
+from deliveries.deliver.engine import Engine
 from deliveries.deliver.recorder import AWAY_S, BATCH, Recorder
 
 log = logging.getLogger(__name__)

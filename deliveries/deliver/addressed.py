@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
-from deliveries.deliver.engine import Ended, Released
+from deliveries.deliver.ends import Ended, released
 from deliveries.deliver.jobs import Job
 from deliveries.record.settle import Result
 from deliveries.smtp.outcome import Verdict
@@ -29,7 +29,7 @@ def addressed(jobs: Sequence[Job], sources: Sources) -> tuple[list[Job], list[En
     found = sources.choose([(job.tenant_id, job.lane == Lane.BULK, job.destination) for job in ours])
     for job, chosen in zip(ours, found, strict=True):
         if isinstance(chosen, Elsewhere):
-            put_off.append(Released(job.delivery_id, job.lease_id))
+            put_off.append(released(job))
         elif isinstance(chosen, Waits):
             wait_s = (chosen.until - sources.now).total_seconds()
             due = sources.now + timedelta(seconds=wait_s * (1 + random.uniform(0, _JITTER)))

@@ -15,7 +15,8 @@ from uuid import UUID, uuid4
 import uvloop
 from django.conf import settings
 
-from deliveries.deliver import host
+from deliveries.deliver import ends, host
+from deliveries.deliver.ends import Ended
 from deliveries.deliver.jobs import Job
 from deliveries.deliver.ledger import LeaseLost, Ledger, TooLate
 from deliveries.deliver.news import News
@@ -35,12 +36,11 @@ from deliveries.routing.route import Routed, Unroutable, at_least, leaving_from
 from deliveries.shaping import Shaping
 from deliveries.smtp.classify import classify
 from deliveries.smtp.hop import Envelope
-from deliveries.smtp.outcome import Attempted, Unable, Verdict
+from deliveries.smtp.outcome import Attempted, Unable
 from deliveries.smtp.pool import Pool
 from deliveries.smtp.providers import profile_of
 from deliveries.smtp.session import NEEDS_8BITMIME
 from deliveries.sources import Sources
-from deliveries.states import Category, Status
 
 log = logging.getLogger(__name__)
 
@@ -61,25 +61,6 @@ _START_HOLDS_S = 5.0
 #: a route that was found serves the domain's next mails for so long: in a backlog they come by the hundred
 _WAY_S = 1.0
 _WAYS_REMEMBERED = 10_000
-
-
-NO_FAMILY = Verdict(
-    Status.DEFERRED,
-    "pool-family",
-    Category.NETWORK,
-    text="No address that sends it is of the kind (IPv4, IPv6) that this receiver has.",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Released:
-    """Not begun, and given back: due at once for whoever comes first."""
-
-    delivery_id: UUID
-    lease_id: UUID
-
-
-Ended = Result | Released | Moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +157,7 @@ class Engine:
         begun = []
         for job in jobs:
             if job.delivery_id in self._running:  # claimed anew while its old lease still talks: one at a time
-                self._end(None, Released(job.delivery_id, job.lease_id))
+                self._end(None, ends.released(job))
                 continue
             running = _Running(job, time.monotonic())
             self._running[job.delivery_id] = running
@@ -262,7 +243,7 @@ class Engine:
 
     def _done(self, job: Job, task: asyncio.Task[Ended]) -> None:
         # a task that is canceled before its first step never enters `_run`, so its end is taken from here
-        self._end(job, Released(job.delivery_id, job.lease_id) if task.cancelled() else task.result())
+        self._end(job, ends.released(job) if task.cancelled() else task.result())
 
     def _end(self, job: Job | None, ended: Ended) -> None:
         """For the pump, which is woken where enough have ended: once for a crowd, not once for each."""
@@ -280,21 +261,13 @@ class Engine:
         try:
             return await self._deliver(running)
         except (LeaseLost, TooLate, asyncio.CancelledError):
-            if running.started:
-                return self._lost(job, "The worker was stopped")
-            return Released(job.delivery_id, job.lease_id)
+            return ends.lost(job, "The worker was stopped") if running.started else ends.released(job)
         except ComposeError as e:
-            return self._result(
-                job, Verdict(Status.FAILED, "compose", Category.PROTOCOL, text=f"It cannot be put on the wire: {e}")
-            )
+            return ends.not_composed(job, e)
         except Exception:
-            # our bug is never a soft bounce: parked for a person, or unknown where the dot may be out
             ids = {"event": "engine.broke", "delivery_id": job.delivery_id}
             log.exception("delivery %s broke the engine", job.delivery_id, extra=ids)
-            if running.started:
-                return self._lost(job, "An internal error came up")
-            text = "An internal error came up; held for the operator, see the worker's log."
-            return self._result(job, Verdict(Status.HELD, "internal-error", text=text))
+            return ends.lost(job, "An internal error came up") if running.started else ends.broken(job)
 
     async def _deliver(self, running: _Running) -> Result | Moved:
         """The road of one delivery: route, finish, converse, classify."""
@@ -302,20 +275,14 @@ class Engine:
         routed = await self._route(job.domain, job.lab, job.prepared.any_tls)
         if isinstance(routed, Unroutable):
             self._tls_watch.found_no_way(job.domain, routed)
-            return self._result(job, _unroutable_verdict(routed), host=job.domain)
+            return ends.unroutable(job, routed)
         if routed.site != job.destination and self._moves(job.delivery_id):
             # the site's limits hold for it, and its rest; nothing was begun
             return Moved(job.delivery_id, job.lease_id, job.domain, routed.site)
         hops = at_least(job.sender.tls, routed)
         if job.sources is not None and not (hops := leaving_from(hops, job.sources)):
-            return self._result(job, NO_FAMILY, host=routed.site)
-        fixed = routed.static is not None and routed.static.return_path == static.FIXED
-        reverse_path = verp.reverse_path(job.token, job.sender.bounce_domain)
-        if job.prepared.null_return:
-            reverse_path = ""
-        elif fixed:
-            reverse_path = f"bounces@{settings.BOUNCE_DOMAIN}"
-
+            return ends.no_family(job, routed.site)
+        reverse_path = _reverse_path(job, routed)
         # not in a crowd: a kill would leave unknown what only waits for its turn to be signed
         soon = len(self._running) <= _FEW and self._pool.keeps(hops[0])
         start = self._ledger.ask(job.delivery_id, job.lease_id) if soon else None
@@ -355,7 +322,7 @@ class Engine:
         self._tls_watch.went(job.domain, routed, attempts)
         own = routed.static is not None and bool(routed.static.hosts)
         tries = tuple(Tried(uuid7(), a, classify(a.outcome, own_smarthost=own)) for a in attempts)
-        return self._result(job, tries[-1].verdict, tries, attempts[-1].hop.host)
+        return Result(job.delivery_id, job.lease_id, tries[-1].verdict, tries, attempts[-1].hop.host)
 
     async def _route(self, domain: str, lab: bool, any_tls: bool) -> Routed | Unroutable:
         way = (domain, lab, any_tls)
@@ -378,21 +345,11 @@ class Engine:
             self._moved.popitem(last=False)
         return True
 
-    def _lost(self, job: Job, why: str) -> Result:
-        text = f"{why} after the mail was sent and before the answer came; it may have arrived."
-        return self._result(job, Verdict(Status.UNKNOWN, "worker-lost", text=text), reason=text)
 
-    def _result(
-        self, job: Job, verdict: Verdict, tries: tuple[Tried, ...] = (), host: str = "", reason: str = ""
-    ) -> Result:
-        return Result(job.delivery_id, job.lease_id, verdict, tries, host, reason or ("" if tries else verdict.text))
-
-
-def _unroutable_verdict(answer: Unroutable) -> Verdict:
-    return Verdict(
-        Status.BOUNCED if answer.permanent else Status.DEFERRED,
-        answer.rule,
-        answer.category,
-        enhanced=answer.enhanced,
-        text=answer.text,
-    )
+def _reverse_path(job: Job, routed: Routed) -> str:
+    """The delivery's own (VERP); null for a report (RFC 3464 §2), one for all at a relay that takes no other."""
+    if job.prepared.null_return:
+        return ""
+    if routed.static is not None and routed.static.return_path == static.FIXED:
+        return f"bounces@{settings.BOUNCE_DOMAIN}"
+    return verp.reverse_path(job.token, job.sender.bounce_domain)

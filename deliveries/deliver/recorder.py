@@ -14,7 +14,7 @@ from django.db import DatabaseError, InterfaceError, OperationalError, connectio
 
 from deliveries import queue
 from deliveries.counters import OUTCOMES_WAITED
-from deliveries.deliver.engine import Ended, Released
+from deliveries.deliver.ends import Ended, Released
 from deliveries.deliver.watchdog import Watchdog
 from deliveries.record import figures, tls_sessions
 from deliveries.record.homes import Moved, move
