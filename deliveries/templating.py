@@ -14,7 +14,6 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from deliveries.errors import BadInput, BadTemplate, Fault
-from deliveries.mime.links import LEAVE, LEAVE_PLACE
 from deliveries.mime.template import Compiled, Dialect, Rendered, compile_template
 from deliveries.mime.template.publishing import Publication, publication, text_of
 from deliveries.mime.template.variables import RESERVED, Variable, filled
@@ -50,7 +49,7 @@ class Published:
         if faults:
             raise BadInput(faults)
         try:
-            made = rendered(self.compiled, {LEAVE: LEAVE_PLACE} | data, self.text_at_render)
+            made = rendered(self.compiled, data, self.text_at_render)
             return replace(made, redact=self.redact)
         except BadTemplate as bad:
             message = f"The template's {bad.part or 'content'} cannot be rendered with these values: {bad.message}"
@@ -145,7 +144,7 @@ def preview(tenant_id: UUID, ref: str, given: Mapping[str, Any]) -> tuple[Templa
     made = _publication(row, strict=False)
     compiled = compile_template(made.html, made.text, row.subject, Dialect(row.language))
     try:
-        return row, rendered(compiled, {LEAVE: LEAVE_PLACE} | data, made.text_at_render), missing
+        return row, rendered(compiled, data, made.text_at_render), missing
     except BadTemplate as bad:
         raise BadInput([Fault(bad.part, "template_failed", bad.message)]) from None
 
@@ -225,7 +224,7 @@ def _publication(row: Template, strict: bool = True) -> Publication:
         raise BadInput([Fault(bad.part, "invalid_template", str(bad))]) from None
     if strict and made.html is None and not made.text:
         raise BadInput([Fault("html", "missing_required_field", "The template has neither html nor text.")])
-    undeclared = sorted(compiled.names - {LEAVE} - {v["key"] for v in row.variables})
+    undeclared = sorted(compiled.names - {v["key"] for v in row.variables})
     if strict and not _free(row) and undeclared:
         raise BadInput([Fault("variables", "undeclared_variable", _undeclared(key)) for key in undeclared])
     return made

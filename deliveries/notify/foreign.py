@@ -130,6 +130,12 @@ _DROPPED = {
 }
 
 
+def sendgrid_group(stream: str) -> int | None:
+    """The unsubscribe group whose mail goes by this stream, `group-17`; None where it is none's."""
+    word, _, number = stream.partition("-")
+    return int(number) if word == "group" and number.isascii() and number.isdigit() else None
+
+
 def _sendgrid(row: Row, told: Told) -> list[dict[str, Any]]:
     event = {
         **words.metadata(row),
@@ -140,6 +146,10 @@ def _sendgrid(row: Row, told: Told) -> list[dict[str, Any]]:
         "sg_message_id": str(row["message"] or ""),
         "category": words.labels(row["tags"]),
     }
+    if (group := sendgrid_group(row["stream"] or told.get("stream") or "")) is not None:
+        event["asm_group_id"] = group
+        if row["type"] == EventType.UNSUBSCRIBED:
+            event["event"] = "group_unsubscribe"
     if row["message_id"]:
         event["smtp-id"] = f"<{row['message_id']}>"
     reply = told.get("reply") or ""
@@ -184,6 +194,13 @@ MAILGUN_EVENTS = {
 _REASONS = {EventType.DELIVERY_DELAYED: "generic", EventType.BOUNCED: "bounce", EventType.EXPIRED: "old"}
 
 
+def mailgun_severity(kind: Any) -> str:
+    """Of a failure; empty for what is none."""
+    if MAILGUN_EVENTS.get(kind) != "failed":
+        return ""
+    return "temporary" if kind == EventType.DELIVERY_DELAYED else "permanent"
+
+
 def mailgun(row: Row, told: Told) -> dict[str, Any]:
     """Also what GET /v3/{domain}/events shows."""
     event = MAILGUN_EVENTS.get(row["type"], row["type"])
@@ -218,7 +235,7 @@ def mailgun(row: Row, told: Told) -> dict[str, Any]:
             "mx-host": told.get("host") or "",
         }
     if event == "failed":
-        made["severity"] = "temporary" if row["type"] == EventType.DELIVERY_DELAYED else "permanent"
+        made["severity"] = mailgun_severity(row["type"])
         reason = _REASONS.get(row["type"], "generic")
         if row["type"] == EventType.SUPPRESSED:
             known = told.get("suppressed") or "bounce"

@@ -143,8 +143,8 @@ def events(
     tenant_id: UUID,
     domain: str,
     kinds: Sequence[str],
+    wanted: Wanted,
     *,
-    recipient: str = "",
     message_id: str = "",
     since: datetime | None = None,
     until: datetime | None = None,
@@ -152,10 +152,11 @@ def events(
     ascending: bool = False,
     count: int = 100,
 ) -> list[UUID]:
-    """Ids of events of mail from `domain`, by id; `beyond` goes on after a page."""
+    """Ids of events of mail from `domain`, by id; `beyond` goes on after a page. The times are the events'."""
     rows = Event.objects.filter(tenant_id=tenant_id, type__in=kinds, message__domain__name=domain)
+    rows = _of_message(rows, wanted, "message__")
     given: dict[str, Any] = {
-        "recipient": recipient,
+        "recipient": wanted.recipient,
         "message__message_id": message_id,
         "created_at__gte": since,
         "created_at__lte": until,

@@ -72,8 +72,8 @@ class Reading:
                 self.wrong(shown, "not_available", fields.refused[name])
             else:
                 known = [*fields.honoured, *fields.without_effect, *fields.refused]
-                near = difflib.get_close_matches(name[:100], known, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(fields.honoured))}."
+                near = _nearest(name[:100], known)
+                hint = f"did you mean {near}?" if near else f"known are {', '.join(sorted(fields.honoured))}."
                 self.wrong(shown, "unknown_field", f"There is no such field; {hint}")
 
     # --- values -------------------------------------------------------------------------------------------------
@@ -222,6 +222,13 @@ class Reading:
         if at - now > MAX_SCHEDULE:
             self.wrong(field, "invalid_time", f"A mail can be scheduled up to {MAX_SCHEDULE.days} days ahead.")
         return at
+
+
+def _nearest(name: str, known: Iterable[str]) -> str | None:
+    """contentId is nearer to content_id than to content."""
+    plain = {one.replace("_", "").lower(): one for one in known}
+    near = difflib.get_close_matches(name.replace("_", "").lower(), plain, n=1)
+    return plain[near[0]] if near else None
 
 
 def _inside(field: str, name: str) -> str:

@@ -9,12 +9,16 @@ from deliveries.notify import words
 from mailapi.compat.mailgun import shapes as mailgun
 from mailapi.compat.postmark import shapes as postmark
 from mailapi.compat.reading import Fields, Reading
+from mailapi.compat.sendgrid import leaving
 from mailapi.compat.sendgrid import shapes as sendgrid
 
 DOCS = (Path(__file__).resolve().parents[2] / "docs" / "migrating.md").read_text()
 
 
-@pytest.mark.parametrize("fields", [postmark.MESSAGE, sendgrid.REQUEST, sendgrid.PERSONALIZATION, mailgun.MESSAGE])
+@pytest.mark.parametrize(
+    "fields",
+    [postmark.MESSAGE, sendgrid.REQUEST, sendgrid.PERSONALIZATION, leaving.ASM, leaving.TRACKING, mailgun.MESSAGE],
+)
 def test_the_migration_guide_names_every_field_of_a_face(fields: Fields) -> None:
     names = {*fields.honoured, *fields.without_effect, *fields.refused}
     assert {name for name in names if name not in DOCS} == set()

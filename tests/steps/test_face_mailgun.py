@@ -71,6 +71,8 @@ def test_a_multipart_form_brings_files_as_they_are(api):
         ({"to": "nobody"}, "nobody"),
         ({"to": []}, "to parameter is missing"),
         ({"from": []}, "from parameter is missing"),
+        ({"to": " "}, "to parameter is missing"),
+        ({"from": ","}, "from parameter is missing"),
         ({"text": []}, "Need at least one"),
         ({"subject": "a\r\nBcc: x@y.example"}, "line break"),
         ({"h:Bcc": "x@y.example"}, "h:Bcc: "),

@@ -102,6 +102,7 @@ def test_the_token_at_the_root_leads_to_the_face(api, path):
         ({"TextBody": "a\u0000b"}, 300, "NUL"),
         ({"TextBody": 1}, 403, "string"),
         ({"Tagg": "x"}, 300, "did you mean Tag?"),
+        ({"Redact": ["content"]}, 403, "Redact"),
         ({"TemplateModel": {}}, 300, "withTemplate"),
     ],
 )

@@ -72,6 +72,7 @@ def test_each_personalization_is_a_mail_with_its_own_words(api):
         ({"mail_settings": {"bypass_list_management": {"enable": True}}}, "mail_settings.bypass_list_management"),
         ({"sections": {"a": "b"}}, "sections"),
         ({"subjct": "x"}, "subjct"),
+        ({"attachments": [{"content": "YQ==", "filename": "a", "contentId": "x"}]}, "attachments.0.contentId"),
         ({"custom_args": {"a": ["b"]}}, "custom_args.a"),
         ({"content": [{"type": "text/plain", "value": "a\u0000b"}]}, "content.0.value"),
     ],
@@ -113,9 +114,11 @@ def test_the_sandbox_mode_checks_and_sends_nothing(api):
 
 
 def test_what_has_no_effect_is_named(api):
-    body = mail(api, asm={"group_id": 1}, ip_pool_name="x", tracking_settings={}, batch_id="b")
+    file = {"content": "YQ==", "filename": "a", "content_id": "logo"}
+    body = mail(api, attachments=[file], ip_pool_name="x", tracking_settings={"ganalytics": {}}, batch_id="b")
     answer = post(api, body, HTTP_IDEMPOTENCY_KEY="one")
-    assert answer.headers["X-Ignored-Fields"] == "asm, ip_pool_name, tracking_settings, batch_id, Idempotency-Key"
+    named = ["ip_pool_name", "batch_id", "attachments[0].content_id", "tracking_settings.ganalytics"]
+    assert answer.headers["X-Ignored-Fields"].split(", ") == [*named, "Idempotency-Key"]
 
 
 def test_a_bearer_key_and_v3_lead_to_the_face_from_the_root(api):

@@ -31,13 +31,14 @@ from tests.steps.test_faces_reading import headers
 
 FACES = {"postmark": postmark, "sendgrid": sendgrid, "mailgun": mailgun}
 #: parameters that name a list which each account has, and the one that is asked
-LISTS = {"stream": "outbound", "kind": "bounces"}
+LISTS = {"stream": "outbound", "kind": "bounces", "group": "17"}
 BODIES = {("mailgun", "POST"): "address=x%40one.test"}
 #: what stands for not-found where the face has another answer than 404
 NOT_THERE = {
     ("sendgrid", "GET", "v3/suppression/{kind}/{email}"): (200, []),
     ("sendgrid", "GET", "v3/asm/suppressions/global/{email}"): (200, {}),
     ("sendgrid", "DELETE", "v3/asm/suppressions/global/{email}"): (204, None),
+    ("sendgrid", "DELETE", "v3/asm/groups/{group}/suppressions/{email}"): (204, None),
 }
 GONE = "secret.person@simulator.test"
 
@@ -169,6 +170,7 @@ POSTMARK = {
     "HtmlBody": "<p>y</p>", "ReplyTo": PERSON, "Tag": "t", "Metadata": {"a": "b"}, "MessageStream": "outbound",
     "Headers": [{"Name": "X-A", "Value": "b"}], "TrackOpens": False, "TrackLinks": "None",
     "Attachments": [{"Name": "a.txt", "Content": "YQ==", "ContentType": "text/plain", "ContentID": "cid:a"}],
+    "Redact": "content",
 }  # fmt: skip
 TEMPLATED = {"From": POSTMARK["From"], "To": PERSON, "TemplateAlias": "welcome", "TemplateModel": {"name": "Ann"}}
 GOOD: dict[str, Any] = {
@@ -192,7 +194,8 @@ GOOD: dict[str, Any] = {
         "attachments": [{"content": "YQ==", "filename": "a", "type": "text/plain", "disposition": "inline",
                          "content_id": "a"}],
         "categories": ["a"], "custom_args": {"a": "b"}, "headers": {"X-A": "b"}, "asm": {"group_id": 1},
-        "mail_settings": {"sandbox_mode": {"enable": False}}, "tracking_settings": {"click_tracking": {"enable": True}},
+        "mail_settings": {"sandbox_mode": {"enable": False}},
+        "tracking_settings": {"subscription_tracking": {"enable": True, "text": "<% %>", "html": "<% x %>"}},
     },
     "sendgrid/v3/asm/suppressions/global": {"recipient_emails": [PERSON]},
     f"mailgun/v3/{DOMAIN}/bounces": [{"address": PERSON}],

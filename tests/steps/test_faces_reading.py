@@ -9,7 +9,7 @@ from deliveries.models import Message
 from deliveries.record import suppressions
 from tests.steps.api import Client, make_tenant
 
-ODD = ["%00", "x" * 300, "%F0%9F%8E%89", "..%2f", "1e999", "-1", "%ff"]
+ODD = ["%00", "x" * 300, "%F0%9F%8E%89", "..%2f", "9999-12-31T23:59:59-23:59", "0" * 5000, "%ff"]
 
 
 def headers(api, face):
@@ -50,6 +50,31 @@ def test_a_question_that_makes_no_sense_is_answered_in_the_faces_shape(api, face
     assert answer.status_code in (200, 400, 404, 422), answer.content
     word = {"postmark": "Message", "sendgrid": "errors", "mailgun": "message"}[face]
     assert answer.status_code == 200 or word in answer.json()
+
+
+@pytest.mark.parametrize(
+    ("face", "path", "known"),
+    [
+        ("postmark", "messages/outbound?fromEmail=nobody@a.example&toDate=2030-01-01", "fromname"),
+        ("postmark", "bounces?emailfilter=nobody&messageStream=x", "inactive"),
+        ("postmark", "message-streams/outbound/suppressions/dump?emailAddress=a@b.example", "email"),
+        ("sendgrid", "v3/suppression/bounces?start_time=1", "email"),
+        ("mailgun", "v3/{domain}/events?subject=nothing&begin=Fri, 31 Jan 2020 09:00:00 -0500", "attachment"),
+        ("mailgun", "v3/{domain}/events?severity=temporary&event=failed OR delivered", "list"),
+        ("mailgun", "v3/{domain}/unsubscribes?limit=1", "term"),
+    ],
+)
+def test_a_list_is_narrowed_by_each_word_and_an_unknown_one_is_refused(api, face, path, known):
+    api.send(to="dead@simulator.test")
+    suppressions.add(api.tenant, "dead@simulator.test", "bounce", "", "test")
+    path = path.replace("{domain}", api.domain).replace(" ", "%20")
+    answer = ask(api, face, path)
+    assert answer.status_code == 200, answer.content
+    told = answer.json()
+    rows = told if isinstance(told, list) else next(v for v in told.values() if isinstance(v, list))
+    assert len(rows) == (face == "sendgrid")
+    refused = ask(api, face, f"{path}&{known}=x")
+    assert refused.status_code == (422 if face == "postmark" else 400) and known.encode() in refused.content
 
 
 def test_a_bounce_that_proves_no_address_dead_is_soft_and_a_block(api):

@@ -29,7 +29,7 @@ import minijinja
 from deliveries.errors import BadTemplate
 from deliveries.mime.template import blocks
 from deliveries.mime.template.dialects import Dialect as Dialect
-from deliveries.mime.template.dialects import translate
+from deliveries.mime.template.dialects import translate, ways_out
 from deliveries.states import Redact
 
 #: characters of one part's source
@@ -56,10 +56,14 @@ class Rendered:
 
 
 class Compiled:
-    """Parts of one template, ready to be rendered by any thread. `names` are what they ask their data for."""
+    """Parts of one template, ready to be rendered by any thread. `names` are what they ask their data for.
+
+    The place of the link that ends the stream is there unless the data have a value of that name.
+    """
 
     def __init__(self, dialect: Dialect, parts: Mapping[str, str | None]) -> None:
         names: set[str] = set()
+        self._ways_out = ways_out(dialect)
         self._engines: dict[str, minijinja.Environment] = {}
         for part, text in parts.items():
             if text is None:
@@ -72,7 +76,7 @@ class Compiled:
             except BadTemplate as bad:
                 raise BadTemplate(bad.message, bad.line, part) from None
             names |= translated.names
-        self.names = frozenset(names)
+        self.names = frozenset(names - self._ways_out.keys())
 
     def render(self, data: Mapping[str, Any]) -> Rendered:
         """BadTemplate names the part that could not be rendered with `data`."""
@@ -80,7 +84,7 @@ class Compiled:
             raise BadTemplate(f"The values are nested deeper than {MOST_DEPTH}.")
         found: dict[str, str | None] = {"subject": None, "html": None, "text": None}
         for part, engine in self._engines.items():
-            found[part] = _run(part, engine, data)
+            found[part] = _run(part, engine, {**self._ways_out, **data})
         if found["subject"] is not None and ("\n" in found["subject"] or "\r" in found["subject"]):
             # RFC 5322 §2.2.3: what follows a line break could be read as a header of its own
             raise BadTemplate("The subject would have a line break; a value brings it.", part="subject")

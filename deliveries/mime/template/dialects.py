@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 
 from deliveries.errors import BadTemplate
+from deliveries.mime.links import LEAVE, LEAVE_PLACE
 from deliveries.mime.template import native, stache
 from deliveries.mime.template.blocks import Translated, line_of
 
@@ -20,6 +21,19 @@ class Dialect(StrEnum):
     HANDLEBARS = "handlebars"
     #: Postmark's
     MUSTACHIO = "mustachio"
+
+
+#: names under which a template shows the link that ends the stream: ours, and those of the service that it came from
+_LEAVES = {
+    Dialect.NATIVE: (LEAVE,),
+    Dialect.HANDLEBARS: (LEAVE, "unsubscribe", "unsubscribe_preferences"),
+    Dialect.MUSTACHIO: (LEAVE, "pm:unsubscribe", "pm:unsubscribe_url"),
+}
+
+
+def ways_out(dialect: Dialect) -> dict[str, str]:
+    """Values for those names: the place in which each recipient's own link will stand."""
+    return dict.fromkeys(_LEAVES[dialect], LEAVE_PLACE)
 
 
 def translate(dialect: Dialect, text: str) -> Translated:

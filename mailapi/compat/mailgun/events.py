@@ -14,17 +14,21 @@ from deliveries.errors import BadInput, Fault
 from deliveries.notify import foreign
 from deliveries.notify.body import rows_of
 from deliveries.read import outbound
+from deliveries.read.outbound import Wanted
 from mailapi.compat.mailgun.door import Mailgun
 from mailapi.compat.query import Query
 
 _MOST = 300
+_WORDS = (
+    "event", "severity", "recipient", "from", "subject", "tags", "message-id", "begin", "end", "ascending", "limit",
+)  # fmt: skip
 
 
 class Events(Mailgun):
     """Newest first, or oldest first with `ascending` or where `begin` is before `end`."""
 
     def get(self, request: Request, domain: str, page: str = "") -> HttpResponse:
-        name, query = self.own(domain), Query(request.query_params)
+        name, query = self.own(domain), Query(request.query_params, _WORDS)
         ascending, beyond = _cursor(page)
         if not page:
             ascending = query.text("ascending").lower() in ("yes", "true")
@@ -32,6 +36,10 @@ class Events(Mailgun):
         if unknown := [word for word in wanted if word not in foreign.MAILGUN_EVENTS.values()]:
             raise BadInput([Fault("event", "invalid_parameter", f"There is no such event: {unknown[0][:50]}.")])
         kinds = [k for k, word in foreign.MAILGUN_EVENTS.items() if not wanted or word in wanted]
+        if severity := query.text("severity").lower():
+            if severity not in ("temporary", "permanent"):
+                raise BadInput([Fault("severity", "invalid_parameter", "Must be temporary or permanent.")])
+            kinds = [kind for kind in kinds if foreign.mailgun_severity(kind) == severity]
         begin, end = query.moment("begin"), query.moment("end")
         if begin and end and begin > end:
             begin, end = end, begin
@@ -39,7 +47,12 @@ class Events(Mailgun):
             self.caller().tenant_id,
             name,
             kinds,
-            recipient=query.text("recipient"),
+            Wanted(
+                recipient=query.text("recipient"),
+                sender=query.text("from"),
+                subject=query.text("subject"),
+                label=query.text("tags"),
+            ),
             message_id=query.text("message-id").strip("<>"),
             since=begin,
             until=end,

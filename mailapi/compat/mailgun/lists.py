@@ -5,6 +5,8 @@ The list is the account's: every domain of it shows the same. Pages go by offset
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
 from email.utils import format_datetime
 from typing import Any, ClassVar
 
@@ -19,12 +21,21 @@ from deliveries.models import Suppression
 from deliveries.notify import words
 from deliveries.read import outbound
 from deliveries.record import suppressions
+from mailapi.compat.face import with_ignored
 from mailapi.compat.mailgun.door import Mailgun
 from mailapi.compat.mailgun.form import read_form
 from mailapi.compat.query import Query
+from mailapi.compat.reading import Fields, Reading
 from mailapi.schemas.body import json_body
 
 _MOST_ADDED = 1_000
+_MAX_DETAIL = 500
+_WHEN = {"created_at": "An address is on the list from now on."}
+_FIELDS = {
+    "bounces": Fields(frozenset({"address", "code", "error"}), _WHEN, {}),
+    "complaints": Fields(frozenset({"address"}), _WHEN, {}),
+    "unsubscribes": Fields(frozenset({"address", "tag", "tags"}), _WHEN, {}),
+}
 
 
 class Listed(Mailgun):
@@ -32,6 +43,11 @@ class Listed(Mailgun):
 
     kind: ClassVar[str] = "bounces"
     reasons: ClassVar[tuple[str, ...]] = ("bounce",)
+
+    @property
+    def fields(self) -> Fields:
+        """Of what is added."""
+        return _FIELDS[self.kind]
 
     def remove(self, rows: list[Suppression], said: dict[str, str]) -> HttpResponse:
         caller = self.caller()
@@ -52,7 +68,8 @@ class Listed(Mailgun):
 class List(Listed):
     def get(self, request: Request, domain: str) -> HttpResponse:
         self.own(domain)
-        query = Query(request.query_params)
+        # `page` stands in the links of this list, whose `skip` says the place
+        query = Query(request.query_params, ("limit", "skip", "page"))
         count = query.number("limit", 100, 1, 1_000)
         offset = query.number("skip", 0, 0, outbound.MOST)
         rows = outbound.suppressed(self.caller().tenant_id, self.reasons, count, offset)
@@ -69,25 +86,34 @@ class List(Listed):
         """One address as a form, or a list of objects as JSON."""
         self.own(domain)
         caller, many = self.caller(), request.META.get("CONTENT_TYPE", "").startswith("application/json")
-        addresses = (
-            self._several(request) if many else [_address("address", read_form(request._request).last("address"))]
-        )
-        suppressions.add_many(caller.tenant_id, addresses, self.reasons[0], "", f"key:{caller.key_id}")
+        rows = self._several(request) if many else [{k: v[-1] for k, v in read_form(request._request).fields.items()}]
+        reading, added = Reading(), defaultdict[str, list[str]](list)
+        for i, row in enumerate(rows):
+            place = f"[{i}]." if many else ""
+            reading.sort(row, self.fields, place)
+            if (address := _address(f"{place}address", row.get("address"), reading)) is not None:
+                added[_detail(row, place, reading)].append(address)
+        if reading.faults:
+            raise BadInput(reading.faults)
+        for detail, addresses in added.items():
+            suppressions.add_many(caller.tenant_id, addresses, self.reasons[0], detail, f"key:{caller.key_id}")
         if many:
-            return JsonResponse({"message": f"{len(addresses)} addresses have been added to the {self.kind} table"})
-        message = f"Address has been added to the {self.kind} table"
-        return JsonResponse({"message": message, "address": addresses[0]})
+            said = {"message": f"{len(rows)} addresses have been added to the {self.kind} table"}
+        else:
+            (said_address,) = next(iter(added.values()))
+            said = {"message": f"Address has been added to the {self.kind} table", "address": said_address}
+        return with_ignored(JsonResponse(said), reading.ignored)
 
     def delete(self, request: Request, domain: str) -> HttpResponse:
         self.own(domain)
         return self.remove(outbound.suppressed(self.caller().tenant_id, self.reasons), {})
 
-    def _several(self, request: Request) -> list[str]:
+    def _several(self, request: Request) -> list[dict[str, Any]]:
         with json_body(request._request) as body:
             rows = body.value if isinstance(body.value, list) and not body.faults else None
         if rows is None or not 1 <= len(rows) <= _MOST_ADDED or not all(isinstance(row, dict) for row in rows):
             raise BadInput([Fault("", "wrong_type", f"Send a list of 1 to {_MOST_ADDED} objects with an address.")])
-        return [_address(f"[{i}].address", row.get("address")) for i, row in enumerate(rows)]
+        return rows
 
 
 class Entry(Listed):
@@ -110,8 +136,22 @@ def of(kind: str) -> dict[str, Any]:
     return {"kind": kind, "reasons": reasons.get(kind, ("bounce",))}
 
 
-def _address(field: str, text: Any) -> str:
+def _address(field: str, text: Any, reading: Reading) -> str | None:
     try:
         return parse_address(text if isinstance(text, str) else "").addr_spec
     except ValueError as error:
-        raise BadInput([Fault(field, "invalid_address", str(error))]) from None
+        reading.wrong(field, "invalid_address", str(error))
+        return None
+
+
+def _detail(row: Mapping[str, Any], place: str, reading: Reading) -> str:
+    """Why an address bounced, in the words of the reply; and tags are looked at, which would bar more than they say."""
+    tags = row.get("tags", row.get("tag"))
+    if tags not in (None, "", "*", [], ["*"]):
+        why = "Unsubscribing goes by stream here: leave it out to bar all mail, or post to /suppressions with a stream."
+        reading.wrong(f"{place}{'tags' if 'tags' in row else 'tag'}", "not_available", why)
+    error = reading.string(f"{place}error", row.get("error")) or ""
+    code = str(row.get("code") or "")
+    if code and not (code.isascii() and code.isdigit() and len(code) == 3):
+        reading.wrong(f"{place}code", "invalid_parameter", "Must be a reply code such as 550.")
+    return (error if error.startswith(code) else f"{code} {error}".strip())[:_MAX_DETAIL]

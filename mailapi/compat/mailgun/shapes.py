@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from deliveries.mime import raw
 from deliveries.mime.compose import Attachment, refused_header, refused_subject
 from deliveries.mime.control import read_control
 from mailapi.compat.filling import TooMuch, fill, octets
+from mailapi.compat.leaving import with_way_out
 from mailapi.compat.mailgun.form import File, Form
 from mailapi.compat.reading import Fields, Reading
 from mailapi.compat.templates import Templates
@@ -57,6 +59,7 @@ MIME = Fields(
     },
 )
 _NO = ("no", "false", "")
+_PLACE = re.compile(r"%(?:tag_|mailing_list_)?unsubscribe_url%")
 _FILE_NAMES = {"filename": "file name", "content_type": "Content-Type", "content_id": "file name", "content": "content"}
 
 
@@ -75,6 +78,7 @@ def drafts(form: Form, templates: Templates, reading: Reading) -> list[Draft]:
     found = [draft] if variables is None else _each(draft, variables, reading)
     if form.last("template"):
         found = [_from_template(one, form, values or {}, templates, reading) for one in found]
+    found = [with_way_out(one, _PLACE) for one in found]
     if sum(map(octets, found)) > MAX_MERGED:
         reading.wrong(
             "to", "too_large", f"The mails have more than {MAX_MERGED >> 20} MB together; send them in parts."
@@ -96,9 +100,10 @@ def _sort(form: Form, known: Fields, reading: Reading) -> None:
 def _draft(form: Form, reading: Reading) -> Draft | None:
     sender = reading.address("from", form.fields.get("from"))
     to, cc, bcc = (reading.addresses(name, form.fields.get(name)) for name in ("to", "cc", "bcc"))
-    if not sender and not form.last("from"):
+    told = {fault.field for fault in reading.faults}
+    if not sender and "from" not in told:
         reading.wrong("from", "missing_required_field", "from parameter is missing")
-    if not to and not form.last("to"):
+    if not to and "to" not in told:
         reading.wrong("to", "missing_required_field", "to parameter is missing")
     if len(to) + len(cc) + len(bcc) > MAX_RECIPIENTS:
         why = f"to, cc and bcc have {len(to) + len(cc) + len(bcc)} addresses together; {MAX_RECIPIENTS} are allowed."
@@ -143,7 +148,7 @@ def whole(form: Form, reading: Reading) -> list[Draft]:
     envelope = reading.addresses("to", form.fields.get("to"))
     if octets is None:
         reading.wrong("message", "missing_required_field", "Need the mail in the file `message`.")
-    if not form.last("to"):
+    if not envelope and not reading.faults:
         reading.wrong("to", "missing_required_field", "to parameter is missing")
     if len(envelope) > MAX_RECIPIENTS:
         why = f"to has {len(envelope)} addresses; {MAX_RECIPIENTS} are allowed."

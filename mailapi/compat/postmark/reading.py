@@ -42,6 +42,11 @@ _EVENTS = {
     EventType.UNSUBSCRIBED: "SubscriptionChanged",
 }
 
+_PAGE = ("count", "offset")
+_TIME = ("fromdate", "todate")
+_MAIL = (*_PAGE, *_TIME, "recipient", "fromemail", "subject", "tag", "status", "messagestream", "metadata_*")
+_BOUNCE = (*_PAGE, *_TIME, "type", "emailFilter", "tag", "messageID", "messagestream")
+
 
 def _paged(query: Query) -> tuple[int, int]:
     """count and offset: 500 at the most, and not beyond the 10,000th."""
@@ -54,7 +59,7 @@ def _paged(query: Query) -> tuple[int, int]:
 
 class Messages(Postmark):
     def get(self, request: Request) -> HttpResponse:
-        query = Query(request.query_params)
+        query = Query(request.query_params, _MAIL)
         status = query.text("status").lower()
         if status and status not in _STATUSES:
             raise BadInput([Fault("status", "invalid_parameter", f"Must be one of {', '.join(_STATUSES)}.")])
@@ -66,7 +71,7 @@ class Messages(Postmark):
             stream=shapes.ours(query.text("messagestream")),
             since=query.moment("fromdate"),
             until=query.moment("todate"),
-            metadata={k[9:]: query.text(k) for k in request.query_params if k.startswith("metadata_")},
+            metadata=query.beginning("metadata_"),
             statuses=_STATUSES.get(status, ()),
         )
         found, total = outbound.mails(self.caller().tenant_id, wanted, *_paged(query))
@@ -175,7 +180,7 @@ class Refusals(Postmark):
 
 class Bounces(Refusals):
     def get(self, request: Request) -> HttpResponse:
-        query = Query(request.query_params)
+        query = Query(request.query_params, _BOUNCE)
         kind = query.text("type")
         wanted = Wanted(
             recipient=query.text("emailFilter"),
@@ -216,6 +221,7 @@ class Activate(Refusals):
 
 class Stats(Postmark):
     def get(self, request: Request) -> HttpResponse:
+        Query(request.query_params, ())
         tenant_id = self.caller().tenant_id
         counts: dict[str, int] = {}
         for reading, count in outbound.readings(tenant_id).items():

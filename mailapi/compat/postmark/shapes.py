@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from deliveries.accept import Draft
 from deliveries.mime.compose import Attachment
 from deliveries.states import REDACT_WORDS, Lane, Redact
+from mailapi.compat.leaving import with_way_out
 from mailapi.compat.reading import Fields, Reading
 from mailapi.compat.templates import Templates
 
@@ -35,8 +37,9 @@ _TEMPLATE = frozenset({"TemplateId", "TemplateAlias", "TemplateModel"})
 #: Postmark's default stream is our default stream; all others have the same name here
 _STREAMS = {"outbound": "transactional"}
 _STREAMS_BACK = {ours: theirs for theirs, ours in _STREAMS.items()}
-#: the streams of newsletters, which must not overtake anything
+#: the streams of newsletters, which must not overtake anything, and can be left
 _BULK = frozenset({"broadcast", "broadcasts"})
+_PLACE = re.compile(r"\{\{\{[ \t]*pm:unsubscribe(?:_url)?[ \t]*\}\}\}")
 
 
 def ours(stream: str) -> str:
@@ -83,11 +86,12 @@ def draft(value: Any, reading: Reading) -> Draft | None:
         stream=reading.stream("MessageStream", ours(stream)),
         redact=_redact(value.get("Redact"), reading),
         lane=Lane.BULK if stream in _BULK else Lane.NORMAL,
+        unsubscribe=True if stream in _BULK else None,
     )
     if sum(len(a.content) for a in mail.attachments) > MAX_OCTETS:
         why = f"The attachments are larger than {MAX_OCTETS >> 20} MB together; send less or link to them."
         reading.wrong("Attachments", "too_large", why)
-    return None if reading.faults else mail
+    return None if reading.faults else with_way_out(mail, _PLACE)
 
 
 def template_of(value: dict[str, Any]) -> Any:
@@ -118,9 +122,10 @@ def rendered(value: Any, templates: Templates, reading: Reading) -> Any:
 
 def _redact(value: Any, reading: Reading) -> Redact:
     """A field of ours, which a template may bring."""
-    if value is not None and value not in REDACT_WORDS:
+    word = reading.string("Redact", value)
+    if word is not None and word not in REDACT_WORDS:
         reading.wrong("Redact", "invalid_parameter", f"Must be one of {', '.join(REDACT_WORDS)}.")
-    return REDACT_WORDS.get(value, Redact.NOTHING)
+    return REDACT_WORDS.get(word or "", Redact.NOTHING)
 
 
 def _own_redact(found: Redact, whole: dict[str, Any]) -> dict[str, Any]:

@@ -21,12 +21,13 @@ from mailapi.schemas.body import json_body
 
 MOST_SUPPRESSIONS = 50
 _REASONS = {"bounce": "HardBounce", "complaint": "SpamComplaint"}
+_WORDS = ("EmailAddress", "SuppressionReason", "Origin", "fromdate", "todate")
 _INVALID = "An invalid email address was provided."
 
 
 class Dump(Postmark):
     def get(self, request: Request, stream: str) -> HttpResponse:
-        query = Query(request.query_params)
+        query = Query(request.query_params, _WORDS)
         rows = outbound.suppressed(
             self.caller().tenant_id,
             (),
@@ -36,8 +37,8 @@ class Dump(Postmark):
             until=query.moment("todate"),
         )
         told = [_suppression(row) for row in rows]
-        for name, word in (("SuppressionReason", "SuppressionReason"), ("Origin", "Origin")):
-            if value := query.text(word):
+        for name in ("SuppressionReason", "Origin"):
+            if value := query.text(name):
                 told = [line for line in told if line[name].lower() == value.lower()]
         return JsonResponse({"Suppressions": told})
 

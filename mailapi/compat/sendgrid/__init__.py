@@ -3,5 +3,7 @@
 door           errors in their words
 shapes         a request of theirs → Drafts, one for each personalization; the table of fields
 sending        /v3/mail/send
-suppressions   /v3/suppression/…, /v3/asm/suppressions/global
+leaving        unsubscribe groups, subscription tracking, the places of links
+suppressions   /v3/suppression/…
+unsubscribes   /v3/asm/suppressions/global, /v3/asm/groups/…/suppressions
 """

@@ -12,6 +12,7 @@ from deliveries.mime.address import Address
 from deliveries.mime.compose import Attachment, refused_header, refused_subject
 from mailapi.compat.filling import TooMuch, fill, octets
 from mailapi.compat.reading import Fields, Reading
+from mailapi.compat.sendgrid.leaving import draft_with_group, draft_with_links
 from mailapi.compat.templates import Templates
 from mailapi.schemas.emails import MAX_MERGED
 
@@ -20,17 +21,14 @@ MAX_RECIPIENTS = 1_000
 MAX_PERSONALIZATIONS = 1_000
 
 _POOL = "Which address sends is the operator's to choose."
-_GROUP = "Unsubscribing goes by stream."
 REQUEST = Fields(
     honoured=frozenset({
         "personalizations", "from", "reply_to", "reply_to_list", "subject", "content", "attachments", "headers",
-        "categories", "custom_args", "send_at", "mail_settings", "template_id",
+        "categories", "custom_args", "send_at", "mail_settings", "template_id", "asm", "tracking_settings",
     }),
     without_effect={
         "ip_pool_name": _POOL,
-        "asm": _GROUP,
         "batch_id": "Scheduled mail is canceled one by one.",
-        "tracking_settings": "Opens and clicks follow the domain's own setting.",
     },
     refused={"sections": "Put the texts into the content, or into a template."},
 )  # fmt: skip
@@ -99,7 +97,7 @@ def _common(value: Mapping[str, Any], reading: Reading) -> Draft:
     html, text = (None, None) if value.get("template_id") else _content(value.get("content"), reading)
     if value.get("template_id") and value.get("content"):
         reading.ignored.append("content")
-    return Draft(
+    draft = Draft(
         sender=_email("from", value["from"], reading) if value.get("from") is not None else None,  # type: ignore[arg-type]
         to=(),
         reply_to=_replies(value, reading),
@@ -110,6 +108,7 @@ def _common(value: Mapping[str, Any], reading: Reading) -> Draft:
         tags=reading.labels("categories", value.get("categories")),
         scheduled_at=_moment("send_at", value.get("send_at"), reading),
     )
+    return draft_with_group(draft, value, reading)
 
 
 def _personal(
@@ -151,6 +150,7 @@ def _personal(
         reading.wrong(f"{place}.dynamic_template_data", "invalid_parameter", "Goes with a template_id.")
     if not draft.subject:
         reading.wrong("subject", "missing_required_field", "The subject is required.")
+    draft = draft_with_links(draft, whole, reading)
     words = reading.metadata(f"{place}.substitutions", one.get("substitutions"))
     return None if len(reading.faults) > before else _with_words(place, draft, dict(words), reading)
 
@@ -227,6 +227,8 @@ def _files(value: Any, reading: Reading) -> tuple[Attachment, ...]:
         if one.get("disposition") not in (None, "attachment", "inline"):
             reading.wrong(f"{field}.disposition", "invalid_parameter", "Must be attachment or inline.")
         inline = one.get("disposition") == "inline"
+        if one.get("content_id") and not inline:
+            reading.ignored.append(f"{field}.content_id")
         native = {
             # django-anymail sends an empty name for an image that has none
             "filename": one.get("filename") or ("inline" if inline else None),

@@ -9,30 +9,29 @@ from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 
 from deliveries.errors import BadInput, Fault
-from deliveries.mime.address import parse_address
 from deliveries.notify import words
 from deliveries.read import outbound
 from deliveries.read.outbound import Wanted
-from deliveries.record import suppressions
 from deliveries.states import SUPPRESSING, Category
 from mailapi.compat.query import Query
 from mailapi.compat.sendgrid.door import SendGrid
+from mailapi.compat.sendgrid.unsubscribes import EVERYTHING, REASONS, taken_off
 from mailapi.schemas.body import json_body
 
 #: list → reasons of ours
 _LISTS = {
     "bounces": ("bounce",),
     "spam_reports": ("complaint",),
-    "unsubscribes": ("unsubscribe", "manual", "import"),
+    "unsubscribes": REASONS,
     "invalid_emails": ("-",),  # an address that cannot be read is refused when it is sent to
 }
 _MOST = 500
-_MOST_ADDED = 1_000
+_MOST_NAMED = 1_000
 
 
 class Listed(SendGrid):
     def get(self, request: Request, kind: str) -> HttpResponse:
-        query = Query(request.query_params)
+        query = Query(request.query_params, ("limit", "offset", "start_time", "end_time"))
         count = query.number("limit", _MOST, 1, _MOST)
         offset = query.number("offset", 0, 0, outbound.MOST)
         since, until = query.moment("start_time"), query.moment("end_time")
@@ -42,7 +41,9 @@ class Listed(SendGrid):
             wanted = Wanted(since=since, until=until, categories=living, unproven=True)
             found, _ = outbound.bounces(tenant_id, wanted, count, offset)
             return JsonResponse([_block(row) for row in found], safe=False)
-        rows = outbound.suppressed(tenant_id, _reasons(kind), count, offset, since=since, until=until)
+        rows = outbound.suppressed(
+            tenant_id, _reasons(kind), count, offset, streams=_streams(kind), since=since, until=until
+        )
         return JsonResponse([_line(row) for row in rows], safe=False)
 
     def delete(self, request: Request, kind: str) -> HttpResponse:
@@ -51,21 +52,16 @@ class Listed(SendGrid):
             asked = body.value if isinstance(body.value, dict) and not body.faults else {}
         emails = asked.get("emails")
         if asked.get("delete_all") is True and not emails:
-            rows = outbound.suppressed(self.caller().tenant_id, _reasons(kind))
-        elif isinstance(emails, list) and emails and all(isinstance(e, str) for e in emails[:_MOST_ADDED]):
-            every = [self.standing(kind, email) for email in emails[:_MOST_ADDED]]
-            rows = [row for found in every for row in found]
+            rows = outbound.suppressed(self.caller().tenant_id, _reasons(kind), streams=_streams(kind))
+        elif isinstance(emails, list) and 0 < len(emails) <= _MOST_NAMED and all(isinstance(e, str) for e in emails):
+            rows = [row for email in emails for row in self.standing(kind, email)]
         else:
-            raise BadInput([Fault("emails", "missing_required_field", "Name emails, or set delete_all to true.")])
-        return self.remove(rows)
+            why = f"Name 1 to {_MOST_NAMED} emails, or set delete_all to true."
+            raise BadInput([Fault("emails", "missing_required_field", why)])
+        return taken_off(self.caller(), rows)
 
     def standing(self, kind: str, email: str) -> list[Any]:
-        return outbound.suppressed(self.caller().tenant_id, _reasons(kind), address=email)
-
-    def remove(self, rows: list[Any]) -> HttpResponse:
-        caller = self.caller()
-        suppressions.remove([row.id for row in rows], f"key:{caller.key_id}", caller.tenant_id)
-        return HttpResponse(status=204)
+        return outbound.suppressed(self.caller().tenant_id, _reasons(kind), streams=_streams(kind), address=email)
 
 
 class One(Listed):
@@ -75,41 +71,11 @@ class One(Listed):
     def delete(self, request: Request, kind: str, email: str = "") -> HttpResponse:
         if not (rows := self.standing(kind, email)):
             raise NotFound("This address is not on the list.")
-        return self.remove(rows)
+        return taken_off(self.caller(), rows)
 
 
-class Global(SendGrid):
-    """/v3/asm/suppressions/global: nobody of these gets any mail."""
-
-    def post(self, request: Request) -> HttpResponse:
-        with json_body(request._request) as body:
-            emails = body.value.get("recipient_emails") if isinstance(body.value, dict) and not body.faults else None
-        if not isinstance(emails, list) or not 1 <= len(emails) <= _MOST_ADDED:
-            why = f"Must be a list of 1 to {_MOST_ADDED} addresses."
-            raise BadInput([Fault("recipient_emails", "wrong_type", why)])
-        faults, addresses = [], []
-        for i, email in enumerate(emails):
-            try:
-                addresses.append(parse_address(email).addr_spec if isinstance(email, str) else "")
-            except ValueError as error:
-                faults.append(Fault(f"recipient_emails[{i}]", "invalid_address", str(error)))
-        if faults or "" in addresses:
-            raise BadInput(faults or [Fault("recipient_emails", "wrong_type", "Must be a list of texts.")])
-        caller = self.caller()
-        suppressions.add_many(caller.tenant_id, addresses, "unsubscribe", "", f"key:{caller.key_id}")
-        return JsonResponse({"recipient_emails": emails}, status=201)
-
-
-class GlobalOne(SendGrid):
-    def get(self, request: Request, email: str) -> HttpResponse:
-        rows = outbound.suppressed(self.caller().tenant_id, _LISTS["unsubscribes"], address=email)
-        return JsonResponse({"recipient_email": rows[0].address} if rows else {})
-
-    def delete(self, request: Request, email: str) -> HttpResponse:
-        caller = self.caller()
-        rows = outbound.suppressed(caller.tenant_id, _LISTS["unsubscribes"], address=email)
-        suppressions.remove([row.id for row in rows], f"key:{caller.key_id}", caller.tenant_id)
-        return HttpResponse(status=204)
+def _streams(kind: str) -> tuple[str, ...]:
+    return EVERYTHING if kind == "unsubscribes" else ()
 
 
 def _reasons(kind: str) -> tuple[str, ...]:

@@ -1,0 +1,105 @@
+"""Unsubscribe groups and subscription tracking: a group is a stream of ours, and the link ends that stream.
+
+Who left a group must not get its mail by another service either, so a group is honoured or the request is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from deliveries.accept import Draft
+from deliveries.mime.links import LEAVE_PLACE
+from deliveries.states import ORDINARY_STREAM
+from mailapi.compat.leaving import with_way_out
+from mailapi.compat.reading import Fields, Reading
+
+#: a number of any client's, and a stream's name of any database's
+MOST_GROUP = 2**53 - 1
+_PLACE = re.compile(r"<%[ \t]*asm_(?:group_unsubscribe|preferences)_(?:raw_)?url[ \t]*%>")
+_EVERYTHING = re.compile(r"<%[ \t]*asm_global_unsubscribe_(?:raw_)?url[ \t]*%>")
+_WORDS = re.compile(r"<%[ \t]*([^%<>]{0,1000}?)[ \t]*%>")
+_BODY_END = re.compile(r"</body\s*>", re.I)
+_TRACKING = "Opens and clicks follow the domain's own setting."
+ASM = Fields(
+    honoured=frozenset({"group_id"}),
+    without_effect={"groups_to_display": "The page of the link shows the mail's own stream."},
+    refused={},
+)
+TRACKING = Fields(
+    honoured=frozenset({"subscription_tracking"}),
+    without_effect={
+        "click_tracking": _TRACKING, "open_tracking": _TRACKING, "ganalytics": "Links lead where the sender wrote.",
+    },
+    refused={},
+)  # fmt: skip
+SUBSCRIPTION = Fields(honoured=frozenset({"enable", "text", "html", "substitution_tag"}), without_effect={}, refused={})
+
+
+def stream_of(group: int) -> str:
+    return f"group-{group}"
+
+
+def draft_with_group(draft: Draft, whole: Mapping[str, Any], reading: Reading) -> Draft:
+    """In the group's stream, and with the two header fields where the request has a group or tracks subscriptions."""
+    group = _group(whole.get("asm"), reading)
+    stream = ORDINARY_STREAM if group is None else stream_of(group)
+    wanted = group is not None or _tracking(whole.get("tracking_settings"), reading) is not None
+    return replace(draft, stream=stream, unsubscribe=True if wanted else None)
+
+
+def draft_with_links(draft: Draft, whole: Mapping[str, Any], reading: Reading) -> Draft:
+    """Its places and what subscription tracking adds, once the texts are there."""
+    if any(part and _EVERYTHING.search(part) for part in (draft.html, draft.text)):
+        why = "The body has <%asm_global_unsubscribe_raw_url%>; leaving goes by group here, and by stream without one: "
+        reading.wrong("content", "not_available", f"{why}write <%asm_group_unsubscribe_raw_url%>.")
+    draft = with_way_out(draft, _PLACE)
+    settings = _tracking(whole.get("tracking_settings"), Reading())
+    if settings is None:
+        return draft
+    if tag := settings.get("substitution_tag"):
+        return with_way_out(draft, re.compile(re.escape(tag)))
+    html, text = draft.html, draft.text
+    if html and (words := settings.get("html")):
+        line = _WORDS.sub(lambda found: f'<a href="{LEAVE_PLACE}">{found[1] or LEAVE_PLACE}</a>', words)
+        ends = [found.start() for found in _BODY_END.finditer(html)] or [len(html)]
+        html = f"{html[: ends[-1]]}{line}{html[ends[-1] :]}"
+    if text and (words := settings.get("text")):
+        text = f"{text}\n\n{_WORDS.sub(lambda found: f'{found[1]} {LEAVE_PLACE}'.strip(), words)}\n"
+    return replace(draft, html=html, text=text)
+
+
+def _group(value: Any, reading: Reading) -> int | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        reading.wrong("asm", "wrong_type", "Must be an object with group_id.")
+        return None
+    reading.sort(value, ASM, "asm.")
+    group = value.get("group_id")
+    if not isinstance(group, int) or isinstance(group, bool) or not 0 <= group <= MOST_GROUP:
+        reading.wrong("asm.group_id", "wrong_type", "Must be the group's number.")
+        return None
+    return group
+
+
+def _tracking(value: Any, reading: Reading) -> dict[str, str] | None:
+    """Subscription tracking where it is switched on; None where it is not."""
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        reading.wrong("tracking_settings", "wrong_type", "Must be an object.")
+        return None
+    reading.sort(value, TRACKING, "tracking_settings.")
+    asked = value.get("subscription_tracking")
+    place = "tracking_settings.subscription_tracking"
+    if asked is not None and not isinstance(asked, dict):
+        reading.wrong(place, "wrong_type", "Must be an object.")
+        return None
+    if not asked or not asked.get("enable"):
+        return None
+    reading.sort(asked, SUBSCRIPTION, f"{place}.")
+    names = ("text", "html", "substitution_tag")
+    return {name: text for name in names if (text := reading.string(f"{place}.{name}", asked.get(name)))}
