@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import psycopg
 from django.conf import settings
 from django.db import DatabaseError
 
@@ -88,7 +89,10 @@ def _read(row: dict[str, Any]) -> None:
     try:
         report = read_report(bytes(row["octets"]))
         _act(row, report)
-    except DatabaseError:
+    except DatabaseError as e:
+        if isinstance(e.__cause__, psycopg.errors.LockNotAvailable):
+            # who holds a table (ALTER TABLE, VACUUM FULL) says nothing of this mail
+            execute(_NOT_TRIED, {"id": row["id"]})
         raise
     except Exception:
         # a bug of ours in reading this one mail: the others go on, and it is tried until MAX_TRIES sets it aside
@@ -196,3 +200,5 @@ UPDATE inbound_message SET tries = tries + 1
  WHERE id = (SELECT id FROM inbound_message WHERE state = '{State.WAITING}' ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED)
 RETURNING id, forward_path, octets, tries, received_at, received_for, tenant_id
 """
+
+_NOT_TRIED = f"UPDATE inbound_message SET tries = tries - 1 WHERE id = %(id)s AND state = '{State.WAITING}'"

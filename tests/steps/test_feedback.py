@@ -9,8 +9,9 @@ import time
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+import psycopg
 import pytest
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 
 from deliveries import feedback, queue
 from deliveries.mime import verp
@@ -196,6 +197,21 @@ def test_a_bounce_that_is_written_while_its_250_waits_to_be_recorded_stays_bounc
     assert (delivery.status, delivery.late, delivery.attempts) == ("bounced", True, 1)
     assert not Queued.objects.filter(delivery_id=delivery.id).exists()
     assert told(house) == ["email.sent", "email.bounced", "suppression.added"]
+
+
+def test_a_table_that_somebody_holds_costs_a_bounce_no_try() -> None:
+    delivery = delivered(build())
+    mail = came(address(delivery), dsn("ann@one.test"))
+    with psycopg.connect(**connection.get_connection_params() | {"cursor_factory": psycopg.Cursor}) as other:
+        other.execute("LOCK TABLE delivery IN ACCESS EXCLUSIVE MODE")
+        execute("SET lock_timeout = '50ms'")
+        for _ in range(feedback.MAX_TRIES + 1):
+            with pytest.raises(OperationalError):
+                feedback.run()
+        execute("RESET lock_timeout")
+        other.rollback()
+    feedback.run()
+    assert (state(mail), mail.tries, Delivery.objects.get(id=delivery.id).status) == ("acted", 1, "bounced")
 
 
 def test_the_retry_of_a_mail_that_bounced_meanwhile_is_called_off() -> None:
