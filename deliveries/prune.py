@@ -67,7 +67,7 @@ def archive() -> int:
     with alone(_ARCHIVING) as mine:
         try:
             if mine:
-                archiving.bury(store, left)
+                archiving.delete_dead(store, left)
             if mine and settings.BODIES == "s3":
                 moved = archiving.archive(store, left)
         except Away as e:

@@ -32,7 +32,7 @@ _after, _began = _FIRST, 0.0
 
 
 def archive(store: Bucket, left: Time) -> int:
-    """Move what is finished and older than AGE; how many mails. Away: the store did not take one."""
+    """Move what is finished and older than AGE; how many mails. Raises objects.Away where the store refuses one."""
     global _after, _began
     if time.monotonic() - _began > _ANEW_S:
         _after, _began = _FIRST, time.monotonic()
@@ -73,8 +73,11 @@ def _move(store: Bucket, tenant_id: UUID, message_id: UUID) -> int:
     return 1
 
 
-def bury(store: Bucket, left: Time) -> int:
-    """Delete the objects that are written down as needed no more; how many. Away: the store did not."""
+def delete_dead(store: Bucket, left: Time) -> int:
+    """Delete the objects that stand in `dead_object` (retention.bury writes them there); how many.
+
+    Raises objects.Away where the store does not do it.
+    """
     gone = 0
     while left.left() and (rows := execute("SELECT id, key FROM dead_object ORDER BY id LIMIT 100").fetchall()):
         with pause():
