@@ -8,6 +8,7 @@ Both read counts that cost the same whatever the backlog: ten minutes of `refusa
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -155,7 +156,8 @@ SELECT n.site, n.category, n.refused,
  ORDER BY n.refused DESC LIMIT 100
 """
 
-# counts stop where more can change nothing: ten times the bounces, 334 times the complaints
+# so many decided mails are the bound for each bounce, and for each complaint; counts stop where more change nothing
+_PER_BOUNCE, _PER_COMPLAINT = math.ceil(1 / MOST_BOUNCES), math.ceil(1 / MOST_COMPLAINTS)
 _SUSPECTS = f"""
 SELECT t.id AS tenant_id, b.n AS bounced, c.n AS complained, s.n AS decided
   FROM tenant t
@@ -179,7 +181,7 @@ SELECT t.id AS tenant_id, b.n AS bounced, c.n AS complained, s.n AS decided
        SELECT count(*) AS n FROM (
               SELECT FROM delivery d
                WHERE d.tenant_id = t.id AND d.status IN ('{Status.DELIVERED}', '{Status.BOUNCED}') AND d.id >= f.id
-               LIMIT greatest(b.n * 10, c.n * 334, 199) + 1) x
-        WHERE b.n > 20 OR c.n > 0) s
- WHERE t.suspended_at IS NULL AND s.n >= 200
+               LIMIT greatest(b.n * {_PER_BOUNCE}, c.n * {_PER_COMPLAINT}, {LEAST_MAILS - 1}) + 1) x
+        WHERE b.n > {LEAST_MAILS // _PER_BOUNCE} OR c.n > 0) s
+ WHERE t.suspended_at IS NULL AND s.n >= {LEAST_MAILS}
 """

@@ -304,7 +304,8 @@ CONTENT_SECURITY_POLICY = {
 }
 
 # --- the panel's door ---------------------------------------------------------------------------------------
-#: proxies of our own in front of the web processes: so many places from its end X-Forwarded-For is believed
+#: how many proxies of our own stand before the web processes: the client is that many places from the end of
+#: X-Forwarded-For
 PROXIES = int(number("PROXIES", 1 if _behind_https else 0, 0, 10))
 #: from these alone X-Forwarded-For is believed
 PROXY_NETWORKS = tuple(network("PROXY_NETWORKS", w) for w in words(
@@ -330,11 +331,11 @@ AXES_VERBOSE = False
 # --- the API ------------------------------------------------------------------------------------------------
 #: requests a second of an API key that has no number of its own; 0: any number
 RATE_LIMIT = int(number("RATE_LIMIT", 5000, 0, 1_000_000))
-#: RFC-less limits of the native API (Resend's): octets of a request body, recipients of a mail, mails of a batch
 #: days that a request stands in the log
 LOG_DAYS = int(number("LOG_DAYS", 30, 1, 3650))
 #: seconds that each 64 KB of a body have to come in
 BODY_S = number("BODY_S", 15, 3, 3600)
+#: octets of a request's body: Resend's bound
 MAX_BODY_OCTETS = 40 * 1024 * 1024
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_OCTETS
 REST_FRAMEWORK = {

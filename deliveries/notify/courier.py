@@ -38,22 +38,23 @@ AT_ONCE_EACH = 4
 #: them may be for endpoints that fail
 IN_HAND = 256
 IN_HAND_FAILING = 8
-#: a row in hand whose turn has not come by then (its endpoint is slow) is given back; its lease is longer
+#: seconds after which a row in hand whose turn has not come (its endpoint is slow) is given back; its lease is longer
 TURN_S = 10.0
-#: what is in hand then is waited for (a turn, a POST of 15 s and its record), and quick endpoints alone are told
-#: meanwhile. One of these that turns out to be slow takes as long again; the task may run for 110 s
+#: seconds after which the run draws to its end: what is in hand is waited for (at most a turn, a POST of 15 s and its
+#: record), and meanwhile only quick endpoints are told. One of these that turns out to be slow takes as long again,
+#: and the task may run for 110 s
 CLAIM_S = 25.0
 #: an endpoint whose last answer took longer is not quick
 QUICK_MS = 1_000
-#: answers that come within it are recorded together
+#: answers that come within so many seconds are recorded together
 _GATHER_S = 0.02
-#: rows are looked for so often at most, unless the last look brought many and half of them is told: a look costs as
-#: much as twenty POSTs, and one at each answer had brought three rows
+#: the least pause between two looks for rows, unless the last one brought _MANY and half of them are told: a look
+#: costs as much as twenty POSTs, and one at each answer had brought three rows
 _REST_S = 0.1
 _MANY = IN_HAND // 8
-#: while POSTs are under way, new rows are looked for so often
+#: the longest pause between two looks while POSTs are under way
 _LOOK_S = 0.2
-#: Postgres away at the record: tried again so often, a second apart, before the lease ends
+#: how often a record is tried while Postgres is away, a second apart: the lease is longer
 _RECORD_TRIES = 10
 _LOCK = 0x6E6F7469  # first of the two keys of pg_try_advisory_lock; the second is the host
 
@@ -67,15 +68,15 @@ def run() -> int:
 
 
 def drain(claim_s: float = CLAIM_S) -> int:
-    """The window itself.
+    """The window itself, for `claim_s` and until what is in hand then is told; how many POSTs.
 
-    No other run begins while this one waits for its last POSTs. A receiver that hangs must not make everybody's events
-    wait with them, so those of quick endpoints are told until the last of the others is.
+    No other run begins while this one waits for its last POSTs, and a receiver that hangs must not make everybody's
+    events wait with them. So quick endpoints are told until the last POST to another has ended.
     """
     end = time.monotonic() + claim_s
     in_hand: dict[Future[Posted | None], Telling] = {}
-    last: set[Future[Posted | None]] | None = None  #: in hand when time was up
-    slow: set[UUID] = set()
+    last: set[Future[Posted | None]] | None = None  # what was in hand when claim_s was over; None: it is not
+    slow: set[UUID] = set()  # endpoints whose last answer took longer than QUICK_MS
     told = 0
     with _event_loop() as loop, _Turns().on(loop) as turns:
         look_at, few = 0.0, 0

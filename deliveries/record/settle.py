@@ -90,7 +90,7 @@ class Change:
 def settle(at: Standing, result: Result, now: datetime, schedule: Schedule, unknown_policy: str) -> Change:
     """The change that `result` makes. A 2xx makes the delivery delivered, whoever holds the lease.
 
-    But for one that a report bounced while the round was under way: the receiver's later word had come first.
+    Except one that a report bounced while the round was under way: then the receiver's later word was heard first.
     """
     said = result.verdict.status
     ours = at.queued and at.leased_by == result.lease_id

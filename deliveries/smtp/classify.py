@@ -212,7 +212,8 @@ def _replied(outcome: Replied, own_smarthost: bool) -> Verdict:
 def _words(reply: Reply) -> str:
     """The reply as one text, without the enhanced code that servers repeat on every line.
 
-    The lines may be one already: so an attempt keeps them. A code in a reply that is quoted stands behind its number.
+    The lines may have been joined already, as an attempt keeps them. An enhanced code behind a reply code ("550 5.1.1")
+    is left in: it belongs to a reply of another server that this one quotes.
     """
     text = " ".join(filter(None, (line.strip() for line in reply.lines)))
     if not reply.enhanced:
