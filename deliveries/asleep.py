@@ -14,8 +14,8 @@ from deliveries.models.queue import NEVER
 from deliveries.models.sql import execute
 
 
-def settle(destination_ids: Collection[int]) -> None:
-    """Push next_due of destinations that gave less than asked to their next row's, or to NEVER.
+def push_back(destination_ids: Collection[int]) -> None:
+    """Push `next_due` of destinations that gave less than asked back to their next row's, or to NEVER.
 
     Two statements, so that the second one sees what was committed before the lock was had (queue.py tells why).
     """

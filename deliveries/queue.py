@@ -27,7 +27,7 @@ from django.conf import settings
 from django.db import connection
 
 from deliveries.asleep import FIRST_DUE, RESTS_UNTIL
-from deliveries.asleep import settle as settle
+from deliveries.asleep import push_back as push_back
 from deliveries.bell import bell as bell
 from deliveries.bell import wake as wake
 from deliveries.claim import Claim as Claim

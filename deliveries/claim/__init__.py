@@ -4,7 +4,7 @@
     places.share          places: lanes in order, destinations evenly, few for those that may be tar-pits
     places.within_rates   what a provider's messages per minute allow
     rows.take             rows: tenants in turn, leased with FOR UPDATE SKIP LOCKED
-    asleep.settle         destinations that gave less than asked sleep until their next row is due
+    asleep.push_back      destinations that gave less than asked sleep until their next row is due
 
 The rows are taken in one statement and one commit; the rates are asked before it begins.
 """
@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
-from deliveries.asleep import catch_up, settle
+from deliveries.asleep import catch_up, push_back
 from deliveries.claim.places import Alone as Alone
 from deliveries.claim.places import Candidate, Shaper, give_back, share, within_rates
 from deliveries.claim.rows import ALL as ALL
@@ -69,7 +69,7 @@ def claim(
     shown that they answer have `unproven` places beside the free ones (None: as many as `free`); those that were asked
     before and did not take half of them at most, so that nobody who was never asked waits for tar-pits. `urgent` are
     further places that only Lane.HIGH may take. `takes` None: this host sends all there is. Destinations that gave all
-    they had are added to `emptied`, for a `settle` when there is time; without it they are settled here.
+    they had are added to `emptied`, to be pushed back when there is time; without it that is done here.
     """
     unproven = free if unproven is None else unproven
     if max(free + urgent, unproven) <= 0 or octets <= 0:
@@ -86,7 +86,7 @@ def claim(
         until, known = time.monotonic() + _ELSEWHERE_S, emptied or ()
         _elsewhere.update((c.id, until) for c, _ in granted if not taken[c.lane, c.name] and c.id not in known)
     if emptied is None:
-        settle(short)
+        push_back(short)
     else:
         emptied.update(short)
     give_back(granted, taken, shaper)

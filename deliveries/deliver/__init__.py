@@ -37,10 +37,10 @@ FEW = 8
 GATHER_S = 0.05
 #: how often due mail is looked for while nothing ends and no bell rings
 LOOK_S = 0.25
-#: destinations that gave all they had are put to sleep together (queue.settle), after SETTLE_S or once there are more
-#: than SETTLE_MOST: in a steady flow the next mail for one comes before that, and spares the work
-SETTLE_S = 0.25
-SETTLE_MOST = 32
+#: destinations that gave all they had are put to sleep together (queue.push_back), after PUSH_BACK_S or once there are
+#: more than PUSH_BACK_MOST: in a steady flow the next mail for one comes before that, and spares the work
+PUSH_BACK_S = 0.25
+PUSH_BACK_MOST = 32
 #: seconds without claims by name after a provider's rate was found used up: a claim by destination asks the rate
 #: before it leases anything
 UNNAMED_S = 1.0
@@ -103,7 +103,7 @@ class Pump:
         self._unnamed_until = 0.0
         self._owed = False  # only claims by name since the last look at everything that is due
         self._emptied: set[int] = set()  # destinations that gave all they had and are not put to sleep yet
-        self._settle_at = 0.0
+        self._push_back_at = 0.0
         self._renewed = time.monotonic()
         self._away = False  # the database was: leases are renewed as soon as it is back
         self._drain_until: float | None = None
@@ -132,8 +132,8 @@ class Pump:
                     self._drain()
                 elif self._wants() and not self._answer():
                     self._claim()
-                if self._emptied and (len(self._emptied) > SETTLE_MOST or time.monotonic() >= self._settle_at):
-                    queue.settle(self._emptied)
+                if self._emptied and (len(self._emptied) > PUSH_BACK_MOST or time.monotonic() >= self._push_back_at):
+                    queue.push_back(self._emptied)
                     self._emptied.clear()
             except (DatabaseError, InterfaceError) as e:
                 ours = not isinstance(e, (OperationalError, InterfaceError))  # our mistake: said in full
@@ -194,7 +194,7 @@ class Pump:
         if not ours:
             return False
         if not self._emptied:
-            self._settle_at = now + SETTLE_S
+            self._push_back_at = now + PUSH_BACK_S
         if not self._owed:
             self._owed, self._look_at = True, max(self._look_at, now + LOOK_S)
         self._emptied.update(taken[n].destination_id for n in ours)
@@ -207,7 +207,7 @@ class Pump:
         # before the question: what ends meanwhile may free a place, or a row
         idle = not self.engine.in_flight and not self.recorder.pending
         if not self._emptied:
-            self._settle_at = time.monotonic() + SETTLE_S
+            self._push_back_at = time.monotonic() + PUSH_BACK_S
         claim = self._ask()
         self._look_at, self._owed = time.monotonic() + LOOK_S, False
         # without places left it is no use to ask again before something has ended
@@ -260,7 +260,7 @@ class Pump:
         else:
             wait_s = max(self._idle_since + self._linger_s - time.monotonic(), 0.0)
         if self._emptied:
-            wait_s = min(wait_s, max(self._settle_at - time.monotonic(), 0.0))
+            wait_s = min(wait_s, max(self._push_back_at - time.monotonic(), 0.0))
         if self._owed:
             wait_s = min(wait_s, max(self._look_at - time.monotonic(), 0.0))
         if ended := self.engine.collect(most, wait_s, company_s):
@@ -307,5 +307,5 @@ class Pump:
             # the broker may be away with it, or be it: nobody would start a pump when mail comes
             self._idle_since, self._hungry = None, True
             return False
-        self._settle_at = 0.0  # last of all
+        self._push_back_at = 0.0  # last of all
         return not self._emptied

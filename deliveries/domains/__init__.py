@@ -34,7 +34,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from deliveries.domains.looking import look, records_of, settle, taken, turns
+from deliveries.domains.looking import look, record_findings, records_of, taken, turns
 from deliveries.domains.looking import run as run
 from deliveries.domains.rows import audit, locked, tell_of, with_keys
 from deliveries.errors import BadInput, Fault
@@ -145,7 +145,7 @@ def verify(tenant_id: UUID, domain_id: UUID, actor: str, now: datetime | None = 
             found = look(records_of([domain]))
         finally:
             turns.release()
-        settle(domain, found[domain.id], now, asked=True)
+        record_findings(domain, found[domain.id], now, asked=True)
     else:
         left = SendingDomain.objects.filter(Q(verified_at=None) | Q(next_check_at__isnull=False), id=domain.id)
         left.update(next_check_at=now)

@@ -17,7 +17,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from deliveries import domains
-from deliveries.domains.looking import look, settle, turns
+from deliveries.domains.looking import look, record_findings, turns
 from deliveries.domains.rows import audit, locked, tell_of, with_keys
 from deliveries.errors import BadInput, Fault
 from deliveries.models import DomainClaim, SendingDomain
@@ -61,7 +61,7 @@ def verify(tenant_id: UUID, domain_id: UUID, actor: str, now: datetime | None = 
     if found["claim"].status is Standing.VERIFIED:
         DomainClaim.objects.filter(id=row.id).update(seen_at=now)
         _hand_over(domain, found, actor, now)
-    settle(domain, found, now, asked=True)
+    record_findings(domain, found, now, asked=True)
     if SendingDomain.objects.filter(id=domain.id, verified_at__isnull=False).exists():
         DomainClaim.objects.filter(id=row.id, seen_at__isnull=False, completed_at=None).update(completed_at=now)
     return True

@@ -60,14 +60,14 @@ turns = threading.BoundedSemaphore(2)
 def run(now: datetime | None = None) -> int:
     """Look at the domains that are due, and take away keys that have served their time; how many domains."""
     now = now or timezone.now()
-    _bury(now)
+    _remove_retired_keys(now)
     end = time.monotonic() + _MAX_RUN_S
     count = 0
     while time.monotonic() < end and (batch := _claim(now)):
         domains = list(with_keys().filter(id__in=batch))
         found = look(records_of(domains))
         for domain in domains:
-            settle(domain, found[domain.id], now)
+            record_findings(domain, found[domain.id], now)
         count += len(batch)
     return count
 
@@ -100,7 +100,7 @@ async def _look_all(asked: Sequence[tuple[UUID, list[Wanted]]]) -> dict[UUID, di
     return dict(zip([i for i, _ in asked], await asyncio.gather(*(one(w) for _, w in asked)), strict=True))
 
 
-def settle(was: SendingDomain, found: Mapping[str, Finding], now: datetime, asked: bool = False) -> None:
+def record_findings(was: SendingDomain, found: Mapping[str, Finding], now: datetime, asked: bool = False) -> None:
     """What was found of the domain as it was, written; `asked`: by a person, who begins a new time of waiting."""
     seen = {(w.key, w.name, w.value): found[w.key] for w in read.wanted_of(was)}
     try:
@@ -193,7 +193,7 @@ def _turn_keys(domain: SendingDomain, found: Mapping[str, Finding], now: datetim
     domain._prefetched_objects_cache = {}  # type: ignore[attr-defined]
 
 
-def _bury(now: datetime) -> None:
+def _remove_retired_keys(now: datetime) -> None:
     """Retired keys whose time is over: private keys that sign nothing are a risk and no use."""
     for key in DkimKey.objects.filter(retired_at__lte=now - RETIRED).select_related("domain").defer("private_key"):
         with transaction.atomic():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
@@ -115,7 +115,8 @@ class Attempted:
 class Verdict:
     """What an outcome means for the delivery, and the rule that said so.
 
-    `status` is one of DELIVERED, DEFERRED, BOUNCED, UNKNOWN. `text` is the reply in one cleaned line.
+    `status` of a transaction is DELIVERED, DEFERRED, BOUNCED or UNKNOWN; where none was held it may also be HELD,
+    FAILED, EXPIRED or SUPPRESSED. `text` is the reply in one cleaned line.
     """
 
     status: Status
@@ -126,4 +127,4 @@ class Verdict:
     code: int | None = None
     text: str = ""
     slow_down: bool = False  #: the provider asks for less mail, not this mail's fault
-    our_route: bool = field(default=False)  #: the refusal is about us at our own smarthost (AUTH, relay, MAIL)
+    our_route: bool = False  #: the refusal is about us at our own smarthost (AUTH, relay, MAIL)
