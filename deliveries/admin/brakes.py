@@ -59,6 +59,10 @@ class BrakeAdmin(OperatorAdmin):
 
     @admin.action(description="Confirm: the refusals were true", permissions=["act"])
     def confirm(self, request: HttpRequest, queryset: QuerySet[Brake]) -> None:
-        for brake in queryset.exclude(site=""):
+        for brake in queryset:
+            if brake.tenant_id is not None:
+                # nothing of a tenant's is in doubt: it stays held until it is released, which is what undo does
+                messages.warning(request, f"{brake.tenant} stays held. Undo releases it; to keep it held do nothing.")
+                continue
             count = brakes.confirm(brake.pk, actor(request))
             messages.success(request, f"{brake.site}: {count} suppressions stand, mail goes on.")

@@ -15,7 +15,7 @@ from deliveries import continuity, metrics
 from deliveries.admin.access import access
 from deliveries.admin.messages import GIVEN_UP, TONE
 from deliveries.models import Brake
-from deliveries.read import home
+from deliveries.read import home, pools
 from deliveries.read.searching import HELP
 from deliveries.states import Status
 
@@ -207,6 +207,11 @@ def _look(request: HttpRequest, now: datetime, told: home.Figures) -> list[dict[
         if asked := continuity.question():
             lines.insert(0, {"tone": "danger", "word": "restored", "url": reverse("admin:restored"),
                              "text": f"Nothing is sent until you answer: {asked.why}"})  # fmt: skip
+        lines += [
+            {"tone": "danger", "word": "IP pool", "text": f"{one.name} sends nothing, and mail waits for it: {one.why}",
+             "url": reverse("admin:queue")}
+            for one in pools.stuck(now)
+        ]  # fmt: skip
         living = metrics.living(ROLES)
         lines += [
             {"tone": "danger", "word": "worker", "text": f"No {role} process gave a sign for {metrics.TTL_S} s",

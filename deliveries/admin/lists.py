@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from typing import Any
+from uuid import UUID
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
@@ -12,10 +15,13 @@ from django.utils import timezone
 from django.utils.html import format_html
 from unfold.decorators import display
 
+from deliveries.admin.access import access
 from deliveries.admin.keyset import Rows
-from deliveries.admin.operate import actor
+from deliveries.admin.messages import PERIOD_WORDS, PERIODS
+from deliveries.admin.operate import actor, said
 from deliveries.admin.tenant import OperatorAdmin, TenantAdmin
-from deliveries.models import AuditEntry, Destination, InboundMessage, Site
+from deliveries.models import ApiKey, AuditEntry, Destination, InboundMessage, OperatorKey, Site
+from deliveries.models.fields import uuid7_floor
 from deliveries.models.queue import NEVER
 from deliveries.record import sites
 
@@ -97,6 +103,7 @@ class SiteAdmin(OperatorAdmin):
     search_fields = ("name__startswith",)
     search_help_text = "Beginning of the site's name"
     actions = ("pause", "resume")
+    with_reason = True
 
     def keyset_rows(self, request: HttpRequest, cl: Any, after: Any, before: Any) -> Rows:
         # by site_resting, then by the primary key; the rest is found by search
@@ -122,8 +129,9 @@ class SiteAdmin(OperatorAdmin):
 
     @admin.action(description="Pause", permissions=["act"])
     def pause(self, request: HttpRequest, queryset: QuerySet[Site]) -> None:
+        who, why = actor(request), said(request)
         for name in queryset.values_list("name", flat=True):
-            sites.pause_site(name, "", actor(request))
+            sites.pause_site(name, f"Paused by {who}: {why}" if why else "", who)
         messages.success(request, "Paused: mail for there waits until a person resumes it.")
 
     @admin.action(description="Resume", permissions=["act"])
@@ -137,7 +145,57 @@ class SiteAdmin(OperatorAdmin):
         return site.last_reply if len(site.last_reply) <= 100 else site.last_reply[:99] + "…"
 
 
+class WhenFilter(admin.SimpleListFilter):
+    title = "in the last"
+    parameter_name = "period"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return PERIOD_WORDS
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        # ids are UUIDv7: a time is an id
+        since_s = PERIODS.get(self.value() or "")
+        return queryset.filter(pk__gte=uuid7_floor(int((time.time() - since_s) * 1000))) if since_s else queryset
+
+
 @admin.register(AuditEntry)
 class AuditEntryAdmin(TenantAdmin):
-    list_display = ("at", "actor", "action", "subject")
-    fields = ("at", "actor", "action", "subject", "tenant")
+    """Who did what. Programs stand in it by the id of their key, which is shown by its name."""
+
+    list_display = ("at", "who", "action", "subject")
+    list_filter = (WhenFilter,)
+    search_fields = ("actor__istartswith", "action__istartswith", "subject__icontains")
+    search_help_text = "Who (a login, key:), what (domain., suppression.removed), or a part of the subject"
+    fields = ("at", "who", "action", "subject", "tenant")
+    readonly_fields = ("who",)
+
+    def keyset_rows(self, request: HttpRequest, cl: Any, after: Any, before: Any) -> Rows:
+        rows = super().keyset_rows(request, cl, after, before)
+        self._name(request, rows.objects)
+        return rows
+
+    @display(description="Who")
+    def who(self, entry: Any) -> str:
+        return f"{entry.key_name} ({entry.actor})" if getattr(entry, "key_name", "") else entry.actor
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        entry = super().get_object(request, object_id, from_field)
+        if entry is not None:
+            self._name(request, [entry])
+        return entry
+
+    def _name(self, request: HttpRequest, entries: list[Any]) -> None:
+        """Look the keys up; those of the operator's programs are nobody else's to know."""
+        asked: dict[str, list[UUID]] = {"key": [], "operator_key": []}
+        for entry in entries:
+            kind, _, ident = entry.actor.partition(":")
+            with suppress(KeyError, ValueError):  # a person's login
+                asked[kind].append(UUID(ident))
+        keys = ApiKey.objects.filter(id__in=asked["key"])
+        known = {(f"key:{pk}", tenant): name for pk, tenant, name in keys.values_list("id", "tenant_id", "name")}
+        names = {}
+        if access(request).operator:
+            theirs = OperatorKey.objects.filter(id__in=asked["operator_key"]).values_list("id", "name")
+            names = {f"operator_key:{pk}": name for pk, name in theirs}
+        for entry in entries:
+            entry.key_name = known.get((entry.actor, entry.tenant_id)) or names.get(entry.actor, "")

@@ -50,6 +50,7 @@ COMPLAINED = "complained"
 GIVEN_UP = "given-up"
 
 PERIODS = {"hour": 3600, "day": 86_400, "week": 7 * 86_400, "month": 30 * 86_400}
+PERIOD_WORDS = [("hour", "hour"), ("day", "24 hours"), ("week", "7 days"), ("month", "30 days")]
 
 
 class _Read(admin.SimpleListFilter):
@@ -83,7 +84,7 @@ class PeriodFilter(_Read):
     parameter_name = "period"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("hour", "hour"), ("day", "24 hours"), ("week", "7 days"), ("month", "30 days")]
+        return PERIOD_WORDS
 
 
 class DomainFilter(_Read):
@@ -109,13 +110,16 @@ class MessageAdmin(TenantAdmin):
 
     # --- the list --------------------------------------------------------------------------------------------
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).select_related("tenant")
+
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
         return queryset, False  # the read model searches
 
     def keyset_rows(self, request: HttpRequest, cl: KeysetChangeList, after: UUID | None, before: UUID | None) -> Rows:
         now_ms = int(time.time() * 1000)
         page = found(self.search(request, cl, now_ms), now_ms, self.list_per_page, after, before)
-        by_id = {m.id: m for m in self.get_queryset(request).select_related("tenant").filter(id__in=page.ids)}
+        by_id = {m.id: m for m in self.get_queryset(request).filter(id__in=page.ids)}
         summaries = panel.summaries(page.ids) if page.ids else {}
         rows = [by_id[i] for i in page.ids if i in by_id]
         for row in rows:
@@ -200,6 +204,9 @@ class MessageAdmin(TenantAdmin):
             "opts": self.opts,
             "title": message.subject or _no_subject(message),
             "message_row": message,
+            "metadata": list(message.metadata.items()),  # in a template .items would be a key of that name
+            "several": access(request).several,
+            "operator": access(request).operator,
             "story": told,
             "gone": "" if told.content_kept else preview.gone_words(message),
             "narrowed": narrowed,
@@ -207,6 +214,7 @@ class MessageAdmin(TenantAdmin):
             "verbs": operate.LABELS,
             "categories": list(Category) if access(request).operator and _bounced(told) else [],
             "offered": {v for r in told.recipients for v in r.verbs},
+            "ended": all(r.row.final for r in told.recipients),
             "any_attempt": any(r.attempts for r in told.recipients),
             "has_view_permission": True,
             "preview_url": reverse("admin:deliveries_message_preview", args=[message.id]),

@@ -27,6 +27,11 @@ def actor(request: HttpRequest) -> str:
     return request.user.get_username()
 
 
+def said(request: HttpRequest) -> str:
+    """The reason in the form as one line that Postgres takes; empty where the person gave none."""
+    return " ".join(request.POST.get("reason", "").replace("\0", " ").split())[:300]
+
+
 def run(request: HttpRequest, name: str, delivery_ids: Sequence[UUID], tenant_id: UUID | None = None) -> None:
     """Call the verb and say what came of it; the caller has checked that the person may."""
     if name not in LABELS:

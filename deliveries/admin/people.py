@@ -23,10 +23,10 @@ from deliveries import logins, people, quotas
 from deliveries.admin.access import Access, access
 from deliveries.admin.accounts import rate_words, secret_page
 from deliveries.admin.keyset import Rows
-from deliveries.admin.operate import actor
+from deliveries.admin.operate import actor, said
 from deliveries.admin.tenant import MAX_CHOICES, OperatorAdmin, TenantAdmin
 from deliveries.errors import BadInput
-from deliveries.models import ApiKey, Membership, Tenant, User
+from deliveries.models import ApiKey, AuditEntry, Membership, Tenant, User
 from deliveries.record import brakes
 
 admin.site.unregister(Group)  # roles are memberships; Django's groups would be a second, idle system
@@ -153,8 +153,10 @@ class TenantsAdmin(OperatorAdmin):
     list_display = ("name", "used", "created_at", "suspended_at", "suspended_reason")
     search_fields = ("name__istartswith",)
     fields = ("name", "daily_quota", "monthly_quota", "used", "rates", "suspended_at", "suspended_reason")
-    readonly_fields = ("used", "rates")
+    # a form that wrote the date would hold mail without a word to the tenant, and at once whatever date it names
+    readonly_fields = ("used", "rates", "suspended_at", "suspended_reason")
     actions = ("suspend", "release")
+    with_reason = True
 
     def keyset_rows(self, request: HttpRequest, cl: Any, after: Any, before: Any) -> Rows:
         rows = super().keyset_rows(request, cl, after, before)
@@ -187,16 +189,18 @@ class TenantsAdmin(OperatorAdmin):
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: Any) -> None:
         super().save_model(request, obj, form, change)
-        if change and "suspended_at" in form.changed_data and obj.suspended_at is None:
-            self._release(request, obj)
         what = ", ".join(form.changed_data) or "nothing"
         self.audit(request, "tenant.changed" if change else "tenant.created", f"{obj.name}: {what}", obj.pk)
 
     @admin.action(description="Suspend", permissions=["act"])
     def suspend(self, request: HttpRequest, queryset: QuerySet[Tenant]) -> None:
+        who, why = actor(request), said(request)
+        reason = f"Suspended by {who}: {why}" if why else f"Suspended by {who}."
         for tenant in queryset:
-            brakes.hold_tenant(tenant.pk, f"Suspended by {actor(request)}.", actor(request), timezone.now())
-        messages.success(request, "Suspended: nothing of theirs is accepted or sent until they are released.")
+            if brakes.hold_tenant(tenant.pk, reason, who, timezone.now()):
+                messages.success(request, f"{tenant} is suspended: nothing of theirs is accepted or sent from now on.")
+            else:
+                messages.warning(request, f"{tenant} was suspended before: {tenant.suspended_reason}")
 
     @admin.action(description="Release", permissions=["act"])
     def release(self, request: HttpRequest, queryset: QuerySet[Tenant]) -> None:
@@ -275,6 +279,20 @@ class PeopleAdmin(DjangoUserAdmin, ModelAdmin):
         if not change:
             obj.is_staff = True  # a login of this service is a login to the panel
         super().save_model(request, obj, form, change)
+
+    def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        self._audit(request, "login.created", obj.username)
+        return super().log_addition(request, obj, message)
+
+    def log_change(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        # called for the form of the password, too
+        parts = [part.get("changed", {}) for part in message if isinstance(part, dict)]
+        if what := ", ".join(name for part in parts for name in part.get("fields", ())):
+            self._audit(request, "login.changed", f"{obj.username}: {what}")
+        return super().log_change(request, obj, message)
+
+    def _audit(self, request: HttpRequest, action: str, subject: str) -> None:
+        AuditEntry.objects.create(tenant_id=None, actor=actor(request)[:200], action=action, subject=subject[:300])
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         return False

@@ -12,7 +12,7 @@ from django.urls import path, reverse
 
 from deliveries.admin.access import access
 from deliveries.admin.home import span
-from deliveries.admin.operate import actor
+from deliveries.admin.operate import actor, said
 from deliveries.models import Site
 from deliveries.models.sql import clock
 from deliveries.read import home, line, pools
@@ -80,7 +80,7 @@ def _order(request: HttpRequest) -> None:
         return
     match request.POST.get("verb"):
         case "pause":
-            reason = " ".join(request.POST.get("reason", "").replace("\0", " ").split())[:300]
+            reason = said(request)
             sites.pause_site(name, f"Paused by {who}: {reason}" if reason else "", who)
             messages.success(request, f"{name} is paused: its mail waits until a person resumes it.")
         case "resume":

@@ -28,7 +28,7 @@ from deliveries.admin.access import access
 from deliveries.admin.operate import actor
 from deliveries.admin.tenant import TenantAdmin
 from deliveries.mime.address import folded, parse_address
-from deliveries.models import Suppression, Tenant
+from deliveries.models import Event, Suppression, Tenant
 from deliveries.record import suppressions
 from deliveries.states import STREAM
 
@@ -148,16 +148,28 @@ class SuppressionAdmin(TenantAdmin):
     search_help_text = "Address, or its beginning"
     form = SuppressionForm
     actions = ("remove",)
+    irrevocable = ()
     actions_list = ("import_list", "undo_many", "export_list")
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         if obj is None:
             return ("tenant", "address", "stream", "detail", "expires_at")
         shown = ("address", "tenant", "stream", "reason", "detail", "rule", "category", "site")
-        return (*shown, "provisional", "source_event", "created_at", "expires_at")
+        return (*shown, "provisional", "led_here", "created_at", "expires_at")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        return (*super().get_readonly_fields(request, obj), "provisional")
+        return (*super().get_readonly_fields(request, obj), "provisional", "led_here")
+
+    @display(description="What led here")
+    def led_here(self, row: Suppression) -> str:
+        """The event, with the way to its mail."""
+        if row.source_event is None:
+            return "-"
+        event = Event.objects.filter(id=row.source_event, tenant_id=row.tenant_id).first()
+        if event is None or event.message_id is None:
+            return "a mail that is no longer kept"
+        url = reverse("admin:deliveries_message_change", args=[event.message_id])
+        return format_html('<a class="panel-link" href="{}">{} of its mail</a>', url, event.type)
 
     @display(description="Provisional", boolean=True)
     def provisional(self, row: Suppression) -> bool:

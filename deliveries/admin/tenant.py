@@ -10,9 +10,11 @@ from uuid import UUID
 
 from django.contrib import admin
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.utils import quote
 from django.core.exceptions import ValidationError
 from django.db.models import ForeignKey, Model, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.text import capfirst
 from unfold.admin import ModelAdmin, checkbox
@@ -66,6 +68,11 @@ class ReadOnly(ModelAdmin):
     """No form writes; lists go by keyset; only declared filters are read from the address."""
 
     change_list_template = "panel/list.html"
+    change_form_outer_before_template = "panel/orders.html"
+    #: whether an order on a row's page takes a reason in words, `reason` in the form
+    with_reason = False
+    #: actions that nothing takes back; on a row's page, where one press is enough, they are asked about once more
+    irrevocable: tuple[str, ...] = ("remove", "revoke", "rotate")
     list_filter_sheet = True
     list_disable_select_all = True
     list_per_page = 50
@@ -101,7 +108,20 @@ class ReadOnly(ModelAdmin):
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         # one button: a secret is shown by the next page, and a row's own page is where its actions are
         only = {"show_save_and_add_another": False, "show_save_and_continue": False}
-        return super().render_change_form(request, {**context, **only}, *args, **kwargs)
+        orders = {"orders": self._orders(request, kwargs.get("obj")), "with_reason": self.with_reason}
+        return super().render_change_form(request, {**context, **only, **orders}, *args, **kwargs)
+
+    def _orders(self, request: HttpRequest, obj: Any) -> list[tuple[str, str, bool]]:
+        """The list's actions that the person may do to this row: who found it here need not seek and tick it there."""
+        if obj is None:
+            return []
+
+        def may(order: Any) -> bool:
+            asked = getattr(order, "allowed_permissions", ())
+            return all(getattr(self, f"has_{name}_permission")(request, obj) for name in asked)
+
+        actions = self.get_actions(request).values()
+        return [(name, words, name in self.irrevocable) for order, name, words in actions if may(order)]
 
     def keyset_rows(self, request: HttpRequest, cl: KeysetChangeList, after: UUID | None, before: UUID | None) -> Rows:
         """One page of the list; huge tables override it with a read model."""
@@ -121,7 +141,14 @@ class ReadOnly(ModelAdmin):
             data.setlist(ACTION_CHECKBOX_NAME, chosen)
             request.POST = data  # type: ignore[assignment]
         context = {"title": capfirst(self.opts.verbose_name_plural), **(extra_context or {})}
-        return super().changelist_view(request, context)
+        answer = super().changelist_view(request, context)
+        if isinstance(answer, HttpResponseRedirect) and "on_page" in request.POST:
+            # ordered on the page of a row, and told there, unless the order took the row away
+            row = self.get_object(request, request.POST["on_page"])
+            if row is not None:
+                at = reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_change", args=[quote(row.pk)])
+                return HttpResponseRedirect(at)
+        return answer
 
     def _is_key(self, text: str) -> bool:
         try:

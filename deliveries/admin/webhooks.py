@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
 from django.db.models import Prefetch, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html
 from unfold.decorators import display
@@ -18,7 +18,7 @@ from deliveries import endpoints
 from deliveries.admin.accounts import secret_page
 from deliveries.admin.operate import actor
 from deliveries.admin.tenant import TenantAdmin, as_uuid
-from deliveries.errors import BadInput
+from deliveries.errors import BadInput, Fault
 from deliveries.models import WebhookDelivery, WebhookEndpoint, WebhookTry
 from deliveries.notify import ask, replay
 from deliveries.states import EventType
@@ -35,6 +35,9 @@ class EndpointForm(forms.ModelForm):
         help_text="None chosen: all but the opt-in ones.",
     )
 
+    #: what the verb found: the URL's address, the number of endpoints
+    refused: Sequence[Fault] = ()
+
     class Meta:
         model = WebhookEndpoint
         fields = ("tenant", "url", "format", "events")
@@ -43,6 +46,12 @@ class EndpointForm(forms.ModelForm):
             "url": "A user and a password in it (https://user:password@…) are kept apart, and sent as Basic "
             "authentication.",
         }
+
+    def clean(self) -> dict[str, Any] | None:
+        data = super().clean() or self.cleaned_data
+        for fault in self.refused:
+            self.add_error("url" if fault.field == "endpoint" else None, fault.message)
+        return data
 
 
 @admin.register(WebhookEndpoint)
@@ -66,7 +75,9 @@ class WebhookEndpointAdmin(TenantAdmin):
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         if obj is None:
             kwargs["form"] = EndpointForm
-        return super().get_form(request, obj, change, **kwargs)
+        form = super().get_form(request, obj, change, **kwargs)
+        form.refused = getattr(request, "_refused", ())  # the class is made anew for each request
+        return form
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return self.has_act_permission(request)
@@ -89,9 +100,10 @@ class WebhookEndpointAdmin(TenantAdmin):
         if object_id is None:
             try:
                 return super().changeform_view(request, object_id, form_url, context)
-            except BadInput as refused:  # found by the verb: the URL's address, the number of endpoints
-                messages.error(request, refused.faults[0].message)
-                return HttpResponseRedirect(request.get_full_path())
+            except BadInput as refused:
+                # once more, for the form with what was typed and what is wrong with it
+                request._refused = refused.faults  # type: ignore[attr-defined]
+                return super().changeform_view(request, object_id, form_url, context)
         if object_id:
             endpoint = self.get_object(request, object_id)
             if endpoint is not None:

@@ -67,6 +67,12 @@ def standing(now: datetime) -> list[Standing]:
     return found
 
 
+def stuck(now: datetime) -> list[Standing]:
+    """Those that wait, and that mail was put off for; one nobody uses is no trouble."""
+    asked = set(SourcePool.objects.filter(waits_at__isnull=False).values_list("name", flat=True))
+    return [one for one in standing(now) if one.name in asked and one.word == "waits"] if asked else []
+
+
 def resting() -> dict[str, list[SourceRest]]:
     """For which receivers addresses of ours rest now, by address."""
     found: dict[str, list[SourceRest]] = {}

@@ -166,7 +166,8 @@ def _expired(s: Standing, now: datetime) -> str:
 
 
 def _suppressed(s: Standing, now: datetime) -> str:
-    return f"Not sent: {s.recipient} is on the suppression list.{_quote(s.reason)}"
+    # it may have been taken off since
+    return f"Not sent: {s.recipient} was on the suppression list.{_quote(s.reason)}"
 
 
 def _canceled(s: Standing, now: datetime) -> str:

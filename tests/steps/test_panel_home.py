@@ -20,6 +20,7 @@ from deliveries.models import (
     Message,
     SendingDomain,
     SiteWeather,
+    SourcePool,
     TallyMark,
     WebhookEndpoint,
 )
@@ -171,7 +172,7 @@ def test_the_page_costs_the_same_number_of_queries_whatever_it_shows(shop, djang
         with django_assert_num_queries(7):
             member.get("/admin/")
         assert len(asked) == 4
-        with django_assert_num_queries(7):
+        with django_assert_num_queries(8):  # one more for the IP pools
             operator.get("/admin/?span=month")
         assert len(asked) == 4 + 5
         asked.clear()
@@ -238,10 +239,13 @@ def test_what_wants_a_person_is_named_with_a_way_there(shop, monkeypatch):
     for name, failures in (("bounces@shop.example", 3), ("fine@shop.example", 0)):
         BounceMailbox.objects.create(tenant=shop, host="imap.example", username=name, password=b"x", failures=failures)
     TallyMark.objects.create(id=1, until=now - 2 * HOUR)
+    for name, waits_at in (("stuck", now), ("unused", None)):  # neither has an address
+        SourcePool.objects.create(name=name, waits_at=waits_at)
     look = login(mail.person("root", operator=True)).get("/admin/").context["look"]
-    assert [line["word"] for line in look] == ["webhook", "domain", "domain", "mailbox", "worker", "figures"]
+    assert [line["word"] for line in look] == ["webhook", "domain", "domain", "mailbox", "IP pool", "worker", "figures"]
     assert "breaks.example: its DKIM record went missing" in look[1]["text"] and "bounces@" in look[3]["text"]
-    assert "No jobs process" in look[4]["text"] and "end 2 h ago" in look[5]["text"]
+    assert look[4]["text"] == "stuck sends nothing, and mail waits for it: The IP pool stuck has no address."
+    assert "No jobs process" in look[5]["text"] and "end 2 h ago" in look[6]["text"]
     client = login(mail.person("dora", shop))
     look = client.get("/admin/").context["look"]
     assert [line["word"] for line in look] == ["webhook", "domain", "domain", "mailbox"], (

@@ -9,7 +9,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from deliveries.models import AuditEntry, Event, Message, Queued, WebhookEndpoint
+from deliveries.models import Attempt, AuditEntry, Event, Message, Queued, WebhookEndpoint
 from deliveries.read import panel
 from deliveries.states import Status
 from tests.fakes import mail
@@ -252,6 +252,16 @@ def test_a_recipient_has_one_plain_sentence(client, shop):
     page = client.get(f"{LIST}{row.id}/change/").content.decode()
     assert "mx.example.net says that there is no such mailbox, at " in page
     assert "by rule enhanced-5.1.1" in page
+
+
+def test_a_page_says_whose_mail_it_is_what_the_caller_knows_it_by_and_that_it_was_never_tried(shop):
+    row = mail.message(shop, "anna@example.net", status=Status.SUPPRESSED)
+    Attempt.objects.filter(delivery__message=row).delete()
+    Message.objects.filter(pk=row.pk).update(metadata={"items": "5", "order": "<17>"})
+    page = login(mail.person("root", operator=True)).get(f"{LIST}{row.id}/change/").content.decode()
+    assert f'/admin/deliveries/tenant/{shop.pk}/change/">{shop}</a>' in page
+    assert "items: 5<" in page and "order: &lt;17&gt;" in page
+    assert "It was never tried." in page and "Not tried yet" not in page
 
 
 def statuses(row: Message) -> list[str]:

@@ -11,7 +11,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import reverse
 from django.utils import timezone
 
-from deliveries.models import Brake, Site, Suppression, Tenant
+from deliveries.models import Brake, Event, Site, Suppression, Tenant
 from deliveries.record import brakes
 from deliveries.states import Category
 from tests.fakes import mail
@@ -125,6 +125,9 @@ def test_the_operator_sees_a_brake_on_the_first_page_and_undoes_it_with_one_acti
     url = reverse("admin:deliveries_brake_changelist")
     assert "x.test" in client.get(url).content.decode()
     assert client.get(reverse("admin:deliveries_brake_change", args=[brake.pk])).status_code == 200
+    held = Brake.objects.create(tenant=shop, reason="11 of 50", refused=11, since=now, at=now)
+    kept = client.post(url, {"action": "confirm", "_selected_action": [str(held.pk)]}, follow=True)
+    assert f"{shop} stays held. Undo releases it" in kept.content.decode()
     done = client.post(url, {"action": "undo", "_selected_action": [str(brake.pk)]}, follow=True)
     assert "1 suppressions removed" in done.content.decode()
     assert not Suppression.objects.filter(tenant=shop).exists()
@@ -132,12 +135,39 @@ def test_the_operator_sees_a_brake_on_the_first_page_and_undoes_it_with_one_acti
     assert login(mail.person("dev", shop, role="owner")).get(url).status_code == 403
 
 
-def test_the_operator_suspends_and_releases_a_tenant(shop):
+def test_the_operator_suspends_a_tenant_on_its_page_with_a_reason_and_releases_it_there(shop):
     client = login(mail.person("root", operator=True))
-    url = reverse("admin:deliveries_tenant_changelist")
-    client.post(url, {"action": "suspend", "_selected_action": [str(shop.pk)]})
-    assert Tenant.objects.get(pk=shop.pk).suspended_reason == "Suspended by root."
+    url, page = reverse("admin:deliveries_tenant_changelist"), reverse("admin:deliveries_tenant_change", args=[shop.pk])
+    here = {"index": "0", "_selected_action": str(shop.pk), "on_page": str(shop.pk)}
+    assert 'value="suspend"' in client.get(page).content.decode()
+    # the form holds nobody: it would do so without a word, and at once whatever date it names
+    client.post(page, {"name": shop.name, "suspended_at_0": "2099-01-01", "suspended_at_1": "00:00:00"})
+    assert Tenant.objects.get(pk=shop.pk).suspended_at is None
+    done = client.post(url, here | {"action": "suspend", "reason": " un\0paid\r\nsince <May>"})
+    assert done["Location"] == page, "what was ordered on a page is told there"
+    assert Tenant.objects.get(pk=shop.pk).suspended_reason == "Suspended by root: un paid since <May>"
     assert Brake.objects.get(tenant=shop).state == "open"
+    assert "was suspended before" in client.post(url, here | {"action": "suspend"}, follow=True).content.decode()
     client.post(url, {"action": "release", "_selected_action": [str(shop.pk)]})
     assert Tenant.objects.get(pk=shop.pk).suspended_at is None
     assert Brake.objects.get(tenant=shop).state == "undone"
+
+
+def test_an_address_says_which_mail_led_to_it_and_is_taken_off_on_its_own_page(shop):
+    row = mail.message(shop, "gone@x.test", status="bounced")
+    event = Event.objects.get(message=row, type="email.bounced")
+    entry = Suppression.objects.create(
+        tenant=shop, address="gone@x.test", reason="bounce", source_event=event.pk, created_at=timezone.now()
+    )
+    page = reverse("admin:deliveries_suppression_change", args=[entry.pk])
+    order = {"index": "0", "action": "remove", "_selected_action": str(entry.pk), "on_page": str(entry.pk)}
+    vera, dora = login(mail.person("vera", shop)), login(mail.person("dora", shop, role="developer"))
+    assert reverse("admin:deliveries_message_change", args=[row.pk]) in vera.get(page).content.decode()
+    assert (
+        'value="remove"' not in vera.get(page).content.decode() and 'value="remove"' in dora.get(page).content.decode()
+    )
+    url = reverse("admin:deliveries_suppression_changelist")
+    vera.post(url, order)
+    assert Suppression.objects.filter(pk=entry.pk).exists()
+    done = dora.post(url, order, follow=True)
+    assert "1 removed" in done.content.decode() and done.request["PATH_INFO"] == url, "its page is gone with it"

@@ -33,6 +33,7 @@ from deliveries.models import (
     User,
     WebhookEndpoint,
 )
+from deliveries.models.fields import uuid7_floor
 from tests.fakes import mail
 from tests.fakes.clock import DAY, stay_within
 from tests.fakes.person import login
@@ -183,6 +184,14 @@ def test_the_operator_makes_tenants_and_logins_with_memberships(three):
     operator.post(url(Membership, "add"), {"tenant": str(purple.pk), "login": "penny", "role": "owner"})
     assert penny.memberships.get().role == "owner"
     assert "purple" in operator.get(url(User, "change", penny.pk)).content.decode()
+    rights = {"username": "penny", "is_active": "on", "is_staff": "on", "is_superuser": "on"}
+    none = {"memberships-TOTAL_FORMS": "0", "memberships-INITIAL_FORMS": "0"}
+    for change in ({}, {"is_superuser": ""}):
+        operator.post(url(User, "change", penny.pk), rights | change | none)
+    entries = AuditEntry.objects.filter(actor="root", action__startswith="login.").order_by("id")
+    assert list(entries.values_list("action", "subject")) == [
+        ("login.created", "penny"), ("login.changed", "penny: Operator"), ("login.changed", "penny: Operator"),
+    ], "who was made an operator, and by whom, is told"  # fmt: skip
     browser = Client()
     answer = browser.post("/admin/login/?next=/admin/", {"username": "penny", "password": mail.PASSWORD})
     assert answer.status_code == 302 and answer["Location"] == "/admin/"
@@ -438,3 +447,28 @@ def test_what_the_lab_received_is_shown_to_the_operator_alone(three, settings, t
     assert "Received" not in member.get("/admin/").content.decode()
     settings.SANDBOX_SPOOL = ""
     assert operator.get("/admin/received/").status_code == 404
+
+
+def test_the_audit_log_calls_a_key_by_its_name_and_finds_by_who_what_and_when(three):
+    red = three["red"][0]
+    key = ApiKey.objects.create(tenant=red, name="Till <3>", prefix="re_t", secret_hash=b"t" * 32)
+    program = OperatorKey.objects.create(name="provisioning", prefix="op_p", secret_hash=b"o" * 32, scope="full_access")
+    entries = [
+        AuditEntry.objects.create(tenant=red, actor=actor, action=action, subject=subject)
+        for actor, action, subject in (
+            (f"key:{key.pk}", "domain.created", "shop.example"),
+            (f"operator_key:{program.pk}", "tenant.held", "unpaid"),
+            ("rosa", "suppression.removed", "ann@example.net"),
+        )
+    ]
+    member, operator = login(mail.person("ron", red)), login(mail.person("root", operator=True))
+    page = member.get(url(AuditEntry, "changelist")).content.decode()
+    assert f"Till &lt;3&gt; (key:{key.pk})" in page and "provisioning" not in page, "that key is the operator's to know"
+    assert "provisioning (operator_key:" in operator.get(url(AuditEntry, "changelist")).content.decode()
+    assert "Till &lt;3&gt; (key:" in member.get(url(AuditEntry, "change", entries[0].pk)).content.decode()
+    for query, found in (("q=rosa", 2), ("q=domain.", 0), ("q=ann%40", 2), ("q=key:", 0), ("period=week&q=unp", 1)):
+        rows = member.get(url(AuditEntry, "changelist") + "?" + query).context["cl"].result_list
+        assert [row.pk for row in rows] == [entries[found].pk], query
+    AuditEntry.objects.filter(pk=entries[2].pk).update(id=uuid7_floor(1_700_000_000_000))
+    rows = member.get(url(AuditEntry, "changelist") + "?period=month&q=rosa").context["cl"].result_list
+    assert list(rows) == [], "that was in 2023"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -107,6 +108,10 @@ def test_a_person_chooses_the_format_and_a_password_that_no_page_shows(tenant) -
     assert "Basic authentication" in shown[3] and "s3cret" not in "".join(shown)
     client.post(add, given | {"url": "https://app.example.com/two", "format": "sendgrid"})
     client.post(add, given | {"format": "gopher"})
+    typed = {"url": "https://app.example.com:25/typed", "format": "mailgun", "events": ["email.bounced"]}
+    refused = client.post(add, given | typed).content.decode()
+    assert "port 25 is not one for HTTP" in refused and 'value="https://app.example.com:25/typed"' in refused
+    assert re.search(r'value="email.bounced"[^>]* checked', refused), "what was typed stays"
     assert set(WebhookEndpoint.objects.filter(tenant=tenant).values_list("format", flat=True)) == {
         "postmark", "sendgrid",
     }  # fmt: skip

@@ -15,6 +15,12 @@ document.addEventListener("click", (event) => {
   button.setAttribute("aria-pressed", String(narrow));
 });
 
+// What nothing takes back is asked about once more.
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-ask]");
+  if (button && !confirm(button.dataset.ask)) event.preventDefault();
+});
+
 // A value into the clipboard; over http, where browsers keep that from pages, it is marked for the person to copy.
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-copy]");
@@ -29,6 +35,16 @@ document.addEventListener("click", async (event) => {
     getSelection().addRange(range);
     button.textContent = document.execCommand("copy") ? "Copied" : "Marked: copy it";
   }
+});
+
+// The theme marks no main part, and puts some thirty links of the menu before it.
+window.addEventListener("load", () => {
+  const main = document.getElementById("main") ?? document.getElementById("page");
+  if (!main) return;
+  main.role = "main";
+  if (main.id !== "main") return;
+  const skip = Object.assign(document.createElement("a"), { href: "#content", className: "panel-skip", textContent: "Skip the menu" });
+  document.body.prepend(skip);
 });
 
 // The theme's fields that only a placeholder names, and the pictures that open a calendar, for those who hear the page.
@@ -47,7 +63,9 @@ window.addEventListener("load", () => setTimeout(() => {
     if (opener.tabIndex >= 0 || !(picture || opener.matches("a"))) continue;
     opener.tabIndex = 0;
     opener.role = "button";
-    if (picture) opener.ariaLabel = names[picture];
+    // with the words that are seen there, so that who speaks to the browser may say them
+    const words = opener.textContent.replace(picture, "").replace(/\s+/g, " ").trim();
+    if (picture) opener.ariaLabel = `${names[picture]} ${words}`.trim();
     opener.addEventListener("keydown", (event) => {
       if (event.key !== "Enter" && event.key !== " ") return;
       event.preventDefault();
