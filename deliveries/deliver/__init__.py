@@ -130,8 +130,8 @@ class Pump:
                 self._renew()
                 if _stopping.is_set():
                     self._drain()
-                elif self._wants() and not self._answer():
-                    self._claim()
+                elif self._wants() and not self._claim_by_name():
+                    self._claim_by_destination()
                 if self._emptied and (len(self._emptied) > PUSH_BACK_MOST or time.monotonic() >= self._push_back_at):
                     queue.push_back(self._emptied)
                     self._emptied.clear()
@@ -155,12 +155,26 @@ class Pump:
         if self.recorder.troubled or self.recorder.pending > settings.IN_FLIGHT:
             self._away |= self.recorder.troubled
             return False
-        idle = not self.engine.in_flight and not self.recorder.pending
-        if idle and self._idle_since is None and self._linger_s and not self._full:
-            self._idle_since = time.monotonic()  # the last claim took all there was, and what comes rings
-        elif idle and self._idle_since is None:
-            self._hungry = True
+        idle = self._idle
+        if idle and self._idle_since is None:
+            if self._linger_s and not self._full:
+                self._idle_since = time.monotonic()  # the last claim took all there was, and what comes rings
+            else:
+                self._hungry = True
         late = (self._owed or not idle) and time.monotonic() >= self._look_at
+        self._hear(late)
+        if late or self.recorder.given_back:
+            self.recorder.given_back = False
+            self._hungry = True
+        return self._hungry
+
+    @property
+    def _idle(self) -> bool:
+        """Whether nothing is under way, and all that ended is written."""
+        return not self.engine.in_flight and not self.recorder.pending
+
+    def _hear(self, late: bool) -> None:
+        """What bells ask for: a claim by name where nothing else is to be looked for, else one by destination."""
         self._called = ()
         if self.engine.rung:
             self.engine.rung = False
@@ -169,12 +183,8 @@ class Pump:
             self._called = called if alone and len(called) <= named.MOST else ()
             self._hungry = True
             queue.look_again()
-        if late or self.recorder.given_back:
-            self.recorder.given_back = False
-            self._hungry = True
-        return self._hungry
 
-    def _answer(self) -> bool:
+    def _claim_by_name(self) -> bool:
         """Claim by name the deliveries that bells named (deliveries.named); whether all of them are under way now.
 
         Those that are not are found by the claim by destination that follows; one follows soon in any case, since a
@@ -203,12 +213,12 @@ class Pump:
         self._hungry = len(ours) < len(called)
         return not self._hungry
 
-    def _claim(self) -> None:
+    def _claim_by_destination(self) -> None:
         # before the question: what ends meanwhile may free a place, or a row
-        idle = not self.engine.in_flight and not self.recorder.pending
+        idle = self._idle
         if not self._emptied:
             self._push_back_at = time.monotonic() + PUSH_BACK_S
-        claim = self._ask()
+        claim = self._lease()
         self._look_at, self._owed = time.monotonic() + LOOK_S, False
         # without places left it is no use to ask again before something has ended
         self._full, self._hungry = claim.full, bool(claim.rows) and claim.full
@@ -219,9 +229,10 @@ class Pump:
         # only an empty claim with every place free says that nothing is due
         self._idle_since = (self._idle_since or time.monotonic()) if idle and not claim.rows else None
 
-    def _ask(self) -> queue.Claim:
-        """Claim by destination. Transactions that only wait, or may turn out to, take no places and no octets from the
-        others. Claims nothing while a restore of the database waits for a person's answer."""
+    def _lease(self) -> queue.Claim:
+        """The claim within this process' bounds: transactions that only wait, or may turn out to, take no places and no
+        octets from the others. Nothing is leased while a restore of the database waits for a person's answer.
+        """
         if not continuity.fit():
             return queue.Claim((), more=False, full=False)
         crowd, places = self.engine.crowd(), settings.IN_FLIGHT
@@ -253,7 +264,7 @@ class Pump:
         """Wait for what ends: where many are under way until half of them have ended, else for the first."""
         crowd = self.engine.crowd()
         most, company_s = (max(crowd.busy // 2, 1), GATHER_S) if crowd.busy > FEW else (BATCH, 0.0)
-        if self.engine.in_flight or self.recorder.pending:
+        if not self._idle:
             wait_s = GATHER_S if self._hungry else LOOK_S
         elif self._hungry or self._idle_since is None:
             wait_s = 0.0
@@ -272,7 +283,7 @@ class Pump:
     def _renew(self) -> None:
         """Extend our leases; under a new one from now on where they may have run out meanwhile."""
         silent_s = time.monotonic() - self._renewed
-        if silent_s > settings.LEASE_S and (self.engine.in_flight or self.recorder.pending):
+        if silent_s > settings.LEASE_S and not self._idle:
             self.engine.new_lease()  # what was taken from us meanwhile must not look like ours when we claim it again
         if self._away or silent_s > settings.LEASE_S / 4:
             queue.renew(self.engine.leases() | self.recorder.leases())
@@ -295,7 +306,7 @@ class Pump:
             queue.wake(ids)
 
     def _finished(self) -> bool:
-        if self.engine.in_flight or self.recorder.pending:
+        if not self._idle:
             return False
         if _stopping.is_set():
             return True

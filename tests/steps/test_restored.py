@@ -104,7 +104,7 @@ def test_without_a_witness_and_in_the_same_place_nothing_is_suspected(settings, 
 def test_nothing_is_claimed_told_or_handed_on_while_the_question_is_open(monkeypatch: pytest.MonkeyPatch):
     continuity.ask("test")
     monkeypatch.setattr(queue, "claim", lambda *_, **__: pytest.fail("claimed"))
-    assert delivering.Pump(delivering.engine())._ask().rows == ()
+    assert delivering.Pump(delivering.engine())._lease().rows == ()
     for module in (tasks.notifying, tasks.forwarding, tasks.reporting):
         monkeypatch.setattr(module, "run", lambda: pytest.fail("told"))
     monkeypatch.setattr(tasks.sweeping, "sweep", lambda: pytest.fail("swept"))
