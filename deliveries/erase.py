@@ -12,10 +12,10 @@ from datetime import timedelta
 from uuid import UUID
 
 from django.db import transaction
-from django.utils import timezone
 
 from deliveries.errors import Unreadable
 from deliveries.models import AuditEntry, Erasure
+from deliveries.models.sql import clock
 from deliveries.record.erasure import Progress, walk
 from deliveries.record.person import Person
 from deliveries.record.retention import Time
@@ -61,13 +61,13 @@ def work(row: Erasure, left: Time) -> bool:
     through = walk(person, at, left, f"erasure:{row.id}", dry=row.rehearsal)
     row.found, row.waiting = at.found, at.waiting
     row.step, row.after = at.step, at.after
-    row.due_at = timezone.now()
+    row.due_at = now = clock()
     done = through and (row.rehearsal or not at.waiting)
     if through and not done:  # from the beginning, once more time has passed
-        row.step, row.after, row.due_at = 0, None, timezone.now() + _AGAIN
+        row.step, row.after, row.due_at = 0, None, now + _AGAIN
     with transaction.atomic():
         if done:
-            row.address, row.done_at = None, timezone.now()
+            row.address, row.done_at = None, now
             if not row.rehearsal:
                 _audit(row, row.asked_by, "person.erased")
         row.save()
@@ -85,7 +85,7 @@ def rehearse(tenant_id: UUID | None, address: str, keep_suppressions: bool = Tru
 
 def _take() -> Erasure | None:
     with transaction.atomic():
-        now = timezone.now()
+        now = clock()
         open_ones = Erasure.objects.filter(done_at=None, due_at__lte=now).order_by("due_at")
         row = open_ones.select_for_update(skip_locked=True).first()
         if row is not None:

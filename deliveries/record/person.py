@@ -31,6 +31,8 @@ _BEFORE = (
 )
 #: RFC 2045 §6.7: a line that goes on in the next one
 _SOFT = r"(?:=\r?\n)?"
+#: a line that ends within the local part of somebody else's address, whose rest may look like the person's
+_BROKEN = rf"(?:(?:^.?|[^=%].)[[:alnum:]._+{_LETTERS}-]|[=%](?!{_SIGN})[[:xdigit:]]{{2}})=\r\n"
 _AFTER = rf"(?!{_SOFT}(?:[[:alnum:]_-]|(?:\.|[%=]2e){_SOFT}[[:alnum:]]))"
 
 
@@ -46,9 +48,11 @@ class Person:
         local, _, domain = folded(self.address).rpartition("@")
         domains = {domain, _unicode(domain)}
         names = "|".join(_word(name) for name in sorted(domains))
+        word = _word(f"{local}@")
         return {
             "addresses": [f"{local}@{name}" for name in sorted(domains)],
-            "like": f"{_BEFORE}{_word(f'{local}@')}{_SOFT}(?:{names}){_AFTER}",
+            # looked for behind what was found alone, where a lookbehind costs little
+            "like": f"{_BEFORE}{word}(?<!{_BROKEN}{word}){_SOFT}(?:{names}){_AFTER}",
             "put": rf"\1{GONE}",
             "tenant": self.tenant_id,
         }

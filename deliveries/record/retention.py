@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import accumulate
 from typing import TypeVar
 from uuid import UUID
 
@@ -38,8 +39,10 @@ T = TypeVar("T")
 
 #: rows of one transaction
 BATCH = 100
-#: between two batches: at the least, and in times of what the one before took
-PAUSE_S, REST = 0.02, 6
+#: of a window where rows are large, whatever one alone has: a search through it stays far within a statement's time
+MOST_OCTETS = 8 * 1024 * 1024
+#: between two batches: at the least and at most, and in times of what the one before took
+PAUSE_S, LONGEST_PAUSE_S, REST = 0.02, 5.0, 6
 #: how long a table is waited for; everybody else who wants it waits behind that
 LOCK_MS = 50
 #: how often it is asked for in one pass, and the pause after a wait in vain
@@ -194,15 +197,23 @@ def _sweep_default(table: str, before: datetime, left: Time) -> int:
     return gone
 
 
-def windows(table: str, before: datetime, left: Time, after: UUID = UUID(int=0)) -> Iterator[list[UUID]]:  # noqa: B008
-    """The primary keys of rows older than `before`, BATCH at a time, oldest first; those past `after`."""
+def windows(
+    table: str,
+    before: datetime,
+    left: Time,
+    after: UUID = UUID(int=0),  # noqa: B008
+    octets: str = "0",
+) -> Iterator[list[UUID]]:
+    """The primary keys of rows older than `before`, oldest first; those past `after`. BATCH at a time, and MOST_OCTETS
+    at most where `octets` says in SQL how large a row is."""
+    statement = _WINDOW.format(table=table, octets=octets)
     while left.left():
-        rows = execute(
-            _WINDOW.format(table=table), {"after": after, "end": first_id(before), "batch": BATCH}
-        ).fetchall()
+        rows = execute(statement, {"after": after, "end": first_id(before), "batch": BATCH}).fetchall()
         if not rows:
             return
-        ids = [row["id"] for row in rows]
+        sums = accumulate(row["octets"] for row in rows)
+        fitting = [row["id"] for row, octets_so_far in zip(rows, sums, strict=True) if octets_so_far <= MOST_OCTETS]
+        ids = fitting or [rows[0]["id"]]
         after = ids[-1]
         with pause():
             yield ids
@@ -213,7 +224,7 @@ def pause() -> Iterator[None]:
     """The work of one batch, and then a rest several times as long: nobody waits for it, and accept hardly notices."""
     began = time.monotonic()
     yield
-    time.sleep(max(PAUSE_S, REST * (time.monotonic() - began)))
+    time.sleep(min(max(PAUSE_S, REST * (time.monotonic() - began)), LONGEST_PAUSE_S))
 
 
 @contextmanager
@@ -287,7 +298,7 @@ def alone(name: str, work: Callable[[], T]) -> T | None:
     return None
 
 
-_WINDOW = "SELECT id FROM {table} WHERE id > %(after)s AND id < %(end)s ORDER BY id LIMIT %(batch)s"
+_WINDOW = "SELECT id, {octets} AS octets FROM {table} WHERE id > %(after)s AND id < %(end)s ORDER BY id LIMIT %(batch)s"
 
 _FINISHED = """
 SELECT m.id FROM unnest(%(ids)s::uuid[]) AS m(id)

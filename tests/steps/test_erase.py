@@ -41,6 +41,7 @@ from deliveries.models.fields import uuid7
 from deliveries.read import erasures as read
 from deliveries.record import operator, retention, suppressions
 from deliveries.record.outcomes import record
+from deliveries.record.person import Person
 from deliveries.record.retention import Time
 from deliveries.smtp.outcome import Verdict
 from deliveries.states import Category, Status
@@ -59,6 +60,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def _quick(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
     monkeypatch.setattr(retention, "PAUSE_S", 0)
     monkeypatch.setattr(retention, "BATCH", 3)  # several windows of each table
+    monkeypatch.setattr(retention, "MOST_OCTETS", 1_000)
     settings.MAIL_ROUTE = "mx"
     known_sites("one.test")
     auth.forget()
@@ -200,6 +202,17 @@ def test_an_address_is_a_word_beside_letters_and_signs_beyond_ascii() -> None:
     assert row.found == {"received mails": 1, "requests": 1}
     assert MessageContent.objects.get(id=mail.message_id).text.startswith(f"Dear {other}")
     assert [bytes(i.octets) for i in InboundMessage.objects.all()] == [other.encode()]
+    # RFC 2045 §6.7: a line's end within somebody else's address, or behind a sign
+    broken = [f"To: {head}=\r\n{ann}" for head in ("big", "x", "xy", "big+", "k=C3=BC", "=C3=BC", "a.b_")]
+    whole = [f"To: {head}=\r\n{ann}" for head in ("", "<", "me <", "=3C", "mailto=3A", "mailto%3A", "a, ", "b@c.test,")]
+    whole += [f"=\r\n{ann}", f"To: big=\r\n{ann}, {ann}", f"{ann}\r\n{ann}"]
+    with connection.cursor() as cursor:
+        params = Person(ann, None).params()
+        for texts, found in ((broken, False), (whole, True)):
+            cursor.execute("SELECT t, t ~* %s FROM unnest(%s::text[]) AS t", [params["like"], texts])
+            assert dict(cursor.fetchall()) == dict.fromkeys(texts, found)
+        cursor.execute("SELECT regexp_replace(%s, %s, %s, 'gi')", [whole[-1], params["like"], params["put"]])
+        assert cursor.fetchone() == ("(erased)\r\n(erased)",)
     left = list(RequestLog.objects.order_by("id").values_list("request_body", flat=True))
     assert json.loads(left[0]) == {"text": "Write to “(erased)”."} and json.loads(left[1]) == {"text": other}
 
@@ -288,6 +301,19 @@ def test_a_pass_that_runs_out_of_time_goes_on_where_it_stopped() -> None:
         erase.work(row, left_once if left else left)
         row = Erasure.objects.get(id=row.id)
     assert passes > 3 and row.found["mails"] == len(mails) and everywhere(ann) == []
+
+
+def test_what_is_large_is_looked_at_a_little_at_a_time() -> None:
+    house, ann = build(), person()
+    for size in (600, 300, 200, 5_000, 10):
+        InboundMessage.objects.create(
+            received_at=datetime.now(UTC), peer="x", forward_path="hi@here.test", octets=ann.encode().ljust(size),
+            state="received", tenant=house.tenant,
+        )  # fmt: skip
+    end, left = datetime.now(UTC) + timedelta(days=1), Time(time.monotonic() + 120)
+    sizes = [len(ids) for ids in retention.windows("inbound_message", end, left, octets="octet_length(octets)")]
+    assert sizes == [2, 1, 1, 1]
+    assert order(house, ann).found == {"received mails": 5}
 
 
 def test_the_terminal_tells_what_would_go_and_changes_nothing() -> None:
