@@ -87,7 +87,7 @@ def _read(row: dict[str, Any]) -> None:
         put_aside(Reading(row["id"], ReportKind.UNREADABLE, note), State.UNREADABLE)
         return
     try:
-        report = read_report(bytes(row["octets"]))
+        report = read_report(bytes(row["octets"]), row["reverse_path"])
         _act(row, report)
     except DatabaseError as e:
         if isinstance(e.__cause__, psycopg.errors.LockNotAvailable):
@@ -198,7 +198,9 @@ def _one(statement: str, params: dict[str, Any]) -> dict[str, Any]:
 _CLAIM = f"""
 UPDATE inbound_message SET tries = tries + 1
  WHERE id = (SELECT id FROM inbound_message WHERE state = '{State.WAITING}' ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED)
-RETURNING id, forward_path, octets, tries, received_at, received_for, tenant_id
+RETURNING id, forward_path, octets, tries, received_at, received_for, tenant_id,
+          -- a polled mailbox has no envelope: Return-Path tells it, where the field is
+          CASE WHEN helo <> '' THEN reverse_path END AS reverse_path
 """
 
 _NOT_TRIED = f"UPDATE inbound_message SET tries = tries - 1 WHERE id = %(id)s AND state = '{State.WAITING}'"

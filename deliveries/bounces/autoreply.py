@@ -39,13 +39,15 @@ def is_auto_reply(mail: Mail, text: str) -> bool:
 
 
 def titled_auto_reply(mail: Mail) -> bool:
-    """Whether its subject calls it an automatic reply, and nothing marks it as a bounce: mail systems write no such."""
+    """Whether its subject calls it an automatic reply, and nothing marks it as a bounce: mail systems write no such.
+
+    The reply's own words stand before the subject that it answers, which may be a bounce's.
+    """
     if mail.report_type == "delivery-status" or "x-failed-recipients" in mail.headers:
         return False
     subject, words = fold(mail.headers.decoded("subject")), wordings()
-    return any(phrase in subject for phrase in words.auto_subjects) and not any(
-        phrase in subject for phrase in words.bounce_subjects
-    )
+    called = min((at for phrase in words.auto_subjects if (at := subject.find(phrase)) >= 0), default=None)
+    return called is not None and not any(phrase in subject[:called] for phrase in words.bounce_subjects)
 
 
 def is_challenge(findings: list[Finding], text: str) -> bool:

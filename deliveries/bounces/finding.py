@@ -26,7 +26,7 @@ REPLY_CODE = re.compile(r"(?<![\w.#/<-])([245][0-5]\d)(?=[\s\-:]|$)")
 class Finding:
     """One address and what was said about it. `status` and `action` are "" where the format has none.
 
-    `stage` is the command that the relay had reached, where its words tell.
+    `stage` is the command that the relay had reached, where its words tell. `letter`: the diagnostic is a whole letter.
     """
 
     address: str
@@ -34,6 +34,7 @@ class Finding:
     status: str = ""
     action: str = ""
     stage: Stage | None = None
+    letter: bool = False
 
 
 def addresses(text: str, limit: int = MAX_RECIPIENTS) -> list[str]:

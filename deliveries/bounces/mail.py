@@ -81,13 +81,17 @@ class Part:
 
 @dataclass(frozen=True)
 class Mail:
-    """`parts` are the leaves in order; message/rfc822 is a leaf. `report_type` is multipart/report's parameter."""
+    """`parts` are the leaves in order; message/rfc822 is a leaf. `report_type` is multipart/report's parameter.
+
+    `reverse_path` is the envelope's, None where only Return-Path may tell it.
+    """
 
     headers: Headers
     type: str
     report_type: str
     parts: tuple[Part, ...]
     notes: tuple[str, ...] = ()
+    reverse_path: str | None = None
 
     def of_type(self, *types: str) -> list[Part]:
         return [part for part in self.parts if part.type in types]

@@ -15,7 +15,9 @@ from functools import cached_property
 from deliveries.bounces.finding import ADDRESS, MAX_DIAGNOSTIC_CHARS, MAX_RECIPIENTS, Finding, addresses, tidy
 from deliveries.bounces.mail import Headers, Mail, Part, read_headers
 from deliveries.bounces.wordings import wordings
-from deliveries.smtp.rules import fold
+from deliveries.smtp.classify import stage_of
+from deliveries.smtp.outcome import Stage
+from deliveries.smtp.rules import fold, normalise
 
 #: lines of human text that are read; a bounce that says nothing within them says nothing
 MAX_LINES = 400
@@ -46,6 +48,11 @@ class Prose:
     @cached_property
     def lines(self) -> list[str]:
         return self.text.split("\n")[:MAX_LINES]
+
+    @cached_property
+    def stage(self) -> Stage | None:
+        """The command that its words say was refused."""
+        return stage_of(normalise(self.text))
 
     @cached_property
     def weighed(self) -> list[list[tuple[str, int]]]:
@@ -216,14 +223,20 @@ def read_prose(mail: Mail, prose: Prose) -> list[Finding]:
     found = []
     places = sorted(place[key] for key in chosen if key in place)
     for key, address in chosen.items():
-        diagnostic = _after(lines, place[key], places) if key in place and len(chosen) > 1 else whole
-        found.append(Finding(address, diagnostic[:MAX_DIAGNOSTIC_CHARS]))
+        letter = key not in place or len(chosen) == 1
+        diagnostic = whole if letter else _after(lines, place[key], places)
+        found.append(Finding(address, diagnostic[:MAX_DIAGNOSTIC_CHARS], letter=letter))
     return found
 
 
 _LABEL = re.compile(
     r"(.{0,30}\b(recipients?|address|rcpt to|user|mailbox|account|delivered to|deliver to|failed to)|to)\b"
     r"[^:<@]{0,20}[:=<]",
+    re.I,
+)
+_GREETING = re.compile(
+    r"\s{0,8}(hello|hi|dear|hallo|guten tag|sehr geehrter?|bonjour|cher|hola|estimado|ciao|gentile|olá|prezado|beste|"
+    r"geachte|hej|witaj|здравствуйте)[ ,<]{1,4}",
     re.I,
 )
 _CODES = re.compile(r"[<>*\[\-\s]{0,6}([245]\d\d[ -]{1,3})?([245]\.\d\.\d{1,2}[ ]{1,3})?[<\"'(*\[>\s-]{0,6}")
@@ -246,6 +259,8 @@ def weigh(line: str) -> list[tuple[str, int]]:
         tail = before[-20:].lower().rstrip(" <\"':")
         if tail.endswith((" from", " von", " de la part de")) and not tail.endswith("expanded from"):
             continue  # the sender's own
+        if _GREETING.fullmatch(before):
+            continue  # whoever reads it
         rest = line[match.end() :].strip(" >\"')]\t")
         weight = 1
         if _CODES.fullmatch(before):

@@ -15,6 +15,7 @@ from enum import StrEnum
 
 from deliveries.bounces.arf import read_complaint
 from deliveries.bounces.autoreply import is_auto_reply, is_challenge, titled_auto_reply
+from deliveries.bounces.dsn import TYPES as STATUS_TYPES
 from deliveries.bounces.dsn import read_status
 from deliveries.bounces.finding import MAX_DIAGNOSTIC_CHARS, REPLY_CODE, Finding, enhanced_codes, reply_codes
 from deliveries.bounces.last_resort import find_addresses
@@ -26,6 +27,8 @@ from deliveries.bounces.signs import (
     looks_delayed,
     looks_delivered,
     looks_like_bounce,
+    marked,
+    reports_first_hand,
     stands_without_address,
 )
 from deliveries.smtp.classify import Classified, classify_text, stage_of
@@ -99,14 +102,17 @@ class Report:
     second_hand: bool = False
 
 
-def read_report(octets: bytes) -> Report:
-    """The reading of one RFC 5322 mail; never raises for input."""
-    mail = read_mail(octets)
+def read_report(octets: bytes, reverse_path: str | None = None) -> Report:
+    """The reading of one RFC 5322 mail; never raises for input.
+
+    `reverse_path`: the envelope's ("" is the null path, RFC 3464 §2), None where Return-Path is to tell it.
+    """
+    mail = replace(read_mail(octets), reverse_path=reverse_path)
     if not len(mail.headers):
         return Report(ReportKind.UNREADABLE, notes=(*mail.notes, "no header field"))
     prose = prose_of(mail)
     report, notes = _read(mail, prose, octets), mail.notes
-    if report.kind in (ReportKind.ORDINARY, ReportKind.BOUNCE) and not (from_daemon(mail) or read_status(mail)):
+    if report.kind in (ReportKind.ORDINARY, ReportKind.BOUNCE) and not (_tells(mail, prose) or read_status(mail)):
         for part in mail.of_type("message/rfc822")[:MAX_FORWARDS]:
             inner = read_mail(part.octets)
             # a person may forward anything, and under its subject; only a bounce with fields counts
@@ -118,6 +124,11 @@ def read_report(octets: bytes) -> Report:
                     notes = (*notes, "inside a forwarded mail")
                     break
     return replace(report, token=_token(mail, prose), original_message_id=_message_id(prose.returned), notes=notes)
+
+
+def _tells(mail: Mail, prose: Prose) -> bool:
+    """Whether a mail system says why and whom: what it returns is then the mail, not a report that it passes on."""
+    return from_daemon(mail) and bool(any(prose.weighed) or enhanced_codes(prose.text) or reply_codes(prose.text))
 
 
 def _read(mail: Mail, prose: Prose, octets: bytes) -> Report:
@@ -133,13 +144,14 @@ def _read(mail: Mail, prose: Prose, octets: bytes) -> Report:
     if event:
         return _of_event(event, prose)
     findings = read_status(mail)
-    if findings:
+    if findings and (mail.of_type(*STATUS_TYPES) or reports_first_hand(mail)):
         if is_challenge(findings, prose.text):
             return Report(ReportKind.AUTO_REPLY)
         return _of_fields(prose, findings)
     bounce = looks_like_bounce(mail, prose)
-    # Exim marks its own warnings auto-replied: who signs decides, unless a postmaster is away
-    if titled_auto_reply(mail) or (not (bounce and from_daemon(mail)) and is_auto_reply(mail, prose.text)):
+    # Exim marks its own warnings auto-replied: who signs decides, or a mark of bounces, unless a postmaster is away
+    sure = bounce and (marked(mail) or from_daemon(mail))
+    if titled_auto_reply(mail) or (not sure and is_auto_reply(mail, prose.text)):
         return Report(ReportKind.AUTO_REPLY)
     if not bounce:
         return Report(ReportKind.ORDINARY)
@@ -182,7 +194,7 @@ def _judge(finding: Finding, prose: Prose) -> Recipient:
         finding = replace(finding, diagnostic=said_of(prose, finding.address))
     status = _status(finding)
     code = _code(finding.diagnostic, status)
-    stage = finding.stage or stage_of(normalise(finding.diagnostic)) or stage_of(normalise(prose.text))
+    stage = finding.stage or stage_of(normalise(finding.diagnostic)) or prose.stage
     said = _meaning(finding, prose, code, status, stage)
     if not status:
         status = next(iter(enhanced_codes(prose.text)), "")
@@ -201,6 +213,11 @@ def _meaning(finding: Finding, prose: Prose, code: int | None, status: str, stag
     """The peer's own words before what the reporter wraps around them, and the finding's before the whole letter's."""
     if quoted := _reply_in(finding.diagnostic):
         said = classify_text(quoted, code, status, stage)
+        if said.category not in _VAGUE:
+            return said
+    # a letter's greeting speaks of "your message"; its paragraph about the address does not
+    if finding.letter and (about := said_of(prose, finding.address)):
+        said = classify_text(about, code, status, stage)
         if said.category not in _VAGUE:
             return said
     said = classify_text(finding.diagnostic, code, status, stage)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 
-from deliveries.bounces.finding import enhanced_codes
+from deliveries.bounces.finding import enhanced_codes, reply_codes
 from deliveries.bounces.mail import Mail
 from deliveries.bounces.prose import Prose
 from deliveries.bounces.wordings import wordings
 from deliveries.smtp.rules import fold
 
 #: what people and lists put before a subject that they pass on
-_PASSED_ON = re.compile(r"\s{0,4}(\[|(fwd?|wg|tr|rv|vs|vb|vl|enc|i|doorst) ?:)", re.I)
+_PASSED_ON = re.compile(r"\s{0,4}(\[|(fwd?|wg|tr|rv|vs|vb|vl|enc|i|doorst|pd|转发|轉寄|転送|пересл) ?[:：])", re.I)
+#: … or answer: then the bounce's own subject follows at once, as in no answer that a mail system writes under ours
+_ANSWERED = re.compile(r"\s{0,4}(re|aw|sv|antw?|odp|回复|答复|回覆) ?[:：]", re.I)
+_AT_ONCE_CHARS = 12
 #: RFC 7489 §7.2.1.1, RFC 8460 §5.3: reports about our mail that postmasters send, no bounces
 _AGGREGATE = re.compile(r"\s{0,4}report domain: ?\S{1,255} +submitter:", re.I)
 _TEXT_CHARS = 8_000
@@ -23,10 +26,15 @@ def from_daemon(mail: Mail) -> bool:
     return any(name in sender for name in wordings().daemon_names)
 
 
+def marked(mail: Mail) -> bool:
+    """Whether a field that only bounces bear calls it one: RFC 3464 §2 (report-type), Exim's and Gmail's own."""
+    return "x-failed-recipients" in mail.headers or mail.report_type == "delivery-status"
+
+
 def looks_like_bounce(mail: Mail, prose: Prose) -> bool:
-    """Whether a mail comes from a mail system and speaks of a failure: two signs of five, or one that is certain."""
+    """Whether a mail comes from a mail system and speaks of a failure: two signs of six, or one that is certain."""
     headers = mail.headers
-    if "x-failed-recipients" in headers or mail.report_type == "delivery-status":
+    if marked(mail):
         return True
     subject = headers.decoded("subject")
     if _AGGREGATE.match(subject):
@@ -35,14 +43,24 @@ def looks_like_bounce(mail: Mail, prose: Prose) -> bool:
     text = fold(prose.text[:_TEXT_CHARS])
     said = _any(wordings().bounce_texts, text)
     returned = bool(len(prose.returned)) and (told or said)
-    # a parcel may be delayed too, and people write about bounces: words prove nothing without a mail system, or a mail
-    # returned or an address blamed by who tells it first, or passed on with the fields of RFC 3464
-    first_hand = "final-recipient:" in text or not _PASSED_ON.match(subject)
-    blamed = first_hand and (returned or (told and said and _blames(prose)))
+    # a parcel may be delayed too, and people write about bounces: words prove nothing without a mail system, or a
+    # subject that tells it first hand, or passes on the fields of RFC 3464, and a mail returned or an address blamed
+    first_hand = "final-recipient:" in text or not _passes_on(subject)
+    blames = _blames(prose)
+    # a reply, and whom it refused: no words are needed beside it
+    refused = blames and bool(enhanced_codes(prose.text) or any(code >= 400 for code in reply_codes(prose.text)))
+    blamed = first_hand and told and (returned or (said and blames))
     more = (*wordings().delay_texts, *wordings().success_texts)
-    if not (told or said or returned or _any(more, text) or _blames(prose) or enhanced_codes(prose.text)):
+    if not (told or said or returned or blames or _any(more, text) or enhanced_codes(prose.text)):
         return False  # mail systems also write of quotas, quarantines and passwords
-    return (null_path or daemon or blamed) and null_path + daemon + told + said + returned >= 2
+    signs = (null_path, daemon, told, said, returned, refused)
+    return (daemon or blamed or (null_path and first_hand)) and sum(signs) >= 2
+
+
+def reports_first_hand(mail: Mail) -> bool:
+    """Whether fields of a status report in a text may be a mail system's: people quote them, in lessons too."""
+    told = _told(mail) and not _passes_on(mail.headers.decoded("subject"))
+    return marked(mail) or told or _null_path(mail) or from_daemon(mail)
 
 
 def stands_without_address(mail: Mail, prose: Prose) -> bool:
@@ -51,11 +69,22 @@ def stands_without_address(mail: Mail, prose: Prose) -> bool:
 
 
 def _null_path(mail: Mail) -> bool:
+    if mail.reverse_path is not None:
+        return not mail.reverse_path
     return mail.headers.get("return-path").replace(" ", "").lower() in ("<>", "<mailer-daemon>")
 
 
 def _told(mail: Mail) -> bool:
     return _any(wordings().bounce_subjects, fold(mail.headers.decoded("subject")))
+
+
+def _passes_on(subject: str) -> bool:
+    """Whether a person or a list passes a bounce on, or answers it."""
+    if _PASSED_ON.match(subject):
+        return True
+    found = _ANSWERED.match(subject)
+    opening = fold(subject[found.end() :]) if found else ""
+    return any(0 <= opening.find(phrase) <= _AT_ONCE_CHARS for phrase in wordings().bounce_subjects)
 
 
 def _blames(prose: Prose) -> bool:

@@ -97,6 +97,7 @@ _STAGES = (
     ("rcpt to response", Stage.RCPT),
     ("rcpt to:<@> 5", Stage.RCPT),  # a transcript that marks no side
     ("rcpt to: <@> 5", Stage.RCPT),
+    ("rcpt to:<@> remote server replied", Stage.RCPT),
     ("after rcpt", Stage.RCPT),
     ("does not like recipient", Stage.RCPT),
     ("did not like our rcpt", Stage.RCPT),

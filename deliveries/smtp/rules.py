@@ -42,6 +42,7 @@ MAX_STARTS = 16
 
 #: letters that have no decomposition into a plain one and an accent
 _PLAIN = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ı": "i", "\u2018": "'", "\u2019": "'"})
+_ACCENTS = re.compile("[\u0300-\u036f]+")
 #: an address that a reply repeats: `<database@example.org>` says nothing about a database
 _ADDRESS = re.compile(r"[^\s<>@\"'(),;:\[\]]{1,64}@[\w.-]{1,255}")
 #: the path of a page that a reply points to, and what parts its words: `/errors/user-unknown` says nothing of the user
@@ -49,6 +50,8 @@ _PAGE = re.compile(r"(?<=://)([^\s/]{1,255})(/\S{1,500})")
 _WORD_ENDS = re.compile(r"[-_+]|%20")
 #: the first code of a reply of several lines; relays run the lines together with their codes
 _FIRST_LINE = re.compile(r"\b([245]\d\d)-")
+#: the label of a form's field begins a clause: `Recipient: <@> Reason: it does not exist` means no recipient's reason
+_LABEL = re.compile(r"\b(?:Reason|Status):\s")
 #: of a pattern: a gap, a family, or literal words
 _TOKEN = re.compile(r"[*~]|\{[a-z]+\}|[^*~{]+[^*~{\s]|[^*~{\s]")
 
@@ -58,7 +61,7 @@ def fold(text: str) -> str:
     text = text.lower()
     if not text.isascii():
         text = unicodedata.normalize("NFKD", text.translate(_PLAIN))
-        text = "".join(c for c in text if not "\u0300" <= c <= "\u036f")
+        text = _ACCENTS.sub("", text)
     return " ".join(text.replace("_", " ").replace("e-mail", "email").split())
 
 
@@ -76,7 +79,7 @@ def normalise(text: str) -> str:
     if first := _FIRST_LINE.search(text):
         again = rf"\b{first[1]}[- ](?:[245]\.\d{{1,3}}\.\d{{1,3}}\s)?"
         text = text[: first.end()] + re.sub(again, "", text[first.end() :])
-    return fold(text)
+    return fold(_LABEL.sub("; ", text))
 
 
 class Pattern:

@@ -351,6 +351,44 @@ FORMATS: list[tuple[str, str, str, str, list[str], str | None]] = [
         "hard",
     ),
     (
+        "a form whose label is no word of its sentence",
+        "Postmaster <postmaster@me.example>",
+        "Message Delivery Failure",
+        "\tRecipient: [SMTP:kim@me.example]\n\tReason: The recipient address does not exist on this server.\n",
+        ["kim@me.example"],
+        "hard",
+    ),
+    (
+        "a transcript that names the command refused",
+        "mailer-daemon@hm.example",
+        "Message undeliverable: x",
+        (
+            "kim@hm.example\n   Error Type: SMTP\n   Remote server (192.0.2.1) issued an error.\n"
+            "   hMailServer sent: RCPT TO:<kim@hm.example>\n   Remote server replied: 550 Unknown user\n"
+        ),
+        ["kim@hm.example"],
+        "hard",
+    ),
+    (
+        "qmail's paragraph before its greeting",
+        "MAILER-DAEMON@qm.example",
+        "failure notice",
+        (
+            "I'm afraid I wasn't able to deliver your message to the following addresses.\n\n"
+            "<kim@qm.example>:\nThis address no longer accepts mail.\n\n--- Below this line is a copy of the message.\n"
+        ),
+        ["kim@qm.example"],
+        "hard",
+    ),
+    (
+        "a subject that says nothing, and a reply",
+        "MAILER-DAEMON@qm.example",
+        "Message 4711",
+        "<kim@qm.example>: host mx said: 550 5.1.1 No such user here\n",
+        ["kim@qm.example"],
+        "hard",
+    ),
+    (
         "absence note, German",
         "Ann <ann@x.example>",
         "Abwesenheitsnotiz",
@@ -436,6 +474,11 @@ NOT_FAILED = [
     ("From: postmaster@corp.example\nReturn-Path: <>\n", "Out of office", "I am away.", ReportKind.AUTO_REPLY),
     (BOB, "FW: Undeliverable: x", "Look!\n\n-----Original Message-----\nFrom: postmaster@corp.example\nTo: bob@example.org\nSubject: Undeliverable: x\n\nkim@example.net\n550 5.1.1 User unknown", ReportKind.ORDINARY),
     ("From: Postmaster <postmaster@isp.example>\n", "Re: [#551] delisting", "Mail could not be delivered before.", ReportKind.ORDINARY),
+    (BOB, "Re: Undelivered Mail", "> <kim@example.net>: 550 5.1.1 User unknown\n>\n> could not be delivered\n>\n> Received: from a\n> From: b\n\nAgain?", ReportKind.ORDINARY),
+    (BOB, "What a report looks like", "Final-Recipient: rfc822; kim@example.net\nAction: failed\nStatus: 5.1.1", ReportKind.ORDINARY),
+    (DAEMON, "Automatic reply: Undelivered Mail", "I am away. User unknown? Ask noc@example.net.", ReportKind.AUTO_REPLY),
+    (DAEMON, "延迟: x", "向这些收件人或组的传递被延迟:\n\nkim@example.net\n\n将继续尝试。", ReportKind.DELAYED),
+    (DAEMON, "Weitergeleitet: x", "abgeschlossen, es wurde jedoch keine Zustellungsbenachrichtigung gesendet:\n\nkim@example.net", ReportKind.DELIVERED),
     (BOB, "Automatická odpověď: x", "Jsem mimo kancelář.", ReportKind.AUTO_REPLY),
     (DAEMON, "Delivery Status Notification (Success)", "Your message was successfully delivered to\n\n<kim@example.net>", ReportKind.DELIVERED),
     (DAEMON, "Relayed: x", "Delivery is complete, but no delivery notification was sent by the destination server:\n\nkim@example.net", ReportKind.DELIVERED),
@@ -525,6 +568,31 @@ def test_an_event_of_ses_without_a_reply_is_read_by_its_subtype(subtype: str, ki
 def test_a_failure_that_names_nobody_still_says_why() -> None:
     (said,) = read_report(f"{DAEMON}Subject: Undeliverable\n\nThe user kim does not exist.\n".encode()).recipients
     assert (said.address, said.kind) == ("", "hard")
+
+
+def test_a_mark_of_bounces_outweighs_that_it_was_sent_automatically_and_by_an_unknown_name() -> None:
+    mail = b"From: Mail <noreply@a.example>\nSubject: x\nX-Failed-Recipients: kim@example.net\nAuto-Submitted: auto-replied\n"
+    report = read_report(mail + b"\n  kim@example.net\n    550 5.1.1 no such user\n")
+    assert (report.kind, report.recipients[0].kind) == (ReportKind.BOUNCE, "hard")
+
+
+def test_a_gateway_that_passes_a_report_on_says_what_the_report_says() -> None:
+    inner = (
+        "From: MAILER-DAEMON@in.example\nSubject: failed\n\nReporting-MTA: dns; in.example\n\n"
+        "Final-Recipient: rfc822; kim@example.net\nAction: failed\nStatus: 5.1.1\n"
+    )
+    head = "From: postmaster@gw.example\nSubject: Undeliverable mail\nContent-Type: multipart/mixed; boundary=b\n\n"
+    parts = f"--b\n\nThe attached report came for you.\n--b\nContent-Type: message/rfc822\n\n{inner}\n--b--\n"
+    report = read_report((head + parts).encode())
+    assert [(r.address, r.kind) for r in report.recipients] == [("kim@example.net", "hard")]
+
+
+def test_who_is_greeted_is_not_the_one_whom_it_did_not_reach() -> None:
+    mail = b"From: mailer-daemon@googlemail.com\nSubject: Delivery Status Notification (Failure)\n\n"
+    (said,) = read_report(
+        mail + b"Hello app@sender.example,\n\nthe group you tried to contact may not exist."
+    ).recipients
+    assert said.address == ""
 
 
 def test_a_question_in_the_form_of_a_report_is_an_automatic_reply() -> None:

@@ -147,6 +147,19 @@ def test_a_report_that_says_no_failure_changes_nothing(action) -> None:
     assert mail.delivery_id == delivery.id
 
 
+def test_the_null_path_of_the_envelope_tells_a_bounce_that_nothing_in_the_mail_tells() -> None:
+    house = build()
+    text = b"From: Mail <noreply@one.test>\r\nSubject: x\r\n\r\n<ann@one.test>: 550 5.1.1 No such user here\r\n"
+    told = {}
+    for path in ("", "noreply@one.test"):
+        delivery = delivered(house)
+        came(address(delivery), text, helo="mx.one.test", reverse_path=path)
+        feedback.run()
+        told[path] = Delivery.objects.get(id=delivery.id).status
+        Suppression.objects.all().delete()
+    assert told == {"": "bounced", "noreply@one.test": "delivered"}
+
+
 def test_a_vacation_note_changes_nothing() -> None:
     house = build()
     delivery = delivered(house)
@@ -336,10 +349,10 @@ def test_a_mail_that_kills_its_reader_is_set_aside_after_three_and_the_others_ar
 
     real = feedback.read_report
 
-    def read(octets: bytes):
+    def read(octets: bytes, reverse_path: str | None):
         if octets.endswith(b"boom"):
             raise Killed
-        return real(octets)
+        return real(octets, reverse_path)
 
     monkeypatch.setattr(feedback, "read_report", read)
     for _ in range(3):
@@ -356,7 +369,7 @@ def test_a_bug_of_ours_in_reading_one_mail_does_not_stop_the_others(monkeypatch)
     odd = came(address(delivery), b"From: x@y.test\r\n\r\nodd")
     other = came(address(delivery), dsn("ann@one.test"))
     real = feedback.read_report
-    monkeypatch.setattr(feedback, "read_report", lambda o: real(o) if not o.endswith(b"odd") else 1 / 0)
+    monkeypatch.setattr(feedback, "read_report", lambda o, _: real(o) if not o.endswith(b"odd") else 1 / 0)
     feedback.run()
     assert (state(odd), state(other)) == ("unreadable", "acted")
 
