@@ -10,7 +10,7 @@
 | `X-Unsubscribe` | `unsubscribe` |
 | `X-Redact` | `redact` |
 
-Other fields pass through.
+`X-Mailgun-…`, `X-SMTPAPI` and others of Postmark's are read by deliveries.mime.foreign. Other fields pass through.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from deliveries.errors import BadInput, Fault
-from deliveries.states import REDACT_WORDS, Redact
+from deliveries.mime import foreign
+from deliveries.states import ORDINARY_STREAM, REDACT_WORDS, Redact
 
 MAX_TAGS = 75
 MAX_METADATA = 50
@@ -33,7 +34,8 @@ _STREAM_FIELDS = frozenset({"x-stream", "x-pm-message-stream"})
 _TIME_FIELDS = frozenset({"x-scheduled-at", "x-deliver-before"})
 _KEY, _UNSUBSCRIBE, _REDACT = "x-idempotency-key", "x-unsubscribe", "x-redact"
 _METADATA = ("x-metadata-", "x-pm-metadata-")
-_NAMES = frozenset(n.encode() for n in (*_TAG_FIELDS, *_STREAM_FIELDS, *_TIME_FIELDS, _KEY, _UNSUBSCRIBE, _REDACT))
+_OURS = (*_TAG_FIELDS, *_STREAM_FIELDS, *_TIME_FIELDS, _KEY, _UNSUBSCRIBE, _REDACT)
+_NAMES = frozenset(name.encode() for name in (*_OURS, *foreign.FIELDS))
 _METADATA_NAMES = tuple(n.encode() for n in _METADATA)
 
 _TAG = re.compile(r"([A-Za-z0-9_-]{1,256})(?:=([A-Za-z0-9_-]{0,256}))?")
@@ -74,6 +76,7 @@ def read_control(fields: Sequence[tuple[str, str]], now: datetime, late: list[Fa
     times: dict[str, datetime | None] = {}
     key = unsubscribe = None
     redact = Redact.NOTHING
+    orders = foreign.Orders()
     for name, value in fields:
         if name in _TAG_FIELDS:
             tags += _tags(name, value, faults)
@@ -84,7 +87,8 @@ def read_control(fields: Sequence[tuple[str, str]], now: datetime, late: list[Fa
                 faults.append(Fault(name, "invalid_metadata", why))
             metadata[key_of_it] = value
         elif name in _STREAM_FIELDS:
-            streams.append(value)
+            postmark = name.startswith("x-pm-")
+            streams.append(ORDINARY_STREAM if postmark and value == foreign.POSTMARK_STREAM else value)
         elif name in _TIME_FIELDS:
             times[name] = _time(name, value, now, faults)
             if name == "x-deliver-before" and (moment := times[name]) and moment <= now:
@@ -95,6 +99,15 @@ def read_control(fields: Sequence[tuple[str, str]], now: datetime, late: list[Fa
             unsubscribe = _flag(name, value, faults)
         elif name == _REDACT:
             redact = _redact(name, value, faults)
+        elif name in foreign.FIELDS:
+            orders.read(name, value)
+    faults += orders.faults
+    tags += orders.tags
+    metadata = orders.metadata | metadata
+    if orders.stream and not streams:
+        streams, unsubscribe = [orders.stream], True if unsubscribe is None else unsubscribe
+    if orders.scheduled_at and "x-scheduled-at" not in times:
+        times["x-scheduled-at"] = _ahead(orders.time_field, orders.scheduled_at, now, faults)
     if streams and not _STREAM.fullmatch(streams[-1]):
         faults.append(
             Fault("x-stream", "invalid_stream", "A stream has 1 to 64 lower-case ASCII letters, digits, _ and -.")
@@ -143,6 +156,10 @@ def _time(name: str, value: str, now: datetime, faults: list[Fault]) -> datetime
         why = f"{name}: write the time in ISO 8601 with a zone, such as 2030-01-31T09:00:00Z."
         faults.append(Fault(name, "invalid_time", why))
         return None
+    return _ahead(name, moment, now, faults)
+
+
+def _ahead(name: str, moment: datetime, now: datetime, faults: list[Fault]) -> datetime:
     if moment - now > MAX_SCHEDULE:
         faults.append(Fault(name, "invalid_time", f"{name} is more than {MAX_SCHEDULE.days} days ahead."))
     return moment

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from deliveries.mime.foreign import stream_group
 from deliveries.notify import words
 from deliveries.states import Category, EventType
 
@@ -130,12 +131,6 @@ _DROPPED = {
 }
 
 
-def sendgrid_group(stream: str) -> int | None:
-    """The unsubscribe group whose mail goes by this stream, `group-17`; None where it is none's."""
-    word, _, number = stream.partition("-")
-    return int(number) if word == "group" and number.isascii() and number.isdigit() else None
-
-
 def _sendgrid(row: Row, told: Told) -> list[dict[str, Any]]:
     event = {
         **words.metadata(row),
@@ -146,7 +141,7 @@ def _sendgrid(row: Row, told: Told) -> list[dict[str, Any]]:
         "sg_message_id": str(row["message"] or ""),
         "category": words.labels(row["tags"]),
     }
-    if (group := sendgrid_group(row["stream"] or told.get("stream") or "")) is not None:
+    if (group := stream_group(row["stream"] or told.get("stream") or "")) is not None:
         event["asm_group_id"] = group
         if row["type"] == EventType.UNSUBSCRIBED:
             event["event"] = "group_unsubscribe"

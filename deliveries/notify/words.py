@@ -10,8 +10,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from deliveries.mime.foreign import POSTMARK_STREAM
 from deliveries.smtp.rules import OF_ANOTHER, unproven
-from deliveries.states import SUPPRESSING, Category
+from deliveries.states import ORDINARY_STREAM, SUPPRESSING, Category
 
 #: category → Postmark's bounce type; what is not here is a SoftBounce
 POSTMARK_TYPES: dict[Category, str] = {
@@ -39,8 +40,6 @@ POSTMARK_CODES: dict[str, tuple[int, str]] = {
     "SMTPApiError": (100007, "SMTP API error"),
 }
 _REPLY = re.compile(r"([245]\d\d)\b[ -]?(?:([245]\.\d{1,3}\.\d{1,3})\b)?")
-#: Postmark's default stream is our default stream; all others have the same name in both
-_STREAMS = {"transactional": "outbound"}
 
 
 def dead(category: str | None, rule: str | None, enhanced: str | None) -> bool:
@@ -57,7 +56,8 @@ def postmark_type(category: str | None, rule: str | None, enhanced: str | None) 
 
 
 def postmark_stream(stream: str | None) -> str:
-    return _STREAMS.get(stream or "transactional", stream or "")
+    """Their default stream is our default stream; all others have the same name in both."""
+    return POSTMARK_STREAM if stream in (None, "", ORDINARY_STREAM) else stream
 
 
 def labels(tags: str | list[dict[str, str]] | None) -> list[str]:

@@ -1,6 +1,6 @@
 """Middleware: a client that can be given a host but no path is known by its credential.
 
-X-Postmark-Server-Token              Postmark
+X-Postmark-Server-Token, -Account-   Postmark
 Authorization: Basic of api:<key>    Mailgun
 Authorization: Bearer and /v3/…      SendGrid
 """
@@ -27,7 +27,7 @@ class ByCredential:
 
 
 def _face(request: HttpRequest) -> str:
-    if "HTTP_X_POSTMARK_SERVER_TOKEN" in request.META:
+    if "HTTP_X_POSTMARK_SERVER_TOKEN" in request.META or "HTTP_X_POSTMARK_ACCOUNT_TOKEN" in request.META:
         return "postmark"
     scheme, _, credential = request.META.get("HTTP_AUTHORIZATION", "").strip().partition(" ")
     if scheme.lower() == "bearer" and request.path_info.startswith("/v3/"):

@@ -58,7 +58,7 @@ def json_body(request: HttpRequest) -> Iterator[Body]:
     """The request's JSON. Work on it inside the block: large bodies wait for each other."""
     octets = read(request, settings.MAX_BODY_OCTETS)
     if len(octets) <= _LARGE:
-        body = _body(octets)
+        body = body_of(octets)
         request.asked = body.value  # type: ignore[attr-defined]
         yield body
         return
@@ -66,7 +66,7 @@ def json_body(request: HttpRequest) -> Iterator[Body]:
         message = "Too many large requests at once; send it again in a moment."
         raise BadInput([Fault("", "busy", message)], "rate_limit_exceeded", 429)
     try:
-        body = _body(octets)
+        body = body_of(octets)
         request.asked = f"[{len(octets)} octets]"  # type: ignore[attr-defined]
         del octets  # its text lives on in the strings of the value
         yield body
@@ -137,7 +137,8 @@ def _received(request: HttpRequest, cap: int) -> bytes:
     return bytes(octets)
 
 
-def _body(octets: bytes) -> Body:
+def body_of(octets: bytes) -> Body:
+    """Also of JSON that stands in a form's field."""
     value, text = parse(octets)
     if text.count("{") + text.count("[") > _DEEPEST and _too_deep(value):
         raise _refused("too_deep", f"The JSON is nested deeper than {_DEEPEST}.", 400)

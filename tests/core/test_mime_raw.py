@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import email.policy
+import json
 import random
 import time
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ import pytest
 
 from deliveries.errors import BadInput
 from deliveries.mime import deliverable, raw
-from deliveries.mime.control import read_control
+from deliveries.mime.control import is_control, read_control
 from deliveries.mime.dkim import Signer, generate_key
 
 NOW = datetime(2030, 1, 31, 9, 0, tzinfo=UTC)
@@ -276,10 +277,48 @@ def test_control_fields_say_what_the_fields_of_the_api_say() -> None:
     )  # fmt: skip
     assert said.tags == (("welcome", ""), ("a", ""), ("b", "c"), ("d", ""))
     assert said.metadata == (("order", "17"), ("who", "ann"))
-    assert (said.stream, said.idempotency_key, said.unsubscribe) == ("outbound", "k-1", True)
+    assert (said.stream, said.idempotency_key, said.unsubscribe) == ("transactional", "k-1", True)
     assert said.scheduled_at == datetime(2030, 2, 1, 7, 0, tzinfo=UTC)
     assert said.deliver_before == datetime(2030, 2, 2, tzinfo=UTC)
     assert read_control([("x-scheduled-at", "2029-01-01T00:00:00Z")], NOW).scheduled_at is None
+
+
+def test_orders_of_mailguns_and_sendgrids_clients_are_ours_too() -> None:
+    mailgun = read_control(
+        [("x-mailgun-tag", "two words"), ("x-mailgun-variables", '{"Order": 17, "a": {"b": "ü"}}'),
+         ("x-mailgun-deliver-by", "Fri, 01 Feb 2030 09:00:00 +0200"), ("x-mailgun-track", "yes"),
+         ("x-mailgun-drop-message", "no"), ("x-metadata-a", "ours")],
+        NOW,
+    )  # fmt: skip
+    assert mailgun.tags == (("two words", ""),)
+    assert dict(mailgun.metadata) == {"Order": "17", "a": "ours"}
+    assert mailgun.scheduled_at == datetime(2030, 2, 1, 7, 0, tzinfo=UTC)
+    asked = {
+        "category": ["a", "b c"],
+        "unique_args": {"order": "17"},
+        "asm_group_id": 17,
+        "send_at": 1896159600,
+        "to": [],
+    }
+    sendgrid = read_control([("x-smtpapi", json.dumps(asked))], NOW)
+    assert sendgrid.tags == (("a", ""), ("b c", ""))
+    assert (sendgrid.metadata, sendgrid.stream, sendgrid.unsubscribe) == ((("order", "17"),), "group-17", True)
+    assert sendgrid.scheduled_at == datetime.fromtimestamp(1896159600, UTC)
+    assert is_control(b"x-smtpapi") and is_control(b"x-mailgun-sending-ip") and not is_control(b"x-mailgun-sid")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("x-mailgun-drop-message", "yes"), ("x-mailgun-require-tls", "True"), ("x-mailgun-recipient-variables", "{}"),
+     ("x-mailgun-variables", "[]"), ("x-mailgun-variables", '{"a": "\\ud800"}'), ("x-mailgun-variables", "[" * 9_999),
+     ("x-mailgun-deliver-by", "soon"), ("x-mailgun-deliver-by", "Fri, 01 Feb 2031 09:00:00 +0200"),
+     ("x-smtpapi", '{"to": ["a@b.example"]}'), ("x-smtpapi", '{"send_at": 1e300}'), ("x-smtpapi", '{"category": [1]}'),
+     ("x-smtpapi", '{"filters": {"bypass_list_management": {"settings": {"enable": 1}}}}')],
+)  # fmt: skip
+def test_an_order_that_cannot_be_kept_is_refused_by_name(name: str, value: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        read_control([(name, value)], NOW)
+    assert refused.value.faults[0].field.partition(".")[0] == name and name in refused.value.faults[0].message
 
 
 @pytest.mark.parametrize(

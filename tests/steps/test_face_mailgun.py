@@ -83,6 +83,8 @@ def test_a_multipart_form_brings_files_as_they_are(api):
         ({"o:deliverytime": "soon"}, "RFC 5322"),
         ({"o:deliverytime": "Fri, 31 Jan 2098 09:00:00 +0000"}, "30 days"),
         ({"o:require-tls": "yes"}, "TLS policy"),
+        ({"h:X-Mailgun-Deliver-By": "Fri, 31 Jan 2031 09:00:00 +0000"}, "h:X-Mailgun-Deliver-By: "),
+        ({"h:X-Mailgun-Variables": "[]"}, "h:X-Mailgun-Variables: Must be a JSON object"),
         ({"amp-html": "<html>"}, "AMP"),
         ({"recipient-variables": "{"}, "JSON"),
         ({"recipient-variables": '{"a@b.example": 1}'}, "JSON"),

@@ -85,7 +85,7 @@ def test_the_token_at_the_root_leads_to_the_face(api, path):
     ("fields", "code", "word"),
     [
         ({"To": "nobody"}, 300, "Invalid 'To' address: 'nobody'."),
-        ({"From": "a@elsewhere.example"}, 400, "elsewhere.example"),
+        ({"From": "a@elsewhere.example"}, 400, "From: The domain elsewhere.example"),
         ({"From": ""}, 300, "From"),
         ({"To": ""}, 300, "Zero recipients"),
         ({"To": ",".join(f"a{i}@x.example" for i in range(51))}, 300, "51"),
@@ -153,6 +153,8 @@ def test_a_token_that_is_missing_or_unknown_is_code_10(api):
     assert (answer.status_code, answer.json()["ErrorCode"]) == (401, 10)
     answer = api.http.post(f"{ROOT}/email", b"{}", content_type="application/json")
     assert (answer.status_code, answer.json()["ErrorCode"]) == (401, 10)
+    account = api.http.get("/servers", HTTP_X_POSTMARK_ACCOUNT_TOKEN="nobody")
+    assert account.status_code == 422 and "/tenants" in account.json()["Message"]
 
 
 def test_the_test_token_validates_and_sends_nothing(api):

@@ -2,7 +2,7 @@
 
 import json
 
-from deliveries.models import MessageContent
+from deliveries.models import Message, MessageContent
 from tests.steps import test_face_mailgun as mailgun
 from tests.steps import test_face_postmark as postmark
 from tests.steps import test_face_sendgrid as sendgrid
@@ -56,6 +56,11 @@ def test_mailgun_sends_a_template_with_variables_for_all_and_for_each(api):
     variables = json.dumps({"b@simulator.test": {"name": "Bob"}})
     assert mailgun.post(api, fields | each | {"recipient-variables": variables}).status_code == 200
     assert [(s, t.strip()) for s, t in texts(api)] == [("Hello", "Hi Ann 1"), ("Order ", "Hi Bob")]
+    header = {"h:X-Mailgun-Variables": json.dumps({"name": "Cy", "n": [3]})}
+    assert mailgun.post(api, fields | header).status_code == 200
+    assert texts(api)[2] == ("Hello", "Hi Cy 3")
+    assert Message.objects.order_by("id").last().metadata == {"name": "Cy", "n": "[3]"}
+    assert mailgun.post(api, fields | {"t:variables": '{"name": "\\ud800"}'}).status_code == 400
     assert mailgun.post(api, fields | {"template": "none"}).status_code == 400
     assert mailgun.post(api, fields | {"t:variables": "["}).status_code == 400
     assert mailgun.post(api, fields | {"t:version": "2"}).status_code == 400

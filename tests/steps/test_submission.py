@@ -228,14 +228,17 @@ def test_headers_that_speak_to_us_are_obeyed_and_do_not_leave(ports, trusted) ->
     house = build()
     head = (
         "X-Tag: welcome\nX-Tags: a, b=c\nX-Metadata-Order: 17\nX-PM-Message-Stream: news\nX-Other: stays\n"
-        "X-Scheduled-At: 2026-12-24T09:00:00Z\n"
+        'X-SMTPAPI: {"category":\n "two words"}\nX-Mailgun-Track: no\nX-Scheduled-At: 2026-12-24T09:00:00Z\n'
     ).replace("2026-12-24", (timezone.now() + timezone.timedelta(days=2)).date().isoformat())
     with client(ports[0], trusted, house.secret) as smtp:
         assert answer(smtp, mail(house, head))[0] == 250
-        code, text = answer(smtp, mail(house, "X-Scheduled-At: tomorrow\nX-Tag: a b\n"))
-    assert code == 554 and "x-scheduled-at" in text and "x-tag" in text
+        head_of_another = 'X-Scheduled-At: tomorrow\nX-Tag: a b\nX-SMTPAPI: {"to": ["ann@one.test"]}\n'
+        code, text = answer(smtp, mail(house, head_of_another))
+    assert code == 554 and all(name in text for name in ("x-scheduled-at", "x-tag", "x-smtpapi.to"))
     (message,) = mails(house)
-    assert message.tags == [{"name": n, "value": v} for n, v in (("welcome", ""), ("a", ""), ("b", "c"))]
+    assert message.tags == [
+        {"name": n, "value": v} for n, v in (("welcome", ""), ("a", ""), ("b", "c"), ("two words", ""))
+    ]
     assert (message.metadata, message.stream, message.scheduled_at is not None) == ({"order": "17"}, "news", True)
     assert bytes(MessageContent.objects.get(id=message.id).raw) == mail(house, "X-Other: stays\n")
     assert [d.status for d in message.deliveries.all()] == ["scheduled"]

@@ -11,7 +11,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from deliveries.accept import Draft, of_raw
-from deliveries.mime import raw
+from deliveries.errors import BadInput
+from deliveries.mime import foreign, raw
 from deliveries.mime.compose import Attachment, refused_header, refused_subject
 from deliveries.mime.control import read_control
 from mailapi.compat.filling import TooMuch, fill, octets
@@ -20,6 +21,7 @@ from mailapi.compat.mailgun.form import File, Form
 from mailapi.compat.reading import Fields, Reading
 from mailapi.compat.templates import Templates
 from mailapi.schemas.attachments import AttachmentIn
+from mailapi.schemas.body import body_of
 from mailapi.schemas.emails import MAX_MERGED
 from mailapi.schemas.faults import check
 
@@ -59,6 +61,7 @@ MIME = Fields(
     },
 )
 _NO = ("no", "false", "")
+_VARIABLES = "h:x-mailgun-variables"
 _PLACE = re.compile(r"%(?:tag_|mailing_list_)?unsubscribe_url%")
 _FILE_NAMES = {"filename": "file name", "content_type": "Content-Type", "content_id": "file name", "content": "content"}
 
@@ -72,12 +75,12 @@ def drafts(form: Form, templates: Templates, reading: Reading) -> list[Draft]:
     _sort(form, MESSAGE, reading)
     draft = _draft(form, reading)
     variables = _variables(form.last("recipient-variables"), reading)
-    values = _object("t:variables", form.last("t:variables"), reading)
+    values = {**_header_variables(form, reading), **(_object("t:variables", form.last("t:variables"), reading) or {})}
     if reading.faults or draft is None:
         return []
     found = [draft] if variables is None else _each(draft, variables, reading)
     if form.last("template"):
-        found = [_from_template(one, form, values or {}, templates, reading) for one in found]
+        found = [_from_template(one, form, values, templates, reading) for one in found]
     found = [with_way_out(one, _PLACE) for one in found]
     if sum(map(octets, found)) > MAX_MERGED:
         reading.wrong(
@@ -114,6 +117,11 @@ def _draft(form: Form, reading: Reading) -> Draft | None:
     elif not html and not text and not {"html", "text"} & {f.field for f in reading.faults}:
         reading.wrong("text", "missing_required_field", "Need at least one of 'text' or 'html' parameters specified")
     own = {name[2:]: values[-1] for name, values in form.fields.items() if name.startswith("h:")}
+    for name in [name for name in own if name.lower() in foreign.FIELDS]:
+        if f"h:{name}".lower() != _VARIABLES:
+            why = "It is an order for mail that comes by SMTP; use the field that begins with o:"
+            reading.wrong(f"h:{name}", "not_available", why)
+        del own[name]
     reply_to = next((own.pop(name) for name in list(own) if name.lower() == "reply-to"), None)
     mail = Draft(
         sender=sender,  # type: ignore[arg-type]  # None only beside a fault
@@ -133,9 +141,13 @@ def _draft(form: Form, reading: Reading) -> Draft | None:
 
 def _options(form: Form, reading: Reading) -> dict[str, Any]:
     """What a mail of fields and a whole one share."""
+    variables = _header_variables(form, Reading())
+    given = {k: json.dumps(v) if isinstance(v, dict | list) else v for k, v in variables.items()}
     return {
         "tags": reading.labels("o:tag", form.fields.get("o:tag")),
-        "metadata": reading.metadata("v:", {n[2:]: v[-1] for n, v in form.fields.items() if n.startswith("v:")}),
+        "metadata": reading.metadata(
+            "v:", given | {n[2:]: v[-1] for n, v in form.fields.items() if n.startswith("v:")}
+        ),
         "scheduled_at": _moment(form.last("o:deliverytime"), reading),
     }
 
@@ -216,7 +228,7 @@ def _moment(value: str | None, reading: Reading) -> datetime | None:
     return reading.moment("o:deliverytime", at if at.tzinfo else at.replace(tzinfo=UTC))
 
 
-# --- recipient variables ------------------------------------------------------------------------------------------
+# --- variables: of all, and of each recipient ---------------------------------------------------------------------
 
 
 def _object(field: str, text: str | None, reading: Reading) -> dict[str, Any] | None:
@@ -224,13 +236,23 @@ def _object(field: str, text: str | None, reading: Reading) -> dict[str, Any] | 
     if not text:
         return None
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        reading.wrong(field, "invalid_json", "Must be a JSON object.")
+        body = body_of(text.encode())
+        faults = body.faults
+    except BadInput as bad:
+        body, faults = None, bad.faults
+    for fault in faults:
+        reading.wrong(".".join(filter(None, (field, fault.field))), fault.code, fault.message)
+    if body is None or not isinstance(body.value, dict):
+        if not faults:
+            reading.wrong(field, "invalid_json", "Must be a JSON object.")
         return {}
-    return found
+    return body.value
+
+
+def _header_variables(form: Form, reading: Reading) -> dict[str, Any]:
+    """Another way to write `v:` and `t:variables`."""
+    found = [values[-1] for name, values in form.fields.items() if name.lower() == _VARIABLES]
+    return (found and _object("h:X-Mailgun-Variables", found[-1], reading)) or {}
 
 
 def _variables(text: str | None, reading: Reading) -> dict[str, dict[str, Any]] | None:

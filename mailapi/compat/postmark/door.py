@@ -37,6 +37,9 @@ class Token(KeyAuthentication):
 
     def secret_of(self, request: Request) -> str:
         token: str = request.META.get("HTTP_X_POSTMARK_SERVER_TOKEN", "").strip()
+        if not token and "HTTP_X_POSTMARK_ACCOUNT_TOKEN" in request.META:
+            why = "There are no account tokens here: /tenants takes an operator key (docs/migrating.md)."
+            raise KeyRefused("restricted_api_key", why, 401)
         if not token:
             raise KeyRefused("missing_api_key", "Send the API key in the header X-Postmark-Server-Token.", 401)
         return token

@@ -53,7 +53,8 @@ def _words(fault: Fault) -> str:
     if fault.code == "invalid_address" and fault.field in _RECIPIENTS:
         text, _, why = fault.message.partition(": ")
         return f"Invalid '{fault.field}' address: '{_unquoted(text[1:-1])}'. {_unquoted(why)}"
-    return f"{fault.field}: {fault.message}" if fault.field else fault.message
+    field = "From" if fault.field == "from" else fault.field  # as accept calls it
+    return f"{field}: {fault.message}" if field else fault.message
 
 
 def _unquoted(text: str) -> str:

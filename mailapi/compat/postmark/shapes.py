@@ -7,7 +7,8 @@ from typing import Any
 
 from deliveries.accept import Draft
 from deliveries.mime.compose import Attachment
-from deliveries.states import REDACT_WORDS, Lane, Redact
+from deliveries.mime.foreign import POSTMARK_STREAM
+from deliveries.states import ORDINARY_STREAM, REDACT_WORDS, Lane, Redact
 from mailapi.compat.leaving import with_way_out
 from mailapi.compat.reading import Fields, Reading
 from mailapi.compat.templates import Templates
@@ -35,7 +36,7 @@ _FILE_NAMES = {"filename": "Name", "content": "Content", "content_type": "Conten
 _TEMPLATE = frozenset({"TemplateId", "TemplateAlias", "TemplateModel"})
 
 #: Postmark's default stream is our default stream; all others have the same name here
-_STREAMS = {"outbound": "transactional"}
+_STREAMS = {POSTMARK_STREAM: ORDINARY_STREAM}
 _STREAMS_BACK = {ours: theirs for theirs, ours in _STREAMS.items()}
 #: the streams of newsletters, which must not overtake anything, and can be left
 _BULK = frozenset({"broadcast", "broadcasts"})
@@ -56,7 +57,7 @@ def draft(value: Any, reading: Reading) -> Draft | None:
         reading.wrong("", "wrong_type", "A message must be a JSON object.")
         return None
     reading.sort(value, MESSAGE)
-    stream = reading.string("MessageStream", value.get("MessageStream")) or "outbound"
+    stream = reading.string("MessageStream", value.get("MessageStream")) or POSTMARK_STREAM
     sender = reading.address("From", value.get("From"))
     to, cc, bcc = (reading.addresses(name, value.get(name)) for name in ("To", "Cc", "Bcc"))
     html, text = (reading.string(name, value.get(name)) or None for name in ("HtmlBody", "TextBody"))

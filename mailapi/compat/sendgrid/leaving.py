@@ -11,13 +11,12 @@ from dataclasses import replace
 from typing import Any
 
 from deliveries.accept import Draft
+from deliveries.mime.foreign import MOST_GROUP, group_stream
 from deliveries.mime.links import LEAVE_PLACE
 from deliveries.states import ORDINARY_STREAM
 from mailapi.compat.leaving import with_way_out
 from mailapi.compat.reading import Fields, Reading
 
-#: a number of any client's, and a stream's name of any database's
-MOST_GROUP = 2**53 - 1
 _PLACE = re.compile(r"<%[ \t]*asm_(?:group_unsubscribe|preferences)_(?:raw_)?url[ \t]*%>")
 _EVERYTHING = re.compile(r"<%[ \t]*asm_global_unsubscribe_(?:raw_)?url[ \t]*%>")
 _WORDS = re.compile(r"<%[ \t]*([^%<>]{0,1000}?)[ \t]*%>")
@@ -38,14 +37,10 @@ TRACKING = Fields(
 SUBSCRIPTION = Fields(honoured=frozenset({"enable", "text", "html", "substitution_tag"}), without_effect={}, refused={})
 
 
-def stream_of(group: int) -> str:
-    return f"group-{group}"
-
-
 def draft_with_group(draft: Draft, whole: Mapping[str, Any], reading: Reading) -> Draft:
     """In the group's stream, and with the two header fields where the request has a group or tracks subscriptions."""
     group = _group(whole.get("asm"), reading)
-    stream = ORDINARY_STREAM if group is None else stream_of(group)
+    stream = ORDINARY_STREAM if group is None else group_stream(group)
     wanted = group is not None or _tracking(whole.get("tracking_settings"), reading) is not None
     return replace(draft, stream=stream, unsubscribe=True if wanted else None)
 

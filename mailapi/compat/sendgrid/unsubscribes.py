@@ -11,11 +11,11 @@ from rest_framework.request import Request
 from deliveries.errors import BadInput, Fault
 from deliveries.keys import Caller
 from deliveries.mime.address import folded, parse_address
+from deliveries.mime.foreign import MOST_GROUP, group_stream
 from deliveries.read import outbound
 from deliveries.record import suppressions
 from deliveries.states import ORDINARY_STREAM
 from mailapi.compat.sendgrid.door import SendGrid
-from mailapi.compat.sendgrid.leaving import MOST_GROUP, stream_of
 from mailapi.schemas.body import json_body
 
 REASONS = ("unsubscribe", "manual", "import")
@@ -57,7 +57,7 @@ class Unsubscribed(SendGrid):
     def stream(self, group: int) -> str:
         if group > MOST_GROUP:
             raise NotFound("No group has such a number.")
-        return stream_of(group)
+        return group_stream(group)
 
     def found(self, *streams: str, address: str = "") -> list[Any]:
         return outbound.suppressed(self.caller().tenant_id, REASONS, streams=streams, address=address)
