@@ -77,6 +77,22 @@ def test_a_list_is_narrowed_by_each_word_and_an_unknown_one_is_refused(api, face
     assert refused.status_code == (422 if face == "postmark" else 400) and known.encode() in refused.content
 
 
+def test_the_pages_of_mailguns_events_keep_what_was_asked(api):
+    suppressions.add(api.tenant, "dead@simulator.test", "bounce", "", "test")
+    for to in ("dead@simulator.test", "a@simulator.test", "b@simulator.test"):
+        api.send(to=to)
+    for words, seen in (
+        ("event=failed&limit=1", ["dead@"]),
+        ("event=accepted&limit=1&begin=1&end=9999999999", ["a@", "b@"]),
+        ("event=accepted&limit=1&begin=9999999999&end=1", ["b@", "a@"]),
+    ):
+        path, found = f"v3/{api.domain}/events?{words}", []
+        while items := (page := ask(api, "mailgun", path).json())["items"]:
+            found += [item["recipient"].removesuffix("simulator.test") for item in items]
+            path = page["paging"]["next"].partition("/compat/mailgun/")[2]
+        assert found == seen, words
+
+
 def test_a_bounce_that_proves_no_address_dead_is_soft_and_a_block(api):
     for to, rule in (("dead@simulator.test", "unknown-user"), ("off@simulator.test", "inactive-suspended")):
         Message.objects.get(id=api.send(to=to).json()["id"]).deliveries.update(

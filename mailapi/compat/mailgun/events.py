@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from urllib.parse import urlencode
 from uuid import UUID
 
 from django.conf import settings
@@ -29,9 +30,11 @@ class Events(Mailgun):
 
     def get(self, request: Request, domain: str, page: str = "") -> HttpResponse:
         name, query = self.own(domain), Query(request.query_params, _WORDS)
+        begin, end = query.moment("begin"), query.moment("end")
         ascending, beyond = _cursor(page)
         if not page:
-            ascending = query.text("ascending").lower() in ("yes", "true")
+            said = query.text("ascending").lower()
+            ascending = said in ("yes", "true") if said else bool(begin and end and begin < end)
         wanted = [word.strip() for word in query.text("event").split(" OR ") if word.strip()]
         if unknown := [word for word in wanted if word not in foreign.MAILGUN_EVENTS.values()]:
             raise BadInput([Fault("event", "invalid_parameter", f"There is no such event: {unknown[0][:50]}.")])
@@ -40,7 +43,6 @@ class Events(Mailgun):
             if severity not in ("temporary", "permanent"):
                 raise BadInput([Fault("severity", "invalid_parameter", "Must be temporary or permanent.")])
             kinds = [kind for kind in kinds if foreign.mailgun_severity(kind) == severity]
-        begin, end = query.moment("begin"), query.moment("end")
         if begin and end and begin > end:
             begin, end = end, begin
         ids = outbound.events(
@@ -62,10 +64,14 @@ class Events(Mailgun):
         )
         rows = {row["id"]: row for row in rows_of(ids)}
         items = [foreign.mailgun(rows[i], json.loads(rows[i]["data"])) for i in ids if i in rows]
-        base = f"{settings.BASE_URL}/compat/mailgun/v3/{name}/events"
-        last = ids[-1] if ids else beyond
-        ahead = f"{base}/{'a' if ascending else 'd'}{last.hex if last else ''}"
-        return JsonResponse({"items": items, "paging": {"next": ahead, "previous": base, "first": base, "last": ahead}})
+        base, last = f"{settings.BASE_URL}/compat/mailgun/v3/{name}/events", ids[-1] if ids else beyond
+        # clients follow the links as they are: a page without the filters would hold everything
+        asked = f"?{words}" if (words := urlencode(dict(request.query_params.items()))) else ""
+        ahead = f"{base}/{'a' if ascending else 'd'}{last.hex if last else ''}{asked}"
+        first = base + asked
+        return JsonResponse(
+            {"items": items, "paging": {"next": ahead, "previous": first, "first": first, "last": ahead}}
+        )
 
 
 def _cursor(page: str) -> tuple[bool, UUID | None]:

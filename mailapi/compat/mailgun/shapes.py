@@ -21,7 +21,7 @@ from mailapi.compat.mailgun.form import File, Form
 from mailapi.compat.reading import Fields, Reading
 from mailapi.compat.templates import Templates
 from mailapi.schemas.attachments import AttachmentIn
-from mailapi.schemas.body import body_of
+from mailapi.schemas.body import Body, body_of
 from mailapi.schemas.emails import MAX_MERGED
 from mailapi.schemas.faults import check
 
@@ -237,16 +237,14 @@ def _object(field: str, text: str | None, reading: Reading) -> dict[str, Any] | 
         return None
     try:
         body = body_of(text.encode())
-        faults = body.faults
     except BadInput as bad:
-        body, faults = None, bad.faults
-    for fault in faults:
+        body = Body({}, b"", tuple(bad.faults))
+    for fault in body.faults:
         reading.wrong(".".join(filter(None, (field, fault.field))), fault.code, fault.message)
-    if body is None or not isinstance(body.value, dict):
-        if not faults:
-            reading.wrong(field, "invalid_json", "Must be a JSON object.")
-        return {}
-    return body.value
+    if isinstance(body.value, dict):
+        return body.value
+    reading.wrong(field, "invalid_json", "Must be a JSON object.")
+    return {}
 
 
 def _header_variables(form: Form, reading: Reading) -> dict[str, Any]:

@@ -148,7 +148,7 @@ def _personal(
             )
     elif data is not None:
         reading.wrong(f"{place}.dynamic_template_data", "invalid_parameter", "Goes with a template_id.")
-    if not draft.subject:
+    if not draft.subject and not any(fault.field == "template_id" for fault in reading.faults):
         reading.wrong("subject", "missing_required_field", "The subject is required.")
     draft = draft_with_links(draft, whole, reading)
     words = reading.metadata(f"{place}.substitutions", one.get("substitutions"))
