@@ -6,9 +6,11 @@ import contextlib
 import gc
 import logging.config
 import os
+import time
 from pathlib import Path
 from typing import Any
 
+import redis
 from celery import Celery, bootsteps
 from celery.signals import before_task_publish, setup_logging, worker_init
 
@@ -60,6 +62,10 @@ app.conf.update(
         "housekeeping": {"task": "deliveries.housekeeping", "schedule": 3600.0, "options": {"expires": 600}},
     },
 )
+#: bells that are kept, the newest; each stands for all before it, and 2,000 are rung in eight minutes
+MOST_UNHEARD = {"deliver": 100, "jobs": 2_000}
+FORGET_S = 5.0
+_forget_at = 0.0
 # tasks see to their connections (tasks._fresh); Celery would end the pool and its threads before and after each
 app.conf["CELERY_DB_REUSE_MAX"] = 10_000
 app.autodiscover_tasks(["deliveries"])
@@ -100,6 +106,24 @@ def say_that_beat_lives(**kwargs: object) -> None:
     """By its ringing, heard or not: it is not beat that is gone where no worker answers."""
     if settings.ROLE == "beat":
         say_that_we_live()
+        forget_the_unheard()
+
+
+def forget_the_unheard() -> None:
+    """What expired is worth nothing, and yet a list of Valkey's keeps it until somebody takes it. RabbitMQ forgets.
+
+    Nobody does while each pump has always something to do, or a worker stands: memory would run full, and mail that
+    comes after that time would wait until the workers had thrown all of it away.
+    """
+    global _forget_at
+    if time.monotonic() < _forget_at or not settings.BROKER_URL.startswith("redis"):
+        return
+    _forget_at = time.monotonic() + FORGET_S
+    patience = {"socket_timeout": 1, "socket_connect_timeout": 1}
+    # as everywhere, nothing depends on it
+    with contextlib.suppress(redis.RedisError), redis.Redis.from_url(settings.BROKER_URL, **patience) as broker:
+        for queue, most in MOST_UNHEARD.items():
+            broker.ltrim(queue, 0, most - 1)
 
 
 @setup_logging.connect

@@ -8,11 +8,13 @@ import time
 from uuid import uuid4
 
 import pytest
+from django.conf import settings
 from django.test import override_settings
 
 from deliveries import bell as bells
 from deliveries import valkey
 from deliveries.bell import Bell, Ear
+from mailapi import celery as engine
 
 
 @pytest.fixture
@@ -45,6 +47,26 @@ def test_a_kept_connection_that_has_ended_is_made_anew_and_no_bell_is_lost(unhea
     assert bell._call() == Bell.UNHEARD_S and unheard() == 2
     bell._line._connection._sock.close()
     assert bell._call() == Bell.UNHEARD_S and unheard() == 3 and bell.failed == 0
+
+
+def test_beat_forgets_celerys_bells_that_nobody_took_but_for_the_newest(monkeypatch):
+    if not settings.BROKER_URL.startswith("redis"):
+        pytest.skip("RabbitMQ forgets them by itself")
+    name = f"unheard-{uuid4()}"
+    monkeypatch.setattr(engine, "MOST_UNHEARD", {name: 3})
+    monkeypatch.setattr(engine, "_forget_at", 0.0)
+    monkeypatch.setattr(settings, "ROLE", "beat")
+    with engine.app.connection_for_write() as connection:
+        for n in range(5):
+            engine.app.send_task("deliveries.deliver", [n], queue=name, expires=5, connection=connection)
+            if not n:
+                assert engine._forget_at > time.monotonic()  # it was looked at with the first one, and not again
+                assert connection.default_channel.client.llen(name) == 1
+        queue = connection.SimpleQueue(name)
+        monkeypatch.setattr(engine, "_forget_at", 0.0)
+        engine.forget_the_unheard()
+        assert [queue.get(timeout=60).payload[0] for _ in range(queue.qsize())] == [[2], [3], [4]]
+        queue.clear()
 
 
 def test_without_valkey_celerys_bells_are_all_there_are(unheard):
