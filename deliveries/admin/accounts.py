@@ -13,6 +13,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.html import format_html
 from django.utils.text import capfirst
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextInputWidget
@@ -169,7 +170,7 @@ class ApiKeyAdmin(_Secrets, Suspendable):
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         limits = ("scope", "only_from", "networks", "expires_at", "rate_limit", "test")
-        times = ("created_at", "last_used_at", "suspended_at", "revoked_at")
+        times = ("created_at", "last_used_at", "suspended_at", "revoked_at", "its_mail")
         return ("tenant", "name", "prefix", *limits, *times) if obj else self.fields
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
@@ -186,6 +187,11 @@ class ApiKeyAdmin(_Secrets, Suspendable):
     def only_from(self, key: ApiKey) -> str:
         # as text: a link would be to a page that not every role may open
         return str(key.domain or "all that are verified")
+
+    @display(description="Mail")
+    def its_mail(self, key: ApiKey) -> str:
+        url = reverse("admin:deliveries_message_changelist")
+        return format_html('<a class="panel-link" href="{}?q=key:{}">what it posted</a>', url, key.pk)
 
     @display(description="Requests")
     def rate(self, key: ApiKey) -> str:

@@ -31,12 +31,16 @@ AFTER, BEFORE = "after", "before"
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A page of objects; cursors are None where that side has no more; `count` is None when not counted."""
+    """A page of objects; cursors are None where that side has no more; `count` is None when not counted.
+
+    `instead`: what the list says in place of a count.
+    """
 
     objects: list[Any]
     newer: UUID | None
     older: UUID | None
     count: int | None
+    instead: str = ""
 
 
 class KeysetPaginator(Paginator):
@@ -94,7 +98,7 @@ class KeysetChangeList(ChangeList):
         self.paginator = KeysetPaginator(
             self.get_query_string({BEFORE: rows.newer}) if rows.newer else "",
             self.get_query_string({AFTER: rows.older}) if rows.older else "",
-            count_words(rows.count, self.opts.verbose_name, self.opts.verbose_name_plural),
+            count_words(rows.count, self.opts.verbose_name, self.opts.verbose_name_plural) or rows.instead,
         )
 
     # --- the table: the theme's own tag draws the headers anew for every row, with a template for the box of each ---

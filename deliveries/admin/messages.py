@@ -21,7 +21,7 @@ from deliveries.admin import operate, preview
 from deliveries.admin.access import access
 from deliveries.admin.keyset import KeysetChangeList, Rows
 from deliveries.admin.tenant import MAX_CHOICES, TenantAdmin, as_uuid
-from deliveries.models import Delivery, Message, SendingDomain
+from deliveries.models import ApiKey, Delivery, Message, SendingDomain
 from deliveries.read import panel
 from deliveries.read.archive import files
 from deliveries.read.searching import HELP, found, parse
@@ -118,13 +118,19 @@ class MessageAdmin(TenantAdmin):
 
     def keyset_rows(self, request: HttpRequest, cl: KeysetChangeList, after: UUID | None, before: UUID | None) -> Rows:
         now_ms = int(time.time() * 1000)
-        page = found(self.search(request, cl, now_ms), now_ms, self.list_per_page, after, before)
+        search = self.search(request, cl, now_ms)
+        page = found(search, now_ms, self.list_per_page, after, before)
         by_id = {m.id: m for m in self.get_queryset(request).filter(id__in=page.ids)}
         summaries = panel.summaries(page.ids) if page.ids else {}
         rows = [by_id[i] for i in page.ids if i in by_id]
         for row in rows:
             row.summary = summaries.get(row.id)
-        return Rows(rows, page.newer, page.older, page.count)
+        # else an older mail that fits would seem not to be there
+        walked = search.walks and search.since_ms is None
+        instead = (
+            f"looked through the last {panel.WALK_DAYS} days; a recipient or words find older mail" if walked else ""
+        )
+        return Rows(rows, page.newer, page.older, page.count, instead)
 
     def search(self, request: HttpRequest, cl: KeysetChangeList, now_ms: int) -> panel.Search:
         asked = {f.parameter_name: f.value() for f in cl.filter_specs if f.value()}
@@ -204,6 +210,7 @@ class MessageAdmin(TenantAdmin):
             "opts": self.opts,
             "title": message.subject or _no_subject(message),
             "message_row": message,
+            "api_key": ApiKey.objects.filter(pk=message.api_key_id).first() if message.api_key_id else None,
             "metadata": list(message.metadata.items()),  # in a template .items would be a key of that name
             "several": access(request).several,
             "operator": access(request).operator,

@@ -10,7 +10,8 @@ A search is answered from the index that fits it best:
 - nothing: `message_tenant`, tenant by tenant; for the operator the primary key;
 - a Message-ID of the sender's own: `message_msgid`;
 - sender: the addresses that fit (read.senders), and of each its newest mails by `message_sender`, merged;
-- stream and domain have no index of their own: the newest mails are walked, within `WALK_DAYS` unless a time is given.
+- stream, domain and API key have no index of their own: the newest mails are walked, within `WALK_DAYS` unless a time
+  is given.
 
 The cursor is the id of the row that the page is ordered by: a delivery's in the first two cases, else a message's.
 """
@@ -53,6 +54,7 @@ class Search:
     senders: Sequence[tuple[UUID, str]] | None = None  #: (tenant, address in From), from read.senders; empty: nobody
     tag: str = ""  #: the value of any tag
     stream: str = ""
+    keys: Sequence[UUID] | None = None  #: ids of the API keys that posted it; empty: nothing
     status: Status | None = None
     category: Category | None = None
     domain_id: UUID | None = None
@@ -63,7 +65,7 @@ class Search:
     @property
     def walks(self) -> bool:
         """True when no index answers: then nothing is counted, and the time is bounded."""
-        walking = self.stream or self.domain_id or (self.senders and self.by_delivery)
+        walking = self.stream or self.domain_id or self.keys or (self.senders and self.by_delivery)
         return bool(walking) and not self.selective
 
     @property
@@ -210,7 +212,15 @@ def _statement(
     if search.by_delivery:
         table = "delivery d"
         if any(
-            (search.words, search.senders is not None, search.tag, search.stream, search.domain_id, search.message_id)
+            (
+                search.words,
+                search.senders is not None,
+                search.keys is not None,
+                search.tag,
+                search.stream,
+                search.domain_id,
+                search.message_id,
+            )
         ):
             table += " JOIN message m ON m.id = d.message_id"
         # a message stands in the list once, for its newest forward-path that fits
@@ -296,6 +306,9 @@ def _conditions(search: Search, p: dict[str, Any]) -> tuple[list[str], list[str]
     if search.message_id:
         p["message_id"] = search.message_id
         where.append("m.message_id = %(message_id)s")
+    if search.keys is not None:
+        p["keys"] = list(search.keys)
+        where.append("m.api_key_id = ANY (%(keys)s::uuid[])")
     if search.stream:
         p["stream"] = search.stream
         where.append("m.stream = %(stream)s")

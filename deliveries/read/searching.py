@@ -7,22 +7,26 @@ from contextlib import suppress
 from dataclasses import replace
 from uuid import UUID
 
+from deliveries.models import ApiKey
 from deliveries.read import panel, senders
 from deliveries.read.panel import Page, Search
 
-_WORD = re.compile(r'(?:(to|from|subject|tag|stream|id):)?(?:"([^"]*)"|(\S+))', re.IGNORECASE)
+_WORD = re.compile(r'(?:(to|from|subject|tag|stream|key|id):)?(?:"([^"]*)"|(\S+))', re.IGNORECASE)
 
-HELP = "Recipient, subject words, id or Message-ID; also from: tag: stream:"
+#: keys that begin alike; more were no answer
+_MOST_KEYS = 100
+
+HELP = "Recipient, subject words, id or Message-ID; also from: tag: stream: key:"
 
 
 def parse(text: str, search: Search) -> Search:
     """`search` narrowed by `text`.
 
     An id or a Message-ID (in <>, or after `id:`) finds that mail; a word with @ is a recipient or the beginning of one;
-    other words stand in the subject; `to:`, `from:`, `subject:`, `tag:`, `stream:` say it outright.
+    other words stand in the subject; `to:`, `from:`, `subject:`, `tag:`, `stream:`, `key:` say it outright.
     """
     words: list[str] = []
-    sender = ""
+    sender = api_key = ""
     for key, quoted, plain in _WORD.findall(text.replace("\x00", "")):
         value = quoted or plain
         if not value:
@@ -32,6 +36,8 @@ def parse(text: str, search: Search) -> Search:
                 search = replace(search, recipient=address(value))
             case "from":
                 sender = value  # looked up once, however often it stands there
+            case "key":
+                api_key = value
             case "tag":
                 search = replace(search, tag=value)
             case "stream":
@@ -49,7 +55,21 @@ def parse(text: str, search: Search) -> Search:
                     words.append(value)
     if sender:
         search = replace(search, senders=senders.matching(search.tenants, sender))
+    if api_key:
+        search = _posted_with(search, api_key)
     return replace(search, words=" ".join(words)) if words else search
+
+
+def _posted_with(search: Search, text: str) -> Search:
+    """What API keys posted whose id, or whose first characters, `text` is; a whole key is known by its first, too."""
+    ident = message_ident(text)
+    first = text.rstrip("…")[: ApiKey._meta.get_field("prefix").max_length]
+    keys = ApiKey.objects.filter(id=ident) if ident else ApiKey.objects.filter(prefix__startswith=first)
+    if search.tenants is not None:
+        keys = keys.filter(tenant_id__in=search.tenants)
+    rows = list(keys.values_list("id", "tenant_id")[:_MOST_KEYS])
+    # their tenants' mail is walked, and nobody else's
+    return replace(search, keys=[pk for pk, _ in rows], tenants=sorted({tenant for _, tenant in rows}))
 
 
 def found(search: Search, now_ms: int, limit: int, after: UUID | None = None, before: UUID | None = None) -> Page:

@@ -9,7 +9,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from deliveries.models import Attempt, AuditEntry, Event, Message, Queued, WebhookEndpoint
+from deliveries.models import ApiKey, Attempt, AuditEntry, Event, Message, Queued, WebhookEndpoint
 from deliveries.read import panel
 from deliveries.states import Status
 from tests.fakes import mail
@@ -327,3 +327,27 @@ def test_a_tag_finds_old_mail_too_by_its_index(client, shop):
     mail.message(shop, "b@example.net", subject="New", tags=[{"name": "kind", "value": "other"}])
     response = client.get(LIST, {"q": "tag:rare"})
     assert [m.subject for m in response.context["cl"].result_list] == ["Old"]
+
+
+def test_the_mail_that_an_api_key_posted_is_found_by_the_key_and_its_page(client, shop):
+    other = mail.tenant("Other")
+    keys = {}
+    for own, prefix in ((shop, "re_leaked123"), (shop, "re_fine45678"), (other, "re_leaked123")):
+        keys[own, prefix] = key = ApiKey.objects.create(
+            tenant=own, name="Till", prefix=prefix, secret_hash=f"{own.pk}{prefix}".encode()[-32:]
+        )
+        row = mail.message(own, "anna@example.net", subject=f"{own} {prefix}")
+        Message.objects.filter(pk=row.pk).update(api_key_id=key.pk)
+    mail.message(shop, "anna@example.net", subject="by nobody")
+    leaked, root = keys[shop, "re_leaked123"], login(mail.person("root", operator=True))
+    for query in ("key:re_leaked123", "key:re_leaked123abcdef", f"key:{leaked.pk}", "key:re_leak+to:anna"):
+        assert subjects(client.get(f"{LIST}?q={query}")) == ["Shop re_leaked123"], query
+    assert subjects(client.get(f"{LIST}?q=key:re_leaked123&status=bounced")) == []
+    assert subjects(client.get(f"{LIST}?q=key:{keys[other, 're_leaked123'].pk}")) == [], "another tenant's"
+    assert subjects(root.get(f"{LIST}?q=key:re_leak")) == ["Other re_leaked123", "Shop re_leaked123"]
+    assert subjects(root.get(f"{LIST}?q=key:nothing")) == []
+    older = client.get(f"{LIST}?q=key:re_leaked123")
+    assert "looked through the last 30 days" in older.content.decode(), "what is older is not said to be missing"
+    assert f"?q=key:{leaked.pk}" in client.get(f"/admin/deliveries/apikey/{leaked.pk}/change/").content.decode()
+    row = Message.objects.get(api_key_id=leaked.pk)
+    assert f"/apikey/{leaked.pk}/change/" in client.get(f"{LIST}{row.pk}/change/").content.decode()
