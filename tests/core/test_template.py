@@ -64,11 +64,11 @@ def test_the_native_language(source, data, expected):
         ("{{[odd key]}}{{l.[1]}}{{l.0}}{{l.length}}", {"odd key": 1, "l": [2, 3]}, "1322"),
     ],
 )  # fmt: skip
-def test_handlebars(source, data, expected):
+def test_handlebars_is_read_as_sendgrid_and_mailgun_have_it(source, data, expected):
     assert shown(source, data, HANDLEBARS) == expected
 
 
-def test_mustachio():
+def test_mustachio_is_read_as_postmark_has_it():
     source = (
         "{{#p}}{{n}}{{../x}}{{/p}}{{^gone}}-{{/gone}}{{#flag}}{{x}}{{/flag}}{{#each l}}{{.}};{{/each}}{{#e}}!{{/e}}"
     )

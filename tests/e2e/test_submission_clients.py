@@ -57,7 +57,7 @@ def swaks(where: tuple[str, int], ca: str, *words: str, tls: str = "--tls") -> t
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
 @pytest.mark.parametrize("tls", ["--tls", "--tls-on-connect"])
-def test_swaks_submits(ports, ca: str, tls: str, mechanism: str) -> None:
+def test_swaks_submits_by_each_kind_of_tls_and_of_login(ports, ca: str, tls: str, mechanism: str) -> None:
     house = build()
     code, said = swaks(
         ports[tls == "--tls-on-connect"], ca, "--to", "ann@one.test,ben@one.test", "--auth", mechanism,
