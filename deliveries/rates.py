@@ -8,7 +8,6 @@ so that nobody is refused for it.
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 import time
@@ -21,15 +20,11 @@ from django.conf import settings
 from deliveries import gcra, valkey
 from deliveries.counters import RATES_UNSHARED
 
-log = logging.getLogger(__name__)
-
 #: what may go at once after a silence, in seconds' worth of the rate
 BURST_S = 1.0
 _LOT_S = 0.5
 #: the largest lot, as a part of the rate
 _LARGEST = 20
-#: after a failure Valkey is not asked for so long
-_AWAY_S = 5.0
 #: keys that one process remembers
 _MOST = 10_000
 
@@ -60,16 +55,16 @@ class Rates:
     """One per process; any thread."""
 
     def __init__(self, url: str | None = None) -> None:
-        url = settings.REDIS_URL if url is None else url
-        self._client = (
-            redis.Redis.from_url(url, socket_timeout=0.3, socket_connect_timeout=0.3) if url else None
-        )  # fmt: skip
+        self.valkey = valkey.BestEffort(
+            settings.REDIS_URL if url is None else url,
+            timeout_s=0.3,
+            count=RATES_UNSHARED.inc,
+            meaning="rates of API keys are not shared, each process counts for itself",
+        )
         self._prefix = f"{valkey.prefix()}key:"
         self._lots: dict[UUID, _Lot] = {}
         self._lock = threading.Lock()
         self._meter = gcra.Meter(BURST_S)
-        self._away_until = 0.0
-        self.failures = 0
 
     def take(self, key_id: UUID, limit: int) -> Grant:
         """One request of `key_id`, which may make `limit` a second."""
@@ -100,20 +95,13 @@ class Rates:
 
     def _ask(self, key: str, limit: int, wanted: int, now: float) -> gcra.Granted:
         per_minute = limit * 60
-        if self._client is not None and now >= self._away_until:
+        if (client := self.valkey.client()) is not None:
             try:
-                return gcra.grant(self._client, BURST_S, {self._prefix + key: (per_minute, wanted)})[self._prefix + key]
+                return gcra.grant(client, BURST_S, {self._prefix + key: (per_minute, wanted)})[self._prefix + key]
             except redis.RedisError as e:
-                self._failed(e, now)
+                self.valkey.failed(e)
         with self._lock:
             return self._meter.grant(key, per_minute, wanted, now)
-
-    def _failed(self, e: redis.RedisError, now: float) -> None:
-        self._away_until = now + _AWAY_S
-        self.failures += 1
-        RATES_UNSHARED.inc()
-        if self.failures & (self.failures - 1) == 0:  # 1, 2, 4, 8 …
-            log.warning("rate limits are not shared, each process counts (%d times now): %r", self.failures, e)
 
 
 def _next_size(lot: _Lot | None, limit: int, now: float) -> int:

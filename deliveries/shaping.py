@@ -10,7 +10,6 @@ it is away, mail goes on: the last known number of processes divides places and 
 
 from __future__ import annotations
 
-import logging
 import time
 import zlib
 from collections import Counter
@@ -24,15 +23,11 @@ from deliveries import gcra, valkey
 from deliveries.counters import LIMITS_UNSHARED
 from deliveries.smtp.providers import profile_of
 
-log = logging.getLogger(__name__)
-
 #: a process that gave no sign for so long pumps no more; its part goes to the others
 ALIVE_S = 5.0
 _SIGN_S = 1.0
 #: what may go at once after a silence, in seconds' worth of the rate
 BURST_S = 5.0
-#: after a failure Valkey is not asked for so long: the pump must not wait for time-outs
-_AWAY_S = 5.0
 
 
 def part(places: int, rank: int, processes: int, site: str) -> int:
@@ -45,21 +40,21 @@ def part(places: int, rank: int, processes: int, site: str) -> int:
 
 
 class Shaping:
-    """One per pump. A queue.Shaper."""
+    """One per pump. A deliveries.claim.places.Shaper."""
 
     def __init__(self, name: str = "", url: str | None = None) -> None:
         self.name = name or uuid4().hex
-        url = settings.REDIS_URL if url is None else url
-        self._client = (
-            redis.Redis.from_url(url, socket_timeout=0.5, socket_connect_timeout=0.5) if url else None
-        )  # fmt: skip
+        self.valkey = valkey.BestEffort(
+            settings.REDIS_URL if url is None else url,
+            timeout_s=0.5,
+            count=LIMITS_UNSHARED.inc,
+            meaning="limits of receivers are not shared, each process guesses its part",
+        )
         self.prefix = valkey.prefix()
         self._all = self.prefix + "pumping"
         self._pumping = [self.name]
         self._signed = -ALIVE_S
-        self._away_until = 0.0
         self._meter = gcra.Meter(BURST_S)
-        self.failures = 0
 
     def share(self, site: str, places: int) -> int:
         self._sign()
@@ -85,13 +80,13 @@ class Shaping:
 
     def grant(self, wants: Mapping[str, tuple[int, int]]) -> dict[str, int]:
         """Site → (messages per minute, wanted); how many may go now. A negative wish gives back."""
-        if (client := self._there()) is not None:
+        if (client := self.valkey.client()) is not None:
             try:
                 asked = {f"{self.prefix}rate:{site}": want for site, want in wants.items()}
                 granted = gcra.grant(client, BURST_S, asked)
                 return {site: granted[f"{self.prefix}rate:{site}"].n for site in wants}
             except redis.RedisError as e:
-                self._failed(e)
+                self.valkey.failed(e)
         now, processes = time.monotonic(), len(self._pumping)
         return {site: self._meter.grant(site, rate / processes, n, now).n for site, (rate, n) in wants.items()}
 
@@ -100,30 +95,30 @@ class Shaping:
 
     def answers(self) -> bool:
         """Whether Valkey is there; where there is none, nothing is missed."""
-        if self._client is None:
+        if not self.valkey.configured:
             return True
-        if (client := self._there()) is None:
+        if (client := self.valkey.client()) is None:
             return False
         try:
             client.ping()
         except redis.RedisError as e:
-            self._failed(e)
+            self.valkey.failed(e)
             return False
         return True
 
     def leave(self) -> None:
         """The pump has nothing to do: its parts belong to the others at once."""
         self._signed = -ALIVE_S
-        if (client := self._there()) is not None:
+        if (client := self.valkey.client()) is not None:
             try:
                 client.zrem(self._all, self.name)
             except redis.RedisError as e:
-                self._failed(e)
+                self.valkey.failed(e)
 
     def _sign(self) -> None:
         """Say that we pump, and learn who else does; once a second."""
         now = time.monotonic()
-        if now - self._signed < _SIGN_S or (client := self._there()) is None:
+        if now - self._signed < _SIGN_S or (client := self.valkey.client()) is None:
             return
         self._signed = now
         try:
@@ -135,18 +130,7 @@ class Shaping:
             pipe.zrange(self._all, 0, -1)
             names = [name.decode() for name in pipe.execute()[-1]]
         except redis.RedisError as e:
-            self._failed(e)
+            self.valkey.failed(e)
             return
         # every process must see them in the same order, and itself among them
         self._pumping = sorted({*names, self.name})
-
-    def _there(self) -> redis.Redis | None:
-        return self._client if time.monotonic() >= self._away_until else None
-
-    def _failed(self, e: redis.RedisError) -> None:
-        self._away_until = time.monotonic() + _AWAY_S
-        self.failures += 1
-        LIMITS_UNSHARED.inc()
-        if self.failures & (self.failures - 1) == 0:  # 1, 2, 4, 8 …
-            log.warning("limits are not shared, %d processes guess (%d times now): %r", len(self._pumping),
-                        self.failures, e)  # fmt: skip

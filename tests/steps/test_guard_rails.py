@@ -94,7 +94,8 @@ def test_processes_share_the_rate_and_ask_in_lots():
     key, asked = uuid4(), []
     both = [Rates(), Rates()]
     for one in both:
-        one._client.connection_pool.connection_kwargs["socket_timeout"] = 60  # Valkey is not away, only slow to answer
+        # Valkey is not away, only slow to answer
+        one.valkey._client.connection_pool.connection_kwargs["socket_timeout"] = 60
         plain = one._ask
         one._ask = lambda *a, plain=plain: asked.append(1) or plain(*a)
     begun = time.monotonic()
@@ -109,7 +110,7 @@ def test_no_valkey_no_refusal():
     assert all(rates.take(uuid4(), 100).allowed for _ in range(50))
     key = uuid4()
     assert [rates.take(key, 5).allowed for _ in range(5)] == [True] * 5
-    assert rates.failures == 1, "it is not asked again at once"
+    assert rates.valkey.failures == 1, "it is not asked again at once"
 
 
 # --- quotas -----------------------------------------------------------------------------------------------------

@@ -361,7 +361,7 @@ def test_without_valkey_mail_goes_on_and_the_failure_is_counted() -> None:
     alone = shaping.Shaping(url="redis://127.0.0.1:1/0")
     assert alone.share("google.com", 50) == 50
     assert alone.grant({"rate.test": (60, 100)}) == {"rate.test": 5}
-    assert alone.failures == 1  # and it is not asked again at once
+    assert alone.valkey.failures == 1  # and it is not asked again at once
 
 
 def test_a_flush_of_valkey_forgets_no_suspension(valkey) -> None:
