@@ -75,13 +75,13 @@ class Sources:
             self._signed_at = now
         if now - self._read_at >= READ_S:
             self._read()
-            self._read_at = now
         return self._takes
 
     def choose(self, wants: Sequence[tuple[UUID | None, bool, str]]) -> list[Chosen]:
         """For each (tenant, bulk, site), in order. What warms up has been counted when it returns."""
         told, since = self._clock
-        self.now = told + timedelta(seconds=time.monotonic() - since)
+        began = time.monotonic()
+        self.now = told + timedelta(seconds=began - since)
         by_pool: dict[tuple[int | None, str], list[int]] = {}
         for place, (tenant, bulk, site) in enumerate(wants):
             # sites count where some address rests for them; all others are one
@@ -89,7 +89,7 @@ class Sources:
             by_pool.setdefault(key, []).append(place)
         found: dict[int, Chosen] = {}
         for (pool, site), places in by_pool.items():
-            found |= zip(places, self._of_pool(pool, len(places), site), strict=True)
+            found |= zip(places, self._of_pool(pool, len(places), site, began), strict=True)
         put_off = {pool for (pool, _), places in by_pool.items() if _waits_for_pool(found[places[-1]])} - {None}
         if put_off:
             execute(_PUT_OFF, {"pools": [*put_off]})
@@ -105,11 +105,13 @@ class Sources:
 
     # --- one pool ---------------------------------------------------------------------------------------------------
 
-    def _of_pool(self, pool: int | None, count: int, site: str) -> list[Chosen]:
+    def _of_pool(self, pool: int | None, count: int, site: str, began: float) -> list[Chosen]:
         chosen: list[Chosen] = []
         while len(chosen) < count:
             way = self._way(pool, site)
-            if isinstance(way, Waits | Elsewhere):
+            if isinstance(way, Waits) and self._read_at < began:
+                self._read()  # some may have been given back, or a rest have ended: nobody waits by what is old
+            elif isinstance(way, Waits | Elsewhere):
                 chosen += [way] * (count - len(chosen))
             elif not way:
                 chosen += [()] * (count - len(chosen))
@@ -189,6 +191,7 @@ class Sources:
         if all((tenant, kind) != (ALL, ANY_KIND) for tenant, kind, _ in ruled):
             ruled.append((ALL, ANY_KIND, self._goes(None)))
         self._takes = None if all(goes for *_, goes in ruled) else Takes(*zip(*ruled, strict=True))
+        self._read_at = self._clock[1]
 
     def _goes(self, pool: int | None) -> bool:
         return not isinstance(self._way(pool), Elsewhere)

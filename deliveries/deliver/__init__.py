@@ -128,6 +128,9 @@ class Pump:
                     self.engine.new_lease()
                     raise RuntimeError("the recorder ended, see above")
                 self._renew()
+                if unused := self.engine.unused:
+                    self.engine.sources.give_back(unused)
+                    unused.clear()
                 if _stopping.is_set():
                     self._drain()
                 elif self._wants() and not self._claim_by_name():
@@ -277,8 +280,6 @@ class Pump:
         if ended := self.engine.collect(most, wait_s, company_s):
             self.recorder.put(ended)
             self._hungry |= self._full
-            if unused := self.engine.unused():
-                self.engine.sources.give_back(unused)
 
     def _renew(self) -> None:
         """Extend our leases; under a new one from now on where they may have run out meanwhile."""

@@ -92,7 +92,7 @@ class Engine:
         self.new_lease()
         self._running: dict[UUID, _Running] = {}
         self._destinations: Counter[str] = Counter()
-        self._unused: Counter[str] = Counter()  # by source address
+        self.unused: Counter[str] = Counter()  #: source addresses of what ended without being begun
         self._octets = 0
         self._moved: OrderedDict[UUID, None] = OrderedDict()
         self._ways: dict[tuple[str, bool, bool], tuple[float, Routed]] = {}
@@ -185,13 +185,8 @@ class Engine:
             if job is not None:
                 self._forget(job)
                 if not isinstance(one, Result):
-                    self._unused.update(source.address for source in job.sources or ())
+                    self.unused.update(source.address for source in job.sources or ())
         return ended
-
-    def unused(self) -> Counter[str]:
-        """Source addresses of what ended without being begun, since this was asked last."""
-        unused, self._unused = self._unused, Counter()
-        return unused
 
     def ring(self, ids: tuple[UUID, ...] = ()) -> None:
         """Due mail was committed, `ids` where that is all: from any thread."""

@@ -32,6 +32,7 @@ from deliveries.models import (
     SourceRest,
     User,
 )
+from deliveries.models.sql import execute
 from deliveries.record import rests
 from deliveries.record.outcomes import record
 from deliveries.record.settle import Result, Tried
@@ -210,14 +211,23 @@ def test_without_an_overflow_the_rest_waits_for_tomorrow_and_says_why(
     pump_until(ended(more))
 
 
-def test_a_mail_that_only_moves_to_its_site_costs_no_allowance(lab: Lab, settings) -> None:
+def test_a_mail_that_only_moves_to_its_site_costs_no_allowance(lab: Lab, settings, monkeypatch) -> None:
     settings.WARM_UP = (4,)
-    house = build()
+    house, give_back, cuts = build(), Sources.give_back, iter(["SELECT pg_terminate_backend(pg_backend_pid())"])
+
+    def cut_off(self: Sources, unused: dict[str, int]) -> None:  # once, as by a restart of Postgres
+        for cut in cuts:
+            execute(cut)
+        give_back(self, unused)
+
+    monkeypatch.setattr(Sources, "give_back", cut_off)
     PoolRule.objects.create(pool=pool("cold", ONE, warm_from=today()))
+    settings.MAIL_ROUTE = "mx"
     deliveries = [d for n in range(4) for d in house.send(f"delivered@d{n}.simulator.test")]
     settings.MAIL_ROUTE = "sandbox"
+    assert not Queued.objects.filter(destination="sandbox").exists()
     pump_until(lambda: not Delivery.objects.filter(id__in=[d.id for d in deliveries], status="queued").exists())
-    assert not Delivery.objects.filter(rule=RULE).exists()
+    assert not Delivery.objects.filter(rule=RULE).exists() and next(cuts, "") == ""
 
 
 def test_resting_addresses_hand_over_until_their_rest_ends(lab: Lab) -> None:
