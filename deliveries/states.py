@@ -102,6 +102,14 @@ class Lane(IntEnum):
     BULK = 2  #: newsletters, announcements
 
 
+class Tracking(IntFlag):
+    """Bits of message.tracking: what is counted."""
+
+    NOTHING = 0
+    OPENS = 1
+    CLICKS = 2
+
+
 class Redact(IntFlag):
     """What of a mail is taken away once the last of its deliveries is final (record.redaction)."""
 

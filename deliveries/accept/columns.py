@@ -17,9 +17,9 @@ from deliveries.routing import static
 
 _NAMES = (
     "m_id m_domain m_message_id m_from m_to m_cc m_bcc m_reply_to m_subject m_tags m_metadata m_stream m_lane "
-    "m_size m_files m_scheduled m_before m_html m_text m_headers m_raw m_leave m_redact d_id d_message d_position "
-    "d_field d_recipient d_address d_destination d_event a_id a_message a_position a_name a_type a_cid a_content "
-    "r_delivery r_message r_return r_envid r_whole r_notify r_orcpt"
+    "m_size m_files m_scheduled m_before m_html m_text m_headers m_raw m_leave m_redact m_untracked d_id d_message "
+    "d_position d_field d_recipient d_address d_destination d_event a_id a_message a_position a_name a_type a_cid "
+    "a_content r_delivery r_message r_return r_envid r_whole r_notify r_orcpt"
 ).split()
 
 
@@ -50,6 +50,7 @@ def columns(
         p["m_raw"].append(draft.raw)
         p["m_leave"].append(draft.leave)
         p["m_redact"].append(int(draft.redact))
+        p["m_untracked"].append(int(draft.untracked))
         for position, (field, address) in enumerate(_forward_paths(draft)):
             p["d_id"].append(uuid7())
             p["d_message"].append(message_id)

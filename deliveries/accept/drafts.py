@@ -12,7 +12,7 @@ from deliveries.mime import links
 from deliveries.mime.address import Address
 from deliveries.mime.compose import Attachment
 from deliveries.mime.raw import Raw
-from deliveries.states import ORDINARY_STREAM, Lane, Redact
+from deliveries.states import ORDINARY_STREAM, Lane, Redact, Tracking
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,7 @@ class Draft:
     envelope: tuple[Address, ...] = ()
     reports: Reports | None = None
     redact: Redact = Redact.NOTHING  #: what goes once it is finished; the stream's wish and the tenant's come to it
+    untracked: Tracking = Tracking.NOTHING  #: what is not counted for this mail, though its domain counts it
     unsubscribe: bool | None = None  #: one click ends the stream for the recipient (RFC 8058); None: as the domain says
 
     @property

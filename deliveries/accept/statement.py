@@ -56,9 +56,10 @@ api AS (
         %(m_cc)s::text[], %(m_bcc)s::text[], %(m_reply_to)s::text[], %(m_subject)s::text[], %(m_tags)s::text[],
         %(m_metadata)s::text[], %(m_stream)s::text[], %(m_lane)s::int[], %(m_size)s::int[], %(m_files)s::int[],
         %(m_scheduled)s::timestamptz[], %(m_before)s::timestamptz[], %(m_html)s::text[], %(m_text)s::text[],
-        %(m_headers)s::text[], %(m_raw)s::bytea[], %(m_leave)s::bool[], %(m_redact)s::int[]
+        %(m_headers)s::text[], %(m_raw)s::bytea[], %(m_leave)s::bool[], %(m_redact)s::int[],
+        %(m_untracked)s::int[]
     ) AS m(id, domain, message_id, from_header, "to", cc, bcc, reply_to, subject, tags, metadata, stream, lane, size,
-           files, scheduled_at, deliver_before, html, text, headers, raw, leave, redact)
+           files, scheduled_at, deliver_before, html, text, headers, raw, leave, redact, untracked)
 ), owned AS (
     SELECT d.id, d.name, d.open_tracking::int + 2 * d.click_tracking::int AS tracking, d.unsubscribe_streams,
            d.redact_streams
@@ -125,7 +126,7 @@ message_rows AS (
     SELECT m.id, go.tenant_id, go.id, owned.id, m.message_id, m.from_header, m."to"::jsonb, m.cc::jsonb, m.bcc::jsonb,
            m.reply_to::jsonb, m.subject, m.tags::jsonb, m.metadata::jsonb, m.stream, m.lane, m.size, m.files, now(),
            m.scheduled_at, m.deliver_before,
-           CASE WHEN go.private OR (m.html IS NULL AND m.raw IS NULL) THEN 0 ELSE owned.tracking END,
+           CASE WHEN go.private OR (m.html IS NULL AND m.raw IS NULL) THEN 0 ELSE owned.tracking & ~m.untracked END,
            coalesce(m.leave, m.stream = ANY (owned.unsubscribe_streams)),
            CASE WHEN go.private THEN {int(PRIVATE)}
                 ELSE m.redact | CASE owned.redact_streams ->> m.stream {_WORDS} ELSE 0 END END,

@@ -22,6 +22,7 @@ def fields_of(control: Control) -> dict[str, Any]:
         "deliver_before": control.deliver_before,
         "unsubscribe": control.unsubscribe,
         "redact": control.redact,
+        "untracked": control.untracked,
     }
     return {name: value for name, value in asked.items() if value or value is False}
 

@@ -16,15 +16,12 @@ from deliveries.mime.deliverable import Prepared, prepare
 from deliveries.mime.links import PATHS, Kind
 from deliveries.read.contents import Stored
 from deliveries.smtp.outcome import Verdict
-from deliveries.states import Category, Status
-
-#: bits of message.tracking
-OPENS, CLICKS = 1, 2
+from deliveries.states import Category, Status, Tracking
 
 
 @dataclass(frozen=True, slots=True)
 class Tracked:
-    """A mail whose links are each recipient's own: composed for each delivery. `flags` are OPENS and CLICKS; without
+    """A mail whose links are each recipient's own: composed for each delivery. `flags` are bits of Tracking; without
     any it shows the link that ends the stream."""
 
     content: Stored
@@ -38,9 +35,9 @@ def personal(message: Prepared | Tracked | Verdict, delivery_id: UUID, url: str)
         return message
 
     def own(html: str) -> str:
-        if message.flags & CLICKS:
+        if message.flags & Tracking.CLICKS:
             html = links.rewrite(html, lambda target: _link(Kind.CLICK, delivery_id, url, target))
-        if message.flags & OPENS:
+        if message.flags & Tracking.OPENS:
             html = links.with_pixel(html, _link(Kind.OPEN, delivery_id, url))
         return html
 

@@ -22,7 +22,7 @@ from datetime import UTC, datetime, timedelta
 
 from deliveries.errors import BadInput, Fault
 from deliveries.mime import foreign
-from deliveries.states import ORDINARY_STREAM, REDACT_WORDS, Redact
+from deliveries.states import ORDINARY_STREAM, REDACT_WORDS, Redact, Tracking
 
 MAX_TAGS = 75
 MAX_METADATA = 50
@@ -57,6 +57,7 @@ class Control:
     times: tuple[datetime | None, ...] = (None, None)  #: both as they were written, passed or not
     unsubscribe: bool | None = None
     redact: Redact = Redact.NOTHING
+    untracked: Tracking = Tracking.NOTHING
 
 
 def is_control(name: bytes) -> bool:
@@ -132,6 +133,7 @@ def read_control(fields: Sequence[tuple[str, str]], now: datetime, late: list[Fa
         times=(scheduled, before),
         unsubscribe=unsubscribe,
         redact=redact,
+        untracked=orders.untracked,
     )
 
 

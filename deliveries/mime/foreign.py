@@ -6,7 +6,8 @@
 | `X-SMTPAPI`: category, unique_args, send_at, asm_group_id | `tags`, `metadata`, `scheduled_at`, `stream` |
 | `X-SMTPAPI`: all else; `X-Mailgun-Recipient-Variables`, templates, optimised times | refused |
 | `X-Mailgun-Drop-Message`, `X-Mailgun-Require-TLS` | refused unless they say no |
-| `X-PM-TrackOpens` and the like, `X-Mailgun-Track` and the like, which address sends and signs | without effect |
+| `X-PM-TrackOpens`, `X-Mailgun-Track` and the like | what they switch off is not counted; on is without effect |
+| which address sends, which key signs | without effect |
 
 They are orders and no content: passed on, they would show recipients what is none of theirs, and a mail that was to
 wait, to go to others, or not at all, would have gone.
@@ -23,17 +24,25 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from deliveries.errors import Fault
+from deliveries.states import Tracking
 
 #: Postmark's name of the ordinary stream
 POSTMARK_STREAM = "outbound"
 _SMTPAPI = "x-smtpapi"
 _TAG, _VARIABLES, _DELIVER_BY = "x-mailgun-tag", "x-mailgun-variables", "x-mailgun-deliver-by"
 _IDLE = frozenset({
-    "x-pm-trackopens", "x-pm-tracklinks", "x-pm-keepid",
-    "x-mailgun-track", "x-mailgun-track-clicks", "x-mailgun-track-opens", "x-mailgun-track-pixel-location-top",
-    "x-mailgun-dkim", "x-mailgun-secondary-dkim", "x-mailgun-secondary-dkim-public", "x-mailgun-sending-ip",
-    "x-mailgun-sending-ip-pool", "x-mailgun-skip-verification", "x-mailgun-native-send",
+    "x-pm-keepid", "x-mailgun-track-pixel-location-top", "x-mailgun-dkim", "x-mailgun-secondary-dkim",
+    "x-mailgun-secondary-dkim-public", "x-mailgun-sending-ip", "x-mailgun-sending-ip-pool",
+    "x-mailgun-skip-verification", "x-mailgun-native-send",
 })  # fmt: skip
+#: what is not counted where they say no
+_TRACK = {
+    "x-pm-trackopens": Tracking.OPENS,
+    "x-pm-tracklinks": Tracking.CLICKS,
+    "x-mailgun-track": Tracking.OPENS | Tracking.CLICKS,
+    "x-mailgun-track-opens": Tracking.OPENS,
+    "x-mailgun-track-clicks": Tracking.CLICKS,
+}
 #: refused unless they say no
 _REFUSED = {
     "x-mailgun-drop-message": "It would be sent all the same; use an API key with `test`.",
@@ -47,7 +56,7 @@ _REFUSED = {
 }
 #: a group's number in any client, and a stream's name that any column holds
 MOST_GROUP = 2**53 - 1
-_NO = ("no", "false", "0", "")
+_NO = ("no", "false", "none", "0", "")
 _LONGEST_TAG = 256
 _LONGEST_KEY = 128
 _LONGEST_VALUE = 1_024
@@ -55,7 +64,7 @@ _LONGEST_VALUE = 1_024
 _UNUSABLE = re.compile("[\x00\ud800-\udfff]")
 _GROUP = re.compile(r"group-(\d{1,16})")
 
-FIELDS = frozenset({_SMTPAPI, _TAG, _VARIABLES, _DELIVER_BY, *_IDLE, *_REFUSED})
+FIELDS = frozenset({_SMTPAPI, _TAG, _VARIABLES, _DELIVER_BY, *_IDLE, *_REFUSED, *_TRACK})
 
 
 def group_stream(group: int) -> str:
@@ -76,6 +85,7 @@ class Orders:
     tags: list[tuple[str, str]] = field(default_factory=list)
     metadata: dict[str, str] = field(default_factory=dict)
     stream: str | None = None
+    untracked: Tracking = Tracking.NOTHING
     scheduled_at: datetime | None = None
     time_field: str = ""  #: which of them said so
     faults: list[Fault] = field(default_factory=list)
@@ -84,6 +94,8 @@ class Orders:
         """One of FIELDS, in lower case."""
         if name in _REFUSED and value.lower() not in _NO:
             self._wrong(name, f"{name} is not available here. {_REFUSED[name]}")
+        elif name in _TRACK and value.lower() in _NO:
+            self.untracked |= _TRACK[name]
         elif name == _TAG:
             self._tag(name, value)
         elif name == _DELIVER_BY:

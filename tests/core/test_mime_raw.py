@@ -17,6 +17,7 @@ from deliveries.errors import BadInput
 from deliveries.mime import deliverable, raw
 from deliveries.mime.control import is_control, read_control
 from deliveries.mime.dkim import Signer, generate_key
+from deliveries.states import Tracking
 
 NOW = datetime(2030, 1, 31, 9, 0, tzinfo=UTC)
 HEAD = b"From: App <app@one.test>\r\nTo: ann@two.test\r\nSubject: hello\r\n"
@@ -286,11 +287,11 @@ def test_control_fields_say_what_the_fields_of_the_api_say() -> None:
 def test_orders_of_mailguns_and_sendgrids_clients_are_ours_too() -> None:
     mailgun = read_control(
         [("x-mailgun-tag", "two words"), ("x-mailgun-variables", '{"Order": 17, "a": {"b": "ü"}}'),
-         ("x-mailgun-deliver-by", "Fri, 01 Feb 2030 09:00:00 +0200"), ("x-mailgun-track", "yes"),
-         ("x-mailgun-drop-message", "no"), ("x-metadata-a", "ours")],
+         ("x-mailgun-deliver-by", "Fri, 01 Feb 2030 09:00:00 +0200"), ("x-mailgun-track-clicks", "yes"),
+         ("x-pm-trackopens", "False"), ("x-mailgun-drop-message", "no"), ("x-metadata-a", "ours")],
         NOW,
     )  # fmt: skip
-    assert mailgun.tags == (("two words", ""),)
+    assert (mailgun.tags, mailgun.untracked) == ((("two words", ""),), Tracking.OPENS)
     assert dict(mailgun.metadata) == {"Order": "17", "a": "ours"}
     assert mailgun.scheduled_at == datetime(2030, 2, 1, 7, 0, tzinfo=UTC)
     asked = {

@@ -50,7 +50,7 @@ def test_the_node_client_sends_and_tells_errors_apart(server, account):
     template(account, "d-0123456789abcdef", "handlebars", text="Dear {{name}}")
     given = {"template": "d-0123456789abcdef"}
     got = node("sendgrid.mjs", url=server, key=account.secret, domain=account.domain, **given)
-    assert (got["sent"]["status"], got["sent"]["ignored"]) == (202, "tracking_settings")
+    assert (got["sent"]["status"], got["sent"]["ignored"]) == (202, "tracking_settings.click_tracking")
     _check(got["sent"]["id"])
     assert got["each"]["status"] == 202 and got["sandbox"]["status"] == 200
     assert _texts(account, "Hi") == [(["a@simulator.test"], "Hi Ann"), (["b@simulator.test"], "Hi Bob")]

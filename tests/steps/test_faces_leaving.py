@@ -1,9 +1,12 @@
-"""How people leave, by each face: the service's own place becomes the link, and a group is a stream."""
+"""How people leave, by each face: the service's own place becomes the link, and a group is a stream. And how a mail
+says that nobody is to be watched.
+"""
 
 import json
 
 from deliveries.mime.links import LEAVE_PLACE
 from deliveries.models import Message, MessageContent
+from deliveries.states import Tracking
 from tests.steps import test_face_mailgun as mailgun
 from tests.steps import test_face_postmark as postmark
 from tests.steps import test_face_sendgrid as sendgrid
@@ -120,3 +123,39 @@ def test_a_handlebars_template_shows_the_link_unless_its_data_have_the_name(api)
         people = [sendgrid.to("a@simulator.test", dynamic_template_data={"n": 1, **data})]
         assert sendgrid.post(api, sendgrid.mail(api, template_id="d-bye", personalizations=people)).status_code == 202
         assert newest(api)[3] == f"{shown} {LEAVE_PLACE}"
+
+
+def test_what_a_mail_switches_off_is_not_counted_though_its_domain_counts(api):
+    api.tenant.domains.update(open_tracking=True, click_tracking=True)
+    html = [{"type": "text/html", "value": "<p>Hi</p>"}]
+    off, on = {"enable": False}, {"enable": True}
+
+    def by(face, **fields):
+        match face:
+            case "postmark":
+                answer = postmark.post(api, "/email", postmark.mail(api, HtmlBody="<p>Hi</p>", **fields))
+            case "sendgrid":
+                answer = sendgrid.post(api, sendgrid.mail(api, content=html, tracking_settings=fields))
+            case _:
+                answer = mailgun.post(api, mailgun.mail(api, html="<p>Hi</p>", **fields))
+        assert answer.status_code < 300, answer.content
+        tracking = Message.objects.filter(tenant=api.tenant).order_by("-id").first().tracking
+        return tracking, answer.headers.get("X-Ignored-Fields")
+
+    both = Tracking.OPENS | Tracking.CLICKS
+    assert by("postmark", TrackOpens=True, TrackLinks="HtmlOnly") == (both, "TrackOpens, TrackLinks")
+    assert by("postmark", TrackOpens=False, TrackLinks="None") == (0, None)
+    assert by("sendgrid", open_tracking=off, click_tracking=on) == (Tracking.CLICKS, "tracking_settings.click_tracking")
+    assert by("sendgrid") == (both, None)
+    assert by("mailgun", **{"o:tracking": "no"}) == (0, None)
+    assert by("mailgun", **{"o:tracking-clicks": "no", "o:tracking-opens": "yes"}) == (1, "o:tracking-opens")
+    whole = f"From: a@{api.domain}\r\nTo: b@simulator.test\r\nX-Mailgun-Track-Opens: no\r\n\r\nHi\r\n"
+    sent = mailgun.post(api, {"to": "b@simulator.test", "message": whole}, path="messages.mime")
+    assert sent.status_code == 200, sent.content
+    assert Message.objects.filter(tenant=api.tenant).order_by("-id").first().tracking == Tracking.CLICKS
+    for answer in (
+        postmark.post(api, "/email", postmark.mail(api, TrackLinks="Everything")),
+        sendgrid.post(api, sendgrid.mail(api, tracking_settings={"open_tracking": {"enable": "no"}})),
+        mailgun.post(api, mailgun.mail(api, **{"o:tracking": "maybe"})),
+    ):
+        assert answer.status_code in (400, 422) and b"rack" in answer.content

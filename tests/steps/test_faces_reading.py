@@ -57,7 +57,7 @@ def test_a_question_that_makes_no_sense_is_answered_in_the_faces_shape(api, face
     [
         ("postmark", "messages/outbound?fromEmail=nobody@a.example&toDate=2030-01-01", "fromname"),
         ("postmark", "bounces?emailfilter=nobody&messageStream=x", "inactive"),
-        ("postmark", "message-streams/outbound/suppressions/dump?emailAddress=a@b.example", "email"),
+        ("postmark", "message-streams/outbound/suppressions/dump?emailAddress=a@b.example&count=9&offset=9", "email"),
         ("sendgrid", "v3/suppression/bounces?start_time=1", "email"),
         ("mailgun", "v3/{domain}/events?subject=nothing&begin=Fri, 31 Jan 2020 09:00:00 -0500", "attachment"),
         ("mailgun", "v3/{domain}/events?severity=temporary&event=failed OR delivered", "list"),

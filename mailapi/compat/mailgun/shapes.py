@@ -15,6 +15,7 @@ from deliveries.errors import BadInput
 from deliveries.mime import foreign, raw
 from deliveries.mime.compose import Attachment, refused_header, refused_subject
 from deliveries.mime.control import read_control
+from deliveries.states import Tracking
 from mailapi.compat.filling import TooMuch, fill, octets
 from mailapi.compat.leaving import with_way_out
 from mailapi.compat.mailgun.form import File, Form
@@ -27,17 +28,21 @@ from mailapi.schemas.faults import check
 
 MAX_RECIPIENTS = 1_000
 
-_TRACKING = "Opens and clicks follow the domain's own setting."
+#: what is not counted where they say no
+_TRACK = {
+    "o:tracking": Tracking.OPENS | Tracking.CLICKS,
+    "o:tracking-opens": Tracking.OPENS,
+    "o:tracking-clicks": Tracking.CLICKS,
+}
 _SENDER = "Which address sends is the operator's to choose."
 MESSAGE = Fields(
     honoured=frozenset({
         "from", "to", "cc", "bcc", "subject", "text", "html", "o:tag", "o:deliverytime", "o:testmode",
-        "recipient-variables", "h:*", "v:*", "attachment", "inline", "template", "t:variables",
+        "recipient-variables", "h:*", "v:*", "attachment", "inline", "template", "t:variables", *_TRACK,
     }),
     without_effect={
         "t:text": "The template's own text part is sent.",
-        "o:tracking": _TRACKING, "o:tracking-opens": _TRACKING, "o:tracking-clicks": _TRACKING,
-        "o:tracking-pixel-location-top": _TRACKING, "o:dkim": "Every mail is signed.",
+        "o:tracking-pixel-location-top": "The picture stands at the end.", "o:dkim": "Every mail is signed.",
         "o:secondary-dkim": "Every mail is signed by its own domain.",
         "o:secondary-dkim-public": "Every mail is signed by its own domain.",
         "o:sending-ip": _SENDER, "o:sending-ip-pool": _SENDER,
@@ -53,7 +58,7 @@ MESSAGE = Fields(
     },
 )  # fmt: skip
 MIME = Fields(
-    honoured=frozenset({"to", "message", "o:tag", "o:deliverytime", "o:testmode", "v:*"}),
+    honoured=frozenset({"to", "message", "o:tag", "o:deliverytime", "o:testmode", "v:*", *_TRACK}),
     without_effect=MESSAGE.without_effect,
     refused={
         **MESSAGE.refused,
@@ -149,7 +154,21 @@ def _options(form: Form, reading: Reading) -> dict[str, Any]:
             "v:", given | {n[2:]: v[-1] for n, v in form.fields.items() if n.startswith("v:")}
         ),
         "scheduled_at": _moment(form.last("o:deliverytime"), reading),
+        "untracked": _untracked(form, reading),
     }
+
+
+def _untracked(form: Form, reading: Reading) -> Tracking:
+    """What is switched off; what is on follows the domain's own setting."""
+    found = Tracking.NOTHING
+    for name, bits in _TRACK.items():
+        if (word := (form.last(name) or "").lower()) in ("no", "false"):
+            found |= bits
+        elif word in ("yes", "true", "htmlonly"):
+            reading.ignored.append(name)
+        elif word:
+            reading.wrong(name, "invalid_parameter", "Must be yes or no.")
+    return found
 
 
 def whole(form: Form, reading: Reading) -> list[Draft]:
@@ -186,6 +205,7 @@ def _with_control(fields: Sequence[tuple[str, str]], options: dict[str, Any], re
         "tags": tuple(dict.fromkeys((*control.tags, *options["tags"]))),
         "metadata": tuple({**dict(control.metadata), **dict(options["metadata"])}.items()),
         "scheduled_at": options["scheduled_at"] or control.scheduled_at,
+        "untracked": options["untracked"] | control.untracked,
     }
 
 

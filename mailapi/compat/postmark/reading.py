@@ -19,7 +19,7 @@ from deliveries.read import outbound
 from deliveries.read.emails import iso
 from deliveries.read.outbound import Mail, Wanted
 from deliveries.record import suppressions
-from deliveries.states import Category, EventType, Status
+from deliveries.states import Category, EventType, Status, Tracking
 from mailapi.compat.postmark import shapes
 from mailapi.compat.postmark.door import Postmark
 from mailapi.compat.query import Query
@@ -127,8 +127,8 @@ def _line(mail: Mail) -> dict[str, Any]:
         "Subject": message.subject,
         "Attachments": [],
         "Status": "Scheduled" if scheduled else "Queued" if open_ones else "Sent",
-        "TrackOpens": False,
-        "TrackLinks": "None",
+        "TrackOpens": bool(message.tracking & Tracking.OPENS),
+        "TrackLinks": "HtmlOnly" if message.tracking & Tracking.CLICKS else "None",
         "Metadata": message.metadata,
         "Sandboxed": False,
     }

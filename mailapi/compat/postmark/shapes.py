@@ -8,7 +8,7 @@ from typing import Any
 from deliveries.accept import Draft
 from deliveries.mime.compose import Attachment
 from deliveries.mime.foreign import POSTMARK_STREAM
-from deliveries.states import ORDINARY_STREAM, REDACT_WORDS, Lane, Redact
+from deliveries.states import ORDINARY_STREAM, REDACT_WORDS, Lane, Redact, Tracking
 from mailapi.compat.leaving import with_way_out
 from mailapi.compat.reading import Fields, Reading
 from mailapi.compat.templates import Templates
@@ -17,13 +17,13 @@ MAX_RECIPIENTS = 50
 MAX_BATCH = 500
 MAX_OCTETS = 10 * 1024 * 1024
 
-_TRACKING = "Opens and clicks follow the domain's own setting."
+_LINKS = ("None", "HtmlAndText", "HtmlOnly", "TextOnly")
 MESSAGE = Fields(
     honoured=frozenset({
         "From", "To", "Cc", "Bcc", "Subject", "Tag", "HtmlBody", "TextBody", "ReplyTo", "Headers", "Attachments",
-        "Metadata", "MessageStream", "Redact",
+        "Metadata", "MessageStream", "Redact", "TrackOpens", "TrackLinks",
     }),
-    without_effect={"TrackOpens": _TRACKING, "TrackLinks": _TRACKING, "InlineCss": "CSS is inlined at publishing."},
+    without_effect={"InlineCss": "CSS is inlined at publishing."},
     refused=dict.fromkeys(("TemplateId", "TemplateAlias", "TemplateModel"), "Send it to /email/withTemplate."),
 )  # fmt: skip
 _FILE = Fields(
@@ -86,6 +86,7 @@ def draft(value: Any, reading: Reading) -> Draft | None:
         metadata=reading.metadata("Metadata", value.get("Metadata")),
         stream=reading.stream("MessageStream", ours(stream)),
         redact=_redact(value.get("Redact"), reading),
+        untracked=_untracked(value, reading),
         lane=Lane.BULK if stream in _BULK else Lane.NORMAL,
         unsubscribe=True if stream in _BULK else None,
     )
@@ -119,6 +120,18 @@ def rendered(value: Any, templates: Templates, reading: Reading) -> Any:
         | {"Subject": made.subject, "HtmlBody": made.html, "TextBody": made.text}
         | _own_redact(made.redact, whole)
     )
+
+
+def _untracked(value: dict[str, Any], reading: Reading) -> Tracking:
+    """What is switched off; what is on follows the domain's own setting."""
+    opens, links = value.get("TrackOpens"), reading.string("TrackLinks", value.get("TrackLinks"))
+    if opens is not None and not isinstance(opens, bool):
+        reading.wrong("TrackOpens", "wrong_type", "Must be true or false.")
+    if links is not None and links not in _LINKS:
+        reading.wrong("TrackLinks", "invalid_parameter", f"Must be one of {', '.join(_LINKS)}.")
+    reading.ignored += [name for name, on in (("TrackOpens", opens), ("TrackLinks", links not in (None, "None"))) if on]
+    found = Tracking.OPENS if opens is False else Tracking.NOTHING
+    return found | Tracking.CLICKS if links == "None" else found
 
 
 def _redact(value: Any, reading: Reading) -> Redact:

@@ -21,7 +21,8 @@ from mailapi.schemas.body import json_body
 
 MOST_SUPPRESSIONS = 50
 _REASONS = {"bounce": "HardBounce", "complaint": "SpamComplaint"}
-_WORDS = ("EmailAddress", "SuppressionReason", "Origin", "fromdate", "todate")
+#: Node's client adds a page's words to a dump, which is whole
+_WORDS = ("EmailAddress", "SuppressionReason", "Origin", "fromdate", "todate", "count", "offset")
 _INVALID = "An invalid email address was provided."
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from deliveries.accept import Draft
 from deliveries.mime.foreign import MOST_GROUP, group_stream
 from deliveries.mime.links import LEAVE_PLACE
-from deliveries.states import ORDINARY_STREAM
+from deliveries.states import ORDINARY_STREAM, Tracking
 from mailapi.compat.leaving import with_way_out
 from mailapi.compat.reading import Fields, Reading
 
@@ -21,17 +21,15 @@ _PLACE = re.compile(r"<%[ \t]*asm_(?:group_unsubscribe|preferences)_(?:raw_)?url
 _EVERYTHING = re.compile(r"<%[ \t]*asm_global_unsubscribe_(?:raw_)?url[ \t]*%>")
 _WORDS = re.compile(r"<%[ \t]*([^%<>]{0,1000}?)[ \t]*%>")
 _BODY_END = re.compile(r"</body\s*>", re.I)
-_TRACKING = "Opens and clicks follow the domain's own setting."
+_SWITCHES = {"open_tracking": Tracking.OPENS, "click_tracking": Tracking.CLICKS}
 ASM = Fields(
     honoured=frozenset({"group_id"}),
     without_effect={"groups_to_display": "The page of the link shows the mail's own stream."},
     refused={},
 )
 TRACKING = Fields(
-    honoured=frozenset({"subscription_tracking"}),
-    without_effect={
-        "click_tracking": _TRACKING, "open_tracking": _TRACKING, "ganalytics": "Links lead where the sender wrote.",
-    },
+    honoured=frozenset({"subscription_tracking", *_SWITCHES}),
+    without_effect={"ganalytics": "Links lead where the sender wrote."},
     refused={},
 )  # fmt: skip
 SUBSCRIPTION = Fields(honoured=frozenset({"enable", "text", "html", "substitution_tag"}), without_effect={}, refused={})
@@ -43,6 +41,21 @@ def draft_with_group(draft: Draft, whole: Mapping[str, Any], reading: Reading) -
     stream = ORDINARY_STREAM if group is None else group_stream(group)
     wanted = group is not None or _tracking(whole.get("tracking_settings"), reading) is not None
     return replace(draft, stream=stream, unsubscribe=True if wanted else None)
+
+
+def untracked(whole: Mapping[str, Any], reading: Reading) -> Tracking:
+    """What is switched off; what is on follows the domain's own setting."""
+    settings, found = whole.get("tracking_settings"), Tracking.NOTHING
+    given = settings if isinstance(settings, dict) else {}
+    for name, bit in _SWITCHES.items():
+        place, switch = f"tracking_settings.{name}", given.get(name)
+        if switch is not None and not (isinstance(switch, dict) and isinstance(switch.get("enable", True), bool)):
+            reading.wrong(place, "wrong_type", "Must be an object with enable, true or false.")
+        elif switch is not None and switch.get("enable") is False:
+            found |= bit
+        elif switch is not None:
+            reading.ignored.append(place)
+    return found
 
 
 def draft_with_links(draft: Draft, whole: Mapping[str, Any], reading: Reading) -> Draft:

@@ -12,7 +12,7 @@ from deliveries.mime.address import Address
 from deliveries.mime.compose import Attachment, refused_header, refused_subject
 from mailapi.compat.filling import TooMuch, fill, octets
 from mailapi.compat.reading import Fields, Reading
-from mailapi.compat.sendgrid.leaving import draft_with_group, draft_with_links
+from mailapi.compat.sendgrid.leaving import draft_with_group, draft_with_links, untracked
 from mailapi.compat.templates import Templates
 from mailapi.schemas.emails import MAX_MERGED
 
@@ -107,6 +107,7 @@ def _common(value: Mapping[str, Any], reading: Reading) -> Draft:
         attachments=_files(value.get("attachments"), reading),
         tags=reading.labels("categories", value.get("categories")),
         scheduled_at=_moment("send_at", value.get("send_at"), reading),
+        untracked=untracked(value, reading),
     )
     return draft_with_group(draft, value, reading)
 
