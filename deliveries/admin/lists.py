@@ -24,6 +24,7 @@ from deliveries.models import ApiKey, AuditEntry, Destination, InboundMessage, O
 from deliveries.models.fields import uuid7_floor
 from deliveries.models.queue import NEVER
 from deliveries.record import sites
+from deliveries.states import Lane
 
 #: octets of an inbound mail's source shown on its page
 MAX_SOURCE = 256 * 1024
@@ -84,7 +85,9 @@ class InboundMessageAdmin(TenantAdmin):
 class DestinationAdmin(OperatorAdmin):
     """Lane × site: when its next mail is due."""
 
-    list_display = ("name", "lane", "next_due")
+    list_display = ("name", "priority", "due")
+    fields = list_display
+    readonly_fields = fields
     search_fields = ("name__startswith",)
     search_help_text = "Beginning of the destination"
     ordering = ("name",)
@@ -93,6 +96,14 @@ class DestinationAdmin(OperatorAdmin):
         # ids are numbers; what is due first stands first, and nobody reads further than that
         rows = list(cl.queryset.order_by("lane", "next_due")[:MAX_SITES])
         return Rows(rows, None, None, None)
+
+    @display(description="Priority")
+    def priority(self, destination: Destination) -> str:
+        return Lane(destination.lane).name.lower()
+
+    @display(description="Next due (UTC)")
+    def due(self, destination: Destination) -> str:
+        return "nothing waits" if destination.next_due >= NEVER else f"{destination.next_due:%Y-%m-%d %H:%M:%S}"
 
 
 @admin.register(Site)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import Any
+from urllib.parse import urlencode
 from uuid import UUID
 
 from django.contrib import admin, messages
@@ -221,6 +222,7 @@ class MessageAdmin(TenantAdmin):
             "verbs": operate.LABELS,
             "categories": list(Category) if access(request).operator and _bounced(told) else [],
             "offered": {v for r in told.recipients for v in r.verbs},
+            "typed": request.GET.get("address", ""),
             "ended": all(r.row.final for r in told.recipients),
             "any_attempt": any(r.attempts for r in told.recipients),
             "has_view_permission": True,
@@ -282,6 +284,8 @@ class MessageAdmin(TenantAdmin):
                 made = operate.send_again(request, message, verb, [d.recipient for d in chosen])
                 if made is not None:
                     return HttpResponseRedirect(reverse("admin:deliveries_message_change", args=[made]))
+                if typed := request.POST.get("address", "").strip()[:400]:  # may want a letter more
+                    return HttpResponseRedirect(f"{here.url}?{urlencode({'address': typed})}")
             case "unsuppress":
                 operate.unsuppress(request, request.POST.getlist("suppression"), message.tenant_id)
             case verb:

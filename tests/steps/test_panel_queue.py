@@ -63,6 +63,10 @@ def test_what_rests_or_is_paused_stands_there_with_reason_and_end(root, shop):
     assert found["empty.example"].word == "paused" and found["empty.example"].until is None
     text = root.get(PAGE).content.decode()
     assert "goes on in 20 min" in text and "they move house; goes on when a person resumes it" in text
+    text = root.get("/admin/deliveries/destination/").content.decode()
+    assert "normal" in text and "nothing waits" in text and "3000" not in text, (
+        "the words of the API, and no magic year"
+    )
 
 
 def test_what_rests_stands_before_what_is_merely_due(root, shop):
