@@ -40,9 +40,7 @@ from deliveries.accept.statement import ON_DISK, statement_for
 from deliveries.errors import BadInput, Conflict, Fault, KeyRefused
 from deliveries.models.fields import uuid7
 from deliveries.models.sql import execute
-
-#: a deadlock between two batches that wake the same destinations: the loser tries again
-_TRIES = 4
+from deliveries.record.again import again
 
 log = logging.getLogger(__name__)
 
@@ -139,23 +137,20 @@ _gatherer = Gatherer(_store)
 
 
 def _execute(params: dict[str, Any]) -> dict[str, Any]:
-    for left in reversed(range(_TRIES)):
-        try:
-            return _ask(params)
-        except OperationalError as e:
-            if _waited_for_a_key(e.__cause__):
-                raise Conflict(
-                    "concurrent_idempotent_requests",
-                    "A request with this Idempotency-Key is still running; ask again with the same key.",
-                    retry_after_s=2,
-                ) from None
-            if not left or not isinstance(e.__cause__, psycopg.errors.DeadlockDetected):
-                raise
-        except DatabaseError as e:
-            if refused := quotas.refusal(e):
-                raise refused from None
-            raise
-    raise AssertionError("unreachable")
+    try:
+        return again(lambda: _ask(params))  # two batches that wake the same destinations may deadlock
+    except OperationalError as e:
+        if _waited_for_a_key(e.__cause__):
+            raise Conflict(
+                "concurrent_idempotent_requests",
+                "A request with this Idempotency-Key is still running; ask again with the same key.",
+                retry_after_s=2,
+            ) from None
+        raise
+    except DatabaseError as e:
+        if refused := quotas.refusal(e):
+            raise refused from None
+        raise
 
 
 def _waited_for_a_key(cause: BaseException | None) -> bool:
