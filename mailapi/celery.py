@@ -37,6 +37,7 @@ app.conf.update(
     broker_connection_max_retries=None,
     broker_transport_options={"socket_timeout": 5, "socket_connect_timeout": 1, "visibility_timeout": 3600},
     worker_cancel_long_running_tasks_on_connection_loss=False,
+    beat_scheduler="mailapi.clocks:Scheduler",
     beat_schedule={
         # every bell expires before the next ones pile up behind a stopped worker
         "deliver": {"task": "deliveries.deliver", "schedule": 1.0, "options": {"queue": "deliver", "expires": 5}},
@@ -62,6 +63,7 @@ app.conf.update(
         "housekeeping": {"task": "deliveries.housekeeping", "schedule": 3600.0, "options": {"expires": 600}},
     },
 )
+app.Task.Request = "mailapi.clocks:Bell"
 #: bells that are kept, the newest; each stands for all before it, and 2,000 are rung in eight minutes
 MOST_UNHEARD = {"deliver": 100, "jobs": 2_000}
 FORGET_S = 5.0
