@@ -60,8 +60,20 @@ def take_content(ids: list[UUID]) -> int:
 def forget_requests_of(ids: list[UUID]) -> None:
     """What the log of requests kept of the bodies that brought these mails, found by the ids in the answers."""
     if ids:
-        before = timedelta(seconds=_REQUEST_S)
-        execute(_REQUESTS, {"ids": ids, "low": [first_id(moment_of(ident) - before) for ident in ids]})
+        lows, highs = zip(*_spans(ids), strict=True)
+        execute(_REQUESTS, {"ids": ids, "lows": [*lows], "highs": [*highs]})
+
+
+def _spans(ids: list[UUID]) -> list[tuple[UUID, UUID]]:
+    """Between which ids the requests of these mails are, in order. Times that touch are one; what lies between others
+    is not read: one mail may have waited for days and another have come a minute ago."""
+    spans: list[tuple[UUID, UUID]] = []
+    for ident in sorted(ids):
+        low = first_id(moment_of(ident) - timedelta(seconds=_REQUEST_S))
+        if spans and low <= spans[-1][1]:
+            low, _ = spans.pop()
+        spans.append((low, ident))
+    return spans
 
 
 def moment_of(ident: UUID) -> datetime:
@@ -104,14 +116,13 @@ UPDATE event SET data = data || jsonb_build_object('reply', {_UNSPOKEN.format("d
 """,
 )
 
-# the requests of each tenant in the time of the batch are read once, whatever the number of mails
+# the requests of each tenant in those times are read once, whatever the number of mails
 _REQUESTS = """
 WITH m AS (
-    SELECT a.id, a.low, message.tenant_id
-      FROM unnest(%(ids)s::uuid[], %(low)s::uuid[]) AS a(id, low) JOIN message ON message.id = a.id
+    SELECT id, tenant_id FROM message WHERE id = ANY (%(ids)s::uuid[])
 ), span AS (
-    SELECT tenant_id, (array_agg(low ORDER BY low))[1] AS low, (array_agg(id ORDER BY id DESC))[1] AS high
-      FROM m GROUP BY tenant_id
+    SELECT DISTINCT m.tenant_id, s.low, s.high
+      FROM unnest(%(lows)s::uuid[], %(highs)s::uuid[]) AS s(low, high) JOIN m ON m.id BETWEEN s.low AND s.high
 ), named AS (
     SELECT r.id AS request, found[1]::uuid AS message
       FROM span JOIN request_log r ON r.tenant_id = span.tenant_id AND r.id BETWEEN span.low AND span.high
@@ -119,6 +130,7 @@ WITH m AS (
            '"([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12})"', 'g') AS found
      WHERE r.request_body IS NOT NULL AND r.response_body IS NOT NULL
 )
-UPDATE request_log r SET request_body = '"[redacted]"'
-  FROM (SELECT DISTINCT request FROM named JOIN m ON m.id = named.message) n WHERE r.id = n.request
+UPDATE request_log SET request_body = '"[redacted]"'
+ -- as an array: the planner cannot know how few these are, and would read the whole log for a join
+ WHERE id = ANY (ARRAY(SELECT DISTINCT named.request FROM named JOIN m ON m.id = named.message))
 """

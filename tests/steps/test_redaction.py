@@ -26,7 +26,7 @@ from deliveries.models import (
     RequestLog,
     SendingDomain,
 )
-from deliveries.record import operator, reports, retention, visits
+from deliveries.record import operator, redaction, reports, retention, visits
 from deliveries.record.outcomes import record
 from deliveries.states import Category, EventType, Redact
 from mailapi import auth, noting
@@ -158,6 +158,10 @@ def test_what_the_log_of_requests_kept_of_the_body_goes_with_it(api) -> None:
     prune.redact()
     bodies = {str(r.request_body) for r in RequestLog.objects.filter(tenant_id=api.tenant.id)}
     assert any("code 42" in body for body in bodies) and not any("4711" in body for body in bodies)
+    # what came between a mail that waited for days and those of a minute ago is not read
+    first, second, last = (retention.first_id(datetime.now(UTC) - timedelta(seconds=s)) for s in (200_000, 90, 60))
+    low, next_low = (retention.first_id(redaction.moment_of(i) - timedelta(seconds=60)) for i in (first, second))
+    assert redaction._spans([last, first, second]) == [(low, first), (next_low, last)]
 
 
 def test_a_report_that_brings_the_mail_back_is_not_kept_once_it_was_read() -> None:
