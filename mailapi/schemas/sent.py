@@ -20,7 +20,7 @@ from mailapi.schemas.answers import Answer, Error
 from mailapi.schemas.faults import Shape, fault
 from mailapi.schemas.openapi import _PAGE as PAGE
 from mailapi.schemas.openapi import _answers as answers
-from mailapi.schemas.options import Stream, TagIn
+from mailapi.schemas.options import Stream
 from mailapi.schemas.receiving import FileList, FileOut
 from mailapi.schemas.times import moment
 
@@ -33,8 +33,13 @@ def _status(value: str) -> str:
     return value
 
 
+_LONGEST_TAG = 256
+
+
 def _tag_filter(value: str) -> str:
-    if not all(TagIn.wrong(part) is False for part in value.split(":", 1) if part) or not value.strip(":"):
+    """A face's tag is a text of any characters, and has to be found by it too."""
+    parts = value.split(":")
+    if len(parts) > 2 or not any(parts) or not all(len(part) <= _LONGEST_TAG for part in parts) or "\0" in value:
         raise fault("invalid_parameter", "Write a tag as name or name:value.")
     return value
 

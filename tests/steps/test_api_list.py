@@ -127,7 +127,7 @@ def test_a_common_status_is_walked_and_a_rare_one_looked_up(api, monkeypatch):
         ("recipient=nobody", "recipient"),
         ("recipient=a%00@b.example", "recipient"),
         ("status=lost", "status"),
-        ("tag=a%20b", "tag"),
+        ("tag=a%00b", "tag"),
         ("tag=:", "tag"),
         ("tag=a:b:c", "tag"),
         ("stream=*", "stream"),

@@ -107,6 +107,17 @@ def test_one_foreign_sender_keeps_all_of_them_back(api):
     assert message_count(api) == 0
 
 
+def test_a_scheduled_mail_is_found_by_its_category_and_canceled(api):
+    at = int(time.time()) + 3600
+    people = [to("a@simulator.test"), to("b@simulator.test")]
+    assert post(api, mail(api, personalizations=people, send_at=at, categories=["Spring sale"])).status_code == 202
+    waiting = api.get("/emails?tag=Spring%20sale&status=scheduled").json()["data"]
+    assert [mail["to"] for mail in waiting] == [["b@simulator.test"], ["a@simulator.test"]]
+    for one in waiting:
+        assert api.post(f"/emails/{one['id']}/cancel", {}).status_code == 200
+    assert api.get("/emails?tag=Spring%20sale&status=scheduled").json()["data"] == []
+
+
 def test_the_sandbox_mode_checks_and_sends_nothing(api):
     answer = post(api, mail(api, mail_settings={"sandbox_mode": {"enable": True}}))
     assert (answer.status_code, answer.content) == (200, b"")

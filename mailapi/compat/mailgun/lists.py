@@ -21,6 +21,7 @@ from deliveries.models import Suppression
 from deliveries.notify import words
 from deliveries.read import outbound
 from deliveries.record import suppressions
+from deliveries.states import ORDINARY_STREAM
 from mailapi.compat.face import with_ignored
 from mailapi.compat.mailgun.door import Mailgun
 from mailapi.compat.mailgun.form import read_form
@@ -61,7 +62,9 @@ class Listed(Mailgun):
                 code = words.codes(row.detail)[0] or "550"
                 return {"address": row.address, "code": code, "error": row.detail, "created_at": at}
             case "unsubscribes":
-                return {"address": row.address, "tags": [row.stream], "id": row.id.hex, "created_at": at}
+                # all mail of this face goes by the ordinary stream
+                tag = "*" if row.stream == ORDINARY_STREAM else row.stream
+                return {"address": row.address, "tags": [tag], "id": row.id.hex, "created_at": at}
         return {"address": row.address, "created_at": at}
 
 
