@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from deliveries.bounces.finding import Finding
 from deliveries.bounces.mail import Mail
+from deliveries.bounces.signs import titled_bounce
 from deliveries.bounces.wordings import wordings
 from deliveries.smtp.rules import fold
 
@@ -45,9 +46,9 @@ def titled_auto_reply(mail: Mail) -> bool:
     """
     if mail.report_type == "delivery-status" or "x-failed-recipients" in mail.headers:
         return False
-    subject, words = fold(mail.headers.decoded("subject")), wordings()
-    called = min((at for phrase in words.auto_subjects if (at := subject.find(phrase)) >= 0), default=None)
-    return called is not None and not any(phrase in subject[:called] for phrase in words.bounce_subjects)
+    subject = fold(mail.headers.decoded("subject"))
+    called = min((at for phrase in wordings().auto_subjects if (at := subject.find(phrase)) >= 0), default=None)
+    return called is not None and not titled_bounce(subject[:called])
 
 
 def is_challenge(findings: list[Finding], text: str) -> bool:

@@ -11,9 +11,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
-from deliveries.bounces.finding import ADDRESS, MAX_DIAGNOSTIC_CHARS, MAX_RECIPIENTS, Finding, addresses, tidy
+from deliveries.bounces.finding import (
+    ADDRESS,
+    MAX_DIAGNOSTIC_CHARS,
+    MAX_RECIPIENTS,
+    Finding,
+    addresses,
+    tidy,
+)
 from deliveries.bounces.mail import Headers, Mail, Part, read_headers
+from deliveries.bounces.paragraphs import MAX_SPOTS, coded, rest, said_at, stop_of
 from deliveries.bounces.wordings import wordings
 from deliveries.smtp.classify import stage_of
 from deliveries.smtp.outcome import Stage
@@ -48,6 +57,16 @@ class Prose:
     @cached_property
     def lines(self) -> list[str]:
         return self.text.split("\n")[:MAX_LINES]
+
+    @cached_property
+    def shared(self) -> str:
+        """What is said of no address alone: without the paragraphs of those that a line begins with."""
+        heads = [at for at, blamed in enumerate(self.weighed) if any(weight >= 3 for _, weight in blamed)]
+        kept = self.lines[: heads[0]] if heads else self.lines
+        for at, end in pairwise((*heads, len(self.lines))):
+            stop = stop_of(self.lines, at, end)
+            kept += self.lines[stop if coded(" ".join(self.lines[at:stop])) else at : end]
+        return "\n".join(kept)
 
     @cached_property
     def stage(self) -> Stage | None:
@@ -185,16 +204,15 @@ def read_prose(mail: Mail, prose: Prose) -> list[Finding]:
     failed = [a for a in addresses(", ".join(mail.headers.all("x-failed-recipients"))) if a]
     named: dict[str, str] = {}  # address in lower case → as written
     strength: dict[str, int] = {}
-    place: dict[str, int] = {}
+    spots: dict[str, list[tuple[int, int]]] = {}  # its lines, each with its weight there
     for at, blamed in enumerate(prose.weighed):
         for address, weight in blamed:
             key = address.lower()
             if key in own or key.split("@")[0] in wordings().role_names:
                 continue
             named.setdefault(key, address)
-            if weight > strength.get(key, -1):
-                strength[key] = weight
-                place[key] = at
+            strength[key] = max(weight, strength.get(key, 0))
+            spots.setdefault(key, []).append((at, weight))
         if len(named) >= MAX_RECIPIENTS:
             break
     sent_to = {
@@ -210,23 +228,32 @@ def read_prose(mail: Mail, prose: Prose) -> list[Finding]:
         chosen = {a.lower(): a for a in failed}
     elif best == 2:
         chosen = {key: value for key, value in named.items() if strength[key] == 2}
+        # a letter that says who failed may also repeat the header of the mail
+        chosen = {k: v for k, v in chosen.items() if not all(_TO.match(lines[at]) for at, _ in spots[k])} or chosen
     elif sent_to & named.keys():
         chosen = {key: value for key, value in named.items() if key in sent_to}
     elif named:
         first = next(iter(named))
-        chosen = {first: named[first]}
+        sentence = _before(lines[spots[first][0][0]], named[first])
+        # the same may be said of others
+        chosen = {k: v for k, v in named.items() if k == first or _before(lines[spots[k][0][0]], v) == sentence}
     elif len(sent_to) == 1:
         address = next(iter(sent_to))
         chosen = {address: address}
     else:
         chosen = {}
     found = []
-    places = sorted(place[key] for key in chosen if key in place)
     for key, address in chosen.items():
-        letter = key not in place or len(chosen) == 1
-        diagnostic = whole if letter else _after(lines, place[key], places)
+        ats = [at for at, _ in sorted(spots.get(key, ()), key=lambda spot: -min(spot[1], 2))[:MAX_SPOTS]]
+        letter = not ats or len(chosen) == 1
+        others = {at for other in chosen if other != key for at, _ in spots.get(other, ())[:MAX_SPOTS]}
+        diagnostic = whole if letter else said_at(lines, ats, sorted(others))
         found.append(Finding(address, diagnostic[:MAX_DIAGNOSTIC_CHARS], letter=letter))
     return found
+
+
+def _before(line: str, address: str) -> str:
+    return line.partition(address)[0].strip()
 
 
 _LABEL = re.compile(
@@ -239,6 +266,7 @@ _GREETING = re.compile(
     r"geachte|hej|witaj|здравствуйте)[ ,<]{1,4}",
     re.I,
 )
+_TO = re.compile(r"[\s*>-]{0,8}(to|cc) {0,4}:", re.I)
 _CODES = re.compile(r"[<>*\[\-\s]{0,6}([245]\d\d[ -]{1,3})?([245]\.\d\.\d{1,2}[ ]{1,3})?[<\"'(*\[>\s-]{0,6}")
 
 
@@ -275,28 +303,16 @@ def weigh(line: str) -> list[tuple[str, int]]:
 
 
 def said_of(prose: Prose, address: str) -> str:
-    """What the human text says after the line that begins with `address`; "" where none does."""
+    """What the human text says in the lines that begin with `address` or name it a recipient; "" where none does."""
     key = address.lower()
-    places = [i for i, blamed in enumerate(prose.weighed) if any(w >= 2 and a.lower() == key for a, w in blamed)]
-    if not places:
+    spots = [(i, w) for i, blamed in enumerate(prose.weighed) for a, w in blamed if w >= 2 and a.lower() == key]
+    if not spots:
         return ""
-    others = [
-        i
-        for i, blamed in enumerate(prose.weighed)
-        if i > places[0] and any(w >= 3 and a.lower() != key for a, w in blamed)
-    ]
-    return _after(prose.lines, places[0], others)[:MAX_DIAGNOSTIC_CHARS]
-
-
-_NEXT_ERROR = re.compile(r"\s{0,4}([45]\d\d[ ]|>>>|<<<|while talking|\.\.\. while)", re.I)
-
-
-def _after(lines: list[str], at: int, places: list[int]) -> str:
-    """The text from line `at` up to the next chosen address; one line of a sendmail transcript ends at the next."""
-    end = next((p for p in places if p > at), len(lines))
-    if re.match(r"\s{0,4}[45]\d\d ", lines[at]):
-        end = next((i for i in range(at + 1, end) if _NEXT_ERROR.match(lines[i])), end)
-    return " ".join(" ".join(lines[at:end]).split())
+    ats = sorted(at for at, _ in spots)[:MAX_SPOTS]
+    others = {i for i, blamed in enumerate(prose.weighed) if any(w >= 3 and a.lower() != key for a, w in blamed)}
+    # alone, it is what all the rest is about
+    said = said_at(prose.lines, ats, sorted(others)) if others else rest(prose.lines, ats[0])
+    return said[:MAX_DIAGNOSTIC_CHARS]
 
 
 def _not_recipients(mail: Mail, prose: Prose) -> set[str]:

@@ -10,6 +10,7 @@ an ordinary mail is searched for a forwarded bounce.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -20,6 +21,7 @@ from deliveries.bounces.dsn import read_status
 from deliveries.bounces.finding import MAX_DIAGNOSTIC_CHARS, REPLY_CODE, Finding, enhanced_codes, reply_codes
 from deliveries.bounces.last_resort import find_addresses
 from deliveries.bounces.mail import Headers, Mail, read_mail
+from deliveries.bounces.paragraphs import coded
 from deliveries.bounces.prose import Prose, prose_of, read_prose, said_of
 from deliveries.bounces.ses import Notification, read_notification
 from deliveries.bounces.signs import (
@@ -128,7 +130,7 @@ def read_report(octets: bytes, reverse_path: str | None = None) -> Report:
 
 def _tells(mail: Mail, prose: Prose) -> bool:
     """Whether a mail system says why and whom: what it returns is then the mail, not a report that it passes on."""
-    return from_daemon(mail) and bool(any(prose.weighed) or enhanced_codes(prose.text) or reply_codes(prose.text))
+    return from_daemon(mail) and (any(prose.weighed) or coded(prose.text))
 
 
 def _read(mail: Mail, prose: Prose, octets: bytes) -> Report:
@@ -163,15 +165,15 @@ def _read(mail: Mail, prose: Prose, octets: bytes) -> Report:
             return Report(ReportKind.ORDINARY)  # words of failure, but of no mail system, about no mail and nobody
         findings = [Finding("", prose.text)]  # it says why; the token says whom
     if looks_delayed(mail, prose):
-        return Report(ReportKind.DELAYED, tuple(_judge(replace(f, action="delayed"), prose) for f in findings))
+        return Report(ReportKind.DELAYED, _judged((replace(f, action="delayed") for f in findings), prose))
     if looks_delivered(mail, prose):
-        return Report(ReportKind.DELIVERED, tuple(_judge(replace(f, action="delivered"), prose) for f in findings))
-    return Report(ReportKind.BOUNCE, tuple(_judge(f, prose) for f in findings))
+        return Report(ReportKind.DELIVERED, _judged((replace(f, action="delivered") for f in findings), prose))
+    return Report(ReportKind.BOUNCE, _judged(findings, prose))
 
 
 def _of_event(event: Notification, prose: Prose) -> Report:
     """A report by a provider's JSON event."""
-    said = tuple(_judge(f, prose) for f in event.findings)
+    said = _judged(event.findings, prose)
     if event.kind == "complaint":
         return Report(ReportKind.COMPLAINT, said, feedback_type="abuse")
     return Report(ReportKind.BOUNCE if event.kind == "bounce" else ReportKind.DELIVERED, said)
@@ -182,22 +184,28 @@ def _of_fields(prose: Prose, findings: list[Finding]) -> Report:
     failed = [f for f in findings if f.action == "failed" or (not f.action and f.status[:1] != "2")]
     delayed = [f for f in findings if f.action == "delayed"]
     if failed:
-        return Report(ReportKind.BOUNCE, tuple(_judge(f, prose) for f in findings if f in failed or f in delayed))
+        return Report(ReportKind.BOUNCE, _judged((f for f in findings if f in failed or f in delayed), prose))
     if delayed:
-        return Report(ReportKind.DELAYED, tuple(_judge(f, prose) for f in delayed))
-    return Report(ReportKind.DELIVERED, tuple(_judge(f, prose) for f in findings))
+        return Report(ReportKind.DELAYED, _judged(delayed, prose))
+    return Report(ReportKind.DELIVERED, _judged(findings, prose))
 
 
-def _judge(finding: Finding, prose: Prose) -> Recipient:
-    """The finding classified: diagnostic first, then the human text."""
+def _judged(findings: Iterable[Finding], prose: Prose) -> tuple[Recipient, ...]:
+    findings = list(findings)
+    return tuple(_judge(finding, prose, len(findings) == 1) for finding in findings)
+
+
+def _judge(finding: Finding, prose: Prose, alone: bool) -> Recipient:
+    """The finding classified: diagnostic first, then the human text, without what it says of others."""
     if not finding.diagnostic:
         finding = replace(finding, diagnostic=said_of(prose, finding.address))
     status = _status(finding)
     code = _code(finding.diagnostic, status)
-    stage = finding.stage or stage_of(normalise(finding.diagnostic)) or prose.stage
-    said = _meaning(finding, prose, code, status, stage)
+    around = prose.stage if alone else stage_of(normalise(said_of(prose, finding.address)))
+    stage = finding.stage or stage_of(normalise(finding.diagnostic)) or around
+    said = _meaning(finding, prose, alone, code, status, stage)
     if not status:
-        status = next(iter(enhanced_codes(prose.text)), "")
+        status = next(iter(enhanced_codes(prose.text if alone else prose.shared)), "")
     return Recipient(
         clean(finding.address[:MAX_ADDRESS_CHARS]),
         _kind(said, finding),
@@ -209,7 +217,9 @@ def _judge(finding: Finding, prose: Prose) -> Recipient:
     )
 
 
-def _meaning(finding: Finding, prose: Prose, code: int | None, status: str, stage: Stage | None) -> Classified:
+def _meaning(
+    finding: Finding, prose: Prose, alone: bool, code: int | None, status: str, stage: Stage | None
+) -> Classified:
     """The peer's own words before what the reporter wraps around them, and the finding's before the whole letter's."""
     if quoted := _reply_in(finding.diagnostic):
         said = classify_text(quoted, code, status, stage)
@@ -223,7 +233,7 @@ def _meaning(finding: Finding, prose: Prose, code: int | None, status: str, stag
     said = classify_text(finding.diagnostic, code, status, stage)
     if said.category is Category.UNKNOWN and prose.text:
         # not without the diagnostic: what it says may forbid what the codes alone would mean
-        again = classify_text(f"{finding.diagnostic} {prose.text}", code, status, stage)
+        again = classify_text(f"{finding.diagnostic} {prose.text if alone else prose.shared}", code, status, stage)
         return said if again.category is Category.UNKNOWN else again
     return said
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-from deliveries.bounces.finding import enhanced_codes, reply_codes
+from deliveries.bounces.finding import enhanced_codes
 from deliveries.bounces.mail import Mail
+from deliveries.bounces.paragraphs import coded
 from deliveries.bounces.prose import Prose
 from deliveries.bounces.wordings import wordings
 from deliveries.smtp.rules import fold
@@ -14,7 +15,7 @@ from deliveries.smtp.rules import fold
 _PASSED_ON = re.compile(r"\s{0,4}(\[|(fwd?|wg|tr|rv|vs|vb|vl|enc|i|doorst|pd|转发|轉寄|転送|пересл) ?[:：])", re.I)
 #: … or answer: then the bounce's own subject follows at once, as in no answer that a mail system writes under ours
 _ANSWERED = re.compile(r"\s{0,4}(re|aw|sv|antw?|odp|回复|答复|回覆) ?[:：]", re.I)
-_AT_ONCE_CHARS = 12
+_AT_ONCE_CHARS = 30
 #: RFC 7489 §7.2.1.1, RFC 8460 §5.3: reports about our mail that postmasters send, no bounces
 _AGGREGATE = re.compile(r"\s{0,4}report domain: ?\S{1,255} +submitter:", re.I)
 _TEXT_CHARS = 8_000
@@ -48,7 +49,7 @@ def looks_like_bounce(mail: Mail, prose: Prose) -> bool:
     first_hand = "final-recipient:" in text or not _passes_on(subject)
     blames = _blames(prose)
     # a reply, and whom it refused: no words are needed beside it
-    refused = blames and bool(enhanced_codes(prose.text) or any(code >= 400 for code in reply_codes(prose.text)))
+    refused = blames and coded(prose.text)
     blamed = first_hand and told and (returned or (said and blames))
     more = (*wordings().delay_texts, *wordings().success_texts)
     if not (told or said or returned or blames or _any(more, text) or enhanced_codes(prose.text)):
@@ -75,7 +76,15 @@ def _null_path(mail: Mail) -> bool:
 
 
 def _told(mail: Mail) -> bool:
-    return _any(wordings().bounce_subjects, fold(mail.headers.decoded("subject")))
+    return titled_bounce(fold(mail.headers.decoded("subject")))
+
+
+def titled_bounce(subject: str) -> bool:
+    """Whether a folded subject is a bounce's: by a wording, or by delivery and failure in one."""
+    words = wordings()
+    return _any(words.bounce_subjects, subject) or (
+        _any(words.delivery_words, subject) and _any(words.failure_words, subject)
+    )
 
 
 def _passes_on(subject: str) -> bool:
@@ -83,8 +92,7 @@ def _passes_on(subject: str) -> bool:
     if _PASSED_ON.match(subject):
         return True
     found = _ANSWERED.match(subject)
-    opening = fold(subject[found.end() :]) if found else ""
-    return any(0 <= opening.find(phrase) <= _AT_ONCE_CHARS for phrase in wordings().bounce_subjects)
+    return found is not None and titled_bounce(fold(subject[found.end() :])[:_AT_ONCE_CHARS])
 
 
 def _blames(prose: Prose) -> bool:

@@ -20,6 +20,8 @@ class Wordings:
     role_names: frozenset[str]  #: local parts that are never the failed recipient
     daemon_names: tuple[str, ...]  #: local parts and display names that send bounces
     bounce_subjects: tuple[str, ...]
+    delivery_words: tuple[str, ...]  #: of a subject, beside
+    failure_words: tuple[str, ...]  #: … one of these
     bounce_texts: tuple[str, ...]
     success_texts: tuple[str, ...]  #: of reports that a mail arrived, or was relayed where no report comes from
     delay_texts: tuple[str, ...]

@@ -381,6 +381,14 @@ FORMATS: list[tuple[str, str, str, str, list[str], str | None]] = [
         "hard",
     ),
     (
+        "a subject of delivery and failure, in Greek",
+        "postmaster@gr.example",
+        "Αποτυχία παράδοσης",
+        "Το μήνυμα προς kim@gr.example δεν ήταν δυνατό να παραδοθεί: ο χρήστης δεν υπάρχει.\n",
+        ["kim@gr.example"],
+        "hard",
+    ),
+    (
         "a subject that says nothing, and a reply",
         "MAILER-DAEMON@qm.example",
         "Message 4711",
@@ -493,6 +501,22 @@ NOT_FAILED = [
 @pytest.mark.parametrize(("sender", "subject", "text", "kind"), NOT_FAILED, ids=[row[1] for row in NOT_FAILED])
 def test_what_only_sounds_like_a_failure_is_none(sender: str, subject: str, text: str, kind: ReportKind) -> None:
     assert read_report(f"{sender}Subject: {subject}\n\n{text}\n".encode()).kind is kind
+
+
+#: a letter about two, of whom the first is unknown and the second is full, gone astray or reached too late
+OF_TWO = {
+    "a list, then a transcript": "<kim@a.example>\n<pat@b.example>\n\n --- Transcript of session follows ---\n>>> RCPT To:<kim@a.example>\n<<< 550 5.1.1 <kim@a.example>... User unknown\n550 5.1.1 <kim@a.example>... User unknown\n>>> RCPT To:<pat@b.example>\n<<< 552 5.2.2 mailbox full\n",
+    "one of them without a reply": "kim@a.example\n   Remote server replied: 550 5.1.1 Unknown user\n\npat@b.example\n   Connection to recipients server failed.\n",
+    "the same sentence twice": "The following message to <kim@a.example> was undeliverable.\n5.1.1 - Unknown address error\n\nThe following message to <pat@b.example> was undeliverable.\n5.4.7 - Delivery expired\n",
+    "details below a list": "     kim@a.example\n     pat@b.example\n\nTechnical details of permanent failure for kim@a.example:\n550 5.1.1 User unknown\n\nTechnical details of permanent failure for pat@b.example:\n552 5.2.2 Mailbox full\n",
+    "the header of the mail above": "  To: list@a.example\n\n  Recipient address: kim@a.example\n  Reason: Rejected\n  Diagnostic code: smtp;550 5.1.1 User unknown\n\n  Recipient address: pat@b.example\n  Diagnostic code: smtp;552 5.2.2 user over quota\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", OF_TWO.values(), ids=OF_TWO)
+def test_each_of_several_is_judged_by_what_is_said_of_it(text: str) -> None:
+    said = read_report(f"{DAEMON}Subject: Returned mail\n\n{text}".encode()).recipients
+    assert [(r.address, r.kind == "hard") for r in said] == [("kim@a.example", True), ("pat@b.example", False)], said
 
 
 def test_a_delay_that_ended_is_a_failure() -> None:
