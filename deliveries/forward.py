@@ -21,7 +21,7 @@ from django.conf import settings
 
 from deliveries.errors import ComposeError
 from deliveries.models import Handover, InboundRoute
-from deliveries.models.sql import execute
+from deliveries.models.sql import alone, execute
 from deliveries.smtp.classify import classify
 from deliveries.smtp.hop import Envelope, Hop, Tls
 from deliveries.smtp.pool import Pool
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 AT_A_TIME = 5
 #: no new mail is begun after it; the task's own limit lies above
 MAX_RUN_S = 45.0
-#: of pg_try_advisory_lock, beside feedback's
+#: for sql.alone
 _LOCK = 0x6D61696C68616E64
 #: one mail to one server; the lease is longer, so that nobody else has it meanwhile
 DEADLINE_S = 60.0
@@ -62,13 +62,8 @@ def run() -> int:
 
     One at a time: servers that hang shall never hold every worker.
     """
-    locked = execute("SELECT pg_try_advisory_lock(%(key)s) AS ours", {"key": _LOCK}).fetchone()
-    if not (locked and locked["ours"]):
-        return 0
-    try:
-        return _run()
-    finally:
-        execute("SELECT pg_advisory_unlock(%(key)s)", {"key": _LOCK})
+    with alone(_LOCK) as mine:
+        return _run() if mine else 0
 
 
 def _run() -> int:
