@@ -23,10 +23,10 @@ from deliveries.models.queue import NEVER
 from deliveries.models.sql import execute
 from deliveries.record import figures, paces, rests, tally, tls_sessions
 from deliveries.record.settle import Change, Result, Row, Standing, Tried, settle
-from deliveries.record.suppressions import SECOND_SIGHT, SUPPRESS_FROM
+from deliveries.record.suppressions import SECOND_SIGHT, SUPPRESS_FROM, SUPPRESSED_TOLD
 from deliveries.smtp.outcome import Broken, Replied, TlsFacts, Unable, Verdict
 from deliveries.smtp.reply import clean
-from deliveries.states import EventType, Status
+from deliveries.states import Status
 
 log = logging.getLogger(__name__)
 
@@ -286,9 +286,7 @@ WITH tried AS ({_ATTEMPTS}), o AS (
     SELECT o.event, c.tenant_id, o.event_type, c.message_id, c.id, c.events, c.recipient, o.event_data::jsonb, now()
       FROM o JOIN changed c ON c.id = o.id WHERE o.event IS NOT NULL
     UNION ALL
-    SELECT make_uuid7(), s.tenant_id, '{EventType.SUPPRESSION_ADDED}', NULL, NULL, NULL, s.address,
-           jsonb_build_object('reason', s.reason, 'stream', s.stream), now()
-      FROM suppressed s
+    {SUPPRESSED_TOLD}
     RETURNING id, tenant_id, type
 ), outbox AS ({queue.OUTBOX_FROM.format(events="told")}
 ), due AS (

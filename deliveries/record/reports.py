@@ -22,7 +22,7 @@ from deliveries.models.fields import uuid7
 from deliveries.models.sql import execute
 from deliveries.record import tally
 from deliveries.record.again import again
-from deliveries.record.suppressions import SECOND_SIGHT, SUPPRESS_FROM
+from deliveries.record.suppressions import SECOND_SIGHT, SUPPRESS_FROM, SUPPRESSED_TOLD
 from deliveries.smtp.reply import clean
 from deliveries.states import Category, EventType, Status, may_become
 
@@ -173,12 +173,6 @@ UPDATE inbound_message SET state = %(state)s, kind = %(kind)s, note = %(note)s, 
  WHERE id = %(id)s AND state = '{State.WAITING}'
 """
 
-_SUPPRESSION_TOLD = f"""
-    SELECT make_uuid7(), s.tenant_id, '{EventType.SUPPRESSION_ADDED}', NULL, NULL, NULL, s.address,
-           jsonb_build_object('reason', s.reason, 'stream', s.stream), now()
-      FROM suppressed s
-"""
-
 # who takes the mail of the recipient's domain: a report may come from any host
 _SITE = """
     coalesce((SELECT mx.site FROM mx_site mx WHERE mx.domain = lower(split_part(c.recipient, '@', -1))),
@@ -208,7 +202,7 @@ WITH changed AS (
            %(data)s::jsonb, now()
       FROM changed c
     UNION ALL
-    {_SUPPRESSION_TOLD}
+    {SUPPRESSED_TOLD}
     RETURNING id, tenant_id, type
 ), outbox AS ({queue.OUTBOX_FROM.format(events="told")}
 )
@@ -231,7 +225,7 @@ WITH changed AS (
            %(data)s::jsonb, now()
       FROM changed c
     UNION ALL
-    {_SUPPRESSION_TOLD}
+    {SUPPRESSED_TOLD}
     RETURNING id, tenant_id, type
 ), outbox AS ({queue.OUTBOX_FROM.format(events="told")}
 )

@@ -37,6 +37,13 @@ SUPPRESS_FROM = """
     RETURNING tenant_id, stream, address, reason, source_event
 """
 
+#: the events that tell of them, for an INSERT INTO event; `suppressed` is what SUPPRESS_FROM returned
+SUPPRESSED_TOLD = f"""
+    SELECT make_uuid7(), s.tenant_id, '{EventType.SUPPRESSION_ADDED}', NULL, NULL, NULL, s.address,
+           jsonb_build_object('reason', s.reason, 'stream', s.stream), now()
+      FROM suppressed s
+"""
+
 
 def add(
     tenant: Tenant | UUID,

@@ -18,7 +18,7 @@ from deliveries import queue
 from deliveries.models.fields import uuid7
 from deliveries.models.sql import execute
 from deliveries.record.again import again
-from deliveries.record.suppressions import SUPPRESS_FROM
+from deliveries.record.suppressions import SUPPRESS_FROM, SUPPRESSED_TOLD
 from deliveries.smtp.reply import clean
 from deliveries.states import EventType, Status
 
@@ -130,9 +130,7 @@ WITH at AS (
            jsonb_build_object('stream', c.stream), now()
       FROM changed c
     UNION ALL
-    SELECT make_uuid7(), s.tenant_id, '{EventType.SUPPRESSION_ADDED}', NULL, NULL, NULL, s.address,
-           jsonb_build_object('reason', s.reason, 'stream', s.stream), now()
-      FROM suppressed s
+    {SUPPRESSED_TOLD}
     RETURNING id, tenant_id, type
 ), outbox AS ({queue.OUTBOX_FROM.format(events="told")}
 )
