@@ -88,6 +88,11 @@ def test_the_token_at_the_root_leads_to_the_face(api, path):
         ({"From": "a@elsewhere.example"}, 400, "From: The domain elsewhere.example"),
         ({"From": ""}, 300, "From"),
         ({"To": ""}, 300, "Zero recipients"),
+        (
+            {"From": "", "To": "", "TextBody": "", "HtmlBody": ""},
+            300,
+            "required. To: Zero recipients specified; name at least one. HtmlBody:",
+        ),
         ({"To": ",".join(f"a{i}@x.example" for i in range(51))}, 300, "51"),
         ({"TextBody": ""}, 300, "TextBody"),
         ({"Subject": "a\r\nBcc: x@y.example"}, 300, "line break"),

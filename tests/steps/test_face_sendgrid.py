@@ -107,6 +107,14 @@ def test_one_foreign_sender_keeps_all_of_them_back(api):
     assert message_count(api) == 0
 
 
+def test_all_that_is_missing_is_told_at_once_and_once(api):
+    def fields(body):
+        return [error["field"] for error in post(api, body).json()["errors"]]
+
+    assert fields({}) == ["personalizations", "content", "from"]
+    assert fields({"personalizations": [to("a@b.example"), to("c@d.example")]}) == ["content", "from", "subject"]
+
+
 def test_a_scheduled_mail_is_found_by_its_category_and_canceled(api):
     at = int(time.time()) + 3600
     people = [to("a@simulator.test"), to("b@simulator.test")]

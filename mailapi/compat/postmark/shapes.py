@@ -62,14 +62,15 @@ def draft(value: Any, reading: Reading) -> Draft | None:
     to, cc, bcc = (reading.addresses(name, value.get(name)) for name in ("To", "Cc", "Bcc"))
     html, text = (reading.string(name, value.get(name)) or None for name in ("HtmlBody", "TextBody"))
     subject = reading.subject("Subject", value.get("Subject"))
-    if not sender and not reading.faults:
+    told = {fault.field for fault in reading.faults}
+    if not sender and "From" not in told:
         reading.wrong("From", "missing_required_field", "Missing From field; it is required.")
-    if not (to or cc or bcc) and not reading.faults:
+    if not (to or cc or bcc) and not told & {"To", "Cc", "Bcc"}:
         reading.wrong("To", "missing_required_field", "Zero recipients specified; name at least one.")
     if len(to) + len(cc) + len(bcc) > MAX_RECIPIENTS:
         why = f"To, Cc and Bcc have {len(to) + len(cc) + len(bcc)} addresses together; {MAX_RECIPIENTS} are allowed."
         reading.wrong("To", "too_many_recipients", why)
-    if not (html or text) and not reading.faults:
+    if not (html or text) and not told & {"HtmlBody", "TextBody"}:
         reading.wrong("HtmlBody", "missing_required_field", "Provide either TextBody or HtmlBody or both.")
     mail = Draft(
         sender=sender,  # type: ignore[arg-type]  # None only beside a fault

@@ -20,6 +20,7 @@ from mailapi.schemas.emails import MAX_MERGED
 MAX_RECIPIENTS = 1_000
 MAX_PERSONALIZATIONS = 1_000
 
+_NO_SENDER = "The from object must be provided."
 _POOL = "Which address sends is the operator's to choose."
 REQUEST = Fields(
     honoured=frozenset({
@@ -76,11 +77,14 @@ def drafts(value: Mapping[str, Any], templates: Templates, reading: Reading) -> 
     if not isinstance(people, list) or not 1 <= len(people) <= MAX_PERSONALIZATIONS:
         why = f"Must be a list of 1 to {MAX_PERSONALIZATIONS} objects."
         reading.wrong("personalizations", "wrong_type", why)
-        return []
+        people = []
     common = _common(value, reading)
+    if not people and value.get("from") is None:
+        reading.wrong("from", "missing_required_field", _NO_SENDER)
     found = [
         _personal(f"personalizations[{i}]", one, common, value, templates, reading) for i, one in enumerate(people)
     ]
+    reading.faults = list(dict.fromkeys(reading.faults))  # what all of them lack is one fault
     made = [draft for draft in found if draft]
     count = sum(len(draft.to) + len(draft.cc) + len(draft.bcc) for draft in made)
     if count > MAX_RECIPIENTS:
@@ -139,7 +143,7 @@ def _personal(
     if not draft.to and not one.get("to"):
         reading.wrong(f"{place}.to", "missing_required_field", "The to array is required for all personalizations.")
     if draft.sender is None and whole.get("from") is None:
-        reading.wrong("from", "missing_required_field", "The from object must be provided.")
+        reading.wrong("from", "missing_required_field", _NO_SENDER)
     data = one.get("dynamic_template_data")
     if ref := whole.get("template_id"):
         made = templates.render(reading, "template_id", ref, data, f"{place}.dynamic_template_data")
