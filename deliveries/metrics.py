@@ -1,4 +1,7 @@
-"""Signs of life, in Valkey: expiring keys that readiness, the panel and the alerts read."""
+"""Signs of life, in Valkey: expiring keys that readiness, the panel and the alerts read.
+
+The figures of GET /metrics are elsewhere: counters.py, read/gauges.py and, put together, mailapi/views/metrics.py.
+"""
 
 from __future__ import annotations
 
