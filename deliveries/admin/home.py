@@ -75,7 +75,8 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         "waiting": [
             {"word": w.status.value, "count": _many(w, own.operator), "meaning": _WAITS[w.status],
              "tone": TONE[w.status], "url": f"{messages_url}?status={w.status.value}",
-             "oldest": f"the oldest for {span(now, w.oldest)}" if w.oldest else ""}
+             # what the sender put off is not late
+             "oldest": f"the oldest for {span(now, w.oldest)}" if w.oldest and w.status != Status.SCHEDULED else ""}
             for w in waiting if w.count or w.status in (Status.QUEUED, Status.DEFERRED)
         ],
         "look": _look(request, now, told),

@@ -179,7 +179,8 @@ class TenantsAdmin(OperatorAdmin):
             (reverse("admin:deliveries_apikey_change", args=[key.pk]), key.name, key.prefix, rate_words(key))
             for key in keys
         ]
-        return format_html_join("", '<p><a class="panel-link" href="{}">{}</a> {}…: {}</p>', lines) or "no key"
+        line = '<p><a class="panel-link panel-among" href="{}">{}</a> {}…: {}</p>'
+        return format_html_join("", line, lines) or "no key"
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return access(request).operator

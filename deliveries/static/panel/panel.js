@@ -52,6 +52,8 @@ window.addEventListener("load", () => setTimeout(() => {
   for (const field of document.querySelectorAll("input[placeholder]:not([type=hidden])")) {
     if (!field.labels.length && !field.ariaLabel) field.ariaLabel = field.placeholder;
   }
+  // the menu is called the same
+  for (const area of document.querySelectorAll("#main .simplebar-content-wrapper")) area.ariaLabel = "The list, scrollable";
   for (const link of document.querySelectorAll(".datetimeshortcuts a")) {
     const named = link.querySelector("[title]");
     if (named && !link.textContent.trim()) link.ariaLabel = named.title;
