@@ -120,10 +120,16 @@ def _read_by_up() -> set[str]:
     return set(re.findall(r'"([A-Z][A-Z0-9_]+)"', code))
 
 
-def test_the_road_names_files_that_exist() -> None:
-    named = re.findall(r"`((?:mailapi|deliveries|tests|docs)/[\w./]+)`", (ROOT / "docs" / "road.md").read_text())
-    assert named
-    assert [n for n in named if not (ROOT / n).exists()] == []
+def test_the_documents_name_files_that_exist_and_link_to_such() -> None:
+    pages = [*(ROOT / "docs").rglob("*.md"), *(ROOT / n / "README.md" for n in (".", "docker", "benchmarks"))]
+    named, missing = 0, []
+    for page in pages:
+        text = page.read_text()
+        files = [ROOT / n for n in re.findall(r"`((?:mailapi|deliveries|tests|docs|benchmarks)/[\w./-]+)`", text)]
+        links = [page.parent / n for n in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text)]
+        missing += [f"{name(page)}: {file}" for file in (*files, *links) if not file.exists()]
+        named += len(files)
+    assert named > 100 and missing == []
 
 
 @pytest.mark.django_db
