@@ -134,7 +134,7 @@ def create(
 
 
 def issue(caller: Caller, name: str, scope: str, **limits: Any) -> tuple[ApiKey, str]:
-    """The same, asked for with another key, whose own limits hold for the new one; BadInput names what goes beyond."""
+    """A new key, asked for with another one, whose own limits hold for it too; BadInput names what goes beyond."""
     limits = _within(caller, limits)
     if scope == ApiKey.Scope.OWNER and caller.scope != ApiKey.Scope.OWNER:
         words = "Only a key with owner_access gives it on; an owner makes the first one in the panel."
@@ -143,7 +143,10 @@ def issue(caller: Caller, name: str, scope: str, **limits: Any) -> tuple[ApiKey,
 
 
 def grant(tenant_id: UUID, name: str, scope: str, actor: str, **limits: Any) -> tuple[ApiKey, str]:
-    """The same by an operator's order, whom no key limits; BadInput for another tenant's domain, and a key too many."""
+    """A new key of the tenant by an order of `actor`, whom no key limits; issue() looks at the limits of one first.
+
+    BadInput for another tenant's domain, and for a key too many.
+    """
     if faults := _too_fast(limits.get("rate_limit"), None):
         raise BadInput(faults)
     domain_id = limits.get("domain_id")

@@ -35,7 +35,7 @@ def living(roles: tuple[str, ...]) -> set[str]:
 
 
 def signs(roles: tuple[str, ...]) -> set[str] | None:
-    """The same; None where Valkey does not tell."""
+    """Those of `roles` that gave a sign within TTL_S, all where there is no Valkey; None where Valkey does not tell."""
     client = valkey.client()
     if client is None:
         return set(roles)
@@ -55,7 +55,7 @@ def mark(name: str, ttl_s: int) -> bool | None:
 
 
 def unmark(name: str) -> bool | None:
-    """Whether this process is the first to take it back; None as above."""
+    """Whether this process is the first to take `mark` back; None where Valkey does not tell."""
     try:
         return bool(client.delete(_key("mark", name))) if (client := valkey.client()) else None
     except redis.RedisError:

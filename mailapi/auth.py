@@ -101,7 +101,7 @@ class KeyAuthentication(BaseAuthentication):
 
 
 class OperatorAuthentication(KeyAuthentication):
-    """The same with an operator key, at /tenants."""
+    """`Authorization: Bearer op_…`: an operator key, which opens /tenants alone."""
 
     elsewhere = "an operator makes one that may"
 

@@ -45,7 +45,7 @@ def run(now: datetime | None = None) -> int:
 
 
 def run_listings(now: datetime | None = None) -> int:
-    """The same of block lists, which are asked once an hour."""
+    """One look at block lists, which are asked once an hour; how many mails or posts went out."""
     if not ways.any_set() or (found := look.listings()) is None:
         return 0
     return _pass(lambda: found, lambda trouble: trouble.kind is Kind.LISTED, now)

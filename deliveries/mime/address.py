@@ -120,7 +120,10 @@ def parse_address(text: str) -> Address:
 
 
 def named_address(display_name: str, addr_spec: str) -> Address:
-    """The same, where name and address come apart (`{"email": …, "name": …}`); the name is taken literally."""
+    """The Address of a name and an addr-spec that come apart (`{"email": …, "name": …}`); the name is taken literally.
+
+    ValueError as parse_address: the message says what is wrong and what to write.
+    """
     name = display_name.strip()
     if _CONTROL.search(name):
         raise ValueError(

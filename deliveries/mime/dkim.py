@@ -147,8 +147,10 @@ class Signer:
         return self.sign_prepared(signable(header_fields), (), body_hash, now)
 
     def sign_prepared(self, message: Signable, extra_fields: Sequence[bytes], body_hash: bytes, now: int) -> bytes:
-        """The same from a prepared message; `extra_fields` are those of this delivery (its token). Two fields where
-        there is a key `beside`."""
+        """The DKIM-Signature field of a prepared message, and a second one where there is a key `beside`.
+
+        `extra_fields` are those of this delivery (its token); `now` is in seconds since 1970.
+        """
         extra_names = [field.partition(b":")[0].lower() for field in extra_fields]
         names = _folded_names((*message.names, *extra_names))
         canonical = b"".join((message.canonical, *map(relaxed_field, extra_fields)))

@@ -16,7 +16,7 @@ HASHED = "'sha256:' || encode(sha256(convert_to({tenant}::text || ':' || {addres
 
 
 def hashed(tenant_id: UUID, address: str) -> str:
-    """The same for a folded address."""
+    """What HASHED says in SQL, for a folded address."""
     return "sha256:" + hashlib.sha256(f"{tenant_id}:{address}".encode()).hexdigest()
 
 

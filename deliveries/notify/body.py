@@ -71,7 +71,7 @@ def bodies(event_ids: Iterable[UUID]) -> dict[UUID, str]:
 
 
 def bodies_as(wanted: Iterable[tuple[UUID, str]]) -> dict[tuple[UUID, str], str]:
-    """The same by (event, format), where endpoints of several formats hear the same event."""
+    """The bodies by (event, format): endpoints of several formats may hear one event. One that is gone is missing."""
     pairs = set(wanted)
     rows = {row["id"]: row for row in rows_of({event for event, _ in pairs})}
     return {(event, form): body(rows[event], form) for event, form in pairs if event in rows}

@@ -43,7 +43,7 @@ def tell(notices: Sequence[Notice]) -> list[UUID]:
 
 
 def tell_one(notice: Notice, endpoint_id: UUID) -> UUID:
-    """The same for one endpoint alone, whatever it and the others ask for: a test; the event's id."""
+    """Append one event, and its outbox row for this endpoint alone, whatever any asks for (a test); the event's id."""
     ident = uuid7()
     params = {"id": ident, "tenant": notice.tenant_id, "type": notice.type.value, "endpoint": endpoint_id}
     execute(_TELL_ONE, {**params, "recipient": notice.recipient, "data": json.dumps(dict(notice.data))})

@@ -117,7 +117,7 @@ class Pattern:
         return any(self.found_from(first, text) for first in self.firsts)
 
     def found_from(self, first: str, text: str) -> bool:
-        """The same, beginning with this one of `firsts`."""
+        """Whether `text` holds the literals, the first of them being this one of `firsts`."""
         if self._opens:
             text = _opening(text)
             return text.startswith(first) and self._goes_on(text, len(first))
