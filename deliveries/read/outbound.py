@@ -12,7 +12,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, Exists, Func, OuterRef, Q, QuerySet
+from django.db.models.functions import Now
 
 from deliveries.mime.address import folded
 from deliveries.models import Delivery, Event, IdempotencyKey, Message, MessageContent, Suppression
@@ -50,6 +51,8 @@ class Wanted:
     categories: Sequence[str] = ()
     #: and, where categories are wanted, those of dead addresses that prove it not
     unproven: bool = False
+    #: of bounces: whether mail of their stream goes to the address no longer
+    barred: bool | None = None
 
 
 def mails(tenant_id: UUID, wanted: Wanted, count: int, offset: int) -> tuple[list[Mail], int]:
@@ -91,6 +94,8 @@ def bounces(tenant_id: UUID, wanted: Wanted, count: int, offset: int) -> tuple[l
         rows = rows.filter(recipient__icontains=wanted.recipient)
     if wanted.message_id:
         rows = rows.filter(message_id=wanted.message_id)
+    if wanted.barred is not None:
+        rows = rows.filter(_standing() if wanted.barred else ~_standing())
     rows = _of_message(rows, wanted, "message__")
     return list(rows.select_related("message").order_by("-id")[offset : offset + count]), _count(rows)
 
@@ -99,6 +104,18 @@ def bounce(tenant_id: UUID, first: int, last: int) -> Delivery | None:
     """The one whose id is between these, as 128 bits."""
     rows = _bounced(tenant_id).filter(id__gte=UUID(int=first), id__lte=UUID(int=last))
     return rows.select_related("message").order_by("id").first()
+
+
+def _standing() -> Exists:
+    """deliveries.suppress.find, for each delivery."""
+    rows = Suppression.objects.filter(
+        Q(expires_at=None) | Q(expires_at__gt=Now()),
+        Q(stream="*") | Q(stream=OuterRef("message__stream")),
+        brake_id=None,
+        tenant_id=OuterRef("tenant_id"),
+        address=Func(OuterRef("recipient"), function="folded_address"),
+    )
+    return Exists(rows)
 
 
 def _unproven() -> Q:

@@ -49,6 +49,12 @@ class Query:
             return int(value)
         raise _refused(name, f"Must be a whole number from {least} to {most}.")
 
+    def flag(self, name: str) -> bool | None:
+        value = self._words.get(name, "").lower()
+        if value not in ("", "true", "false"):
+            raise _refused(name, "Must be true or false.")
+        return value == "true" if value else None
+
     def moment(self, name: str) -> datetime | None:
         """ISO 8601, a date, RFC 5322, or a Unix time; without a zone it is UTC."""
         if not (value := self._words.get(name)):

@@ -56,7 +56,7 @@ def test_a_question_that_makes_no_sense_is_answered_in_the_faces_shape(api, face
     ("face", "path", "known"),
     [
         ("postmark", "messages/outbound?fromEmail=nobody@a.example&toDate=2030-01-01", "fromname"),
-        ("postmark", "bounces?emailfilter=nobody&messageStream=x", "inactive"),
+        ("postmark", "bounces?emailfilter=nobody&messageStream=x", "activity"),
         ("postmark", "message-streams/outbound/suppressions/dump?emailAddress=a@b.example&count=9&offset=9", "email"),
         ("sendgrid", "v3/suppression/bounces?start_time=1", "email"),
         ("mailgun", "v3/{domain}/events?subject=nothing&begin=Fri, 31 Jan 2020 09:00:00 -0500", "attachment"),
@@ -101,6 +101,11 @@ def test_a_bounce_that_proves_no_address_dead_is_soft_and_a_block(api):
     for kind, to in (("HardBounce", "dead@simulator.test"), ("SoftBounce", "off@simulator.test")):
         (line,) = ask(api, "postmark", f"bounces?type={kind}").json()["Bounces"]
         assert (line["Type"], line["Email"]) == (kind, to)
+    suppressions.add(api.tenant, "Dead@simulator.test", "bounce", "", "test")
+    suppressions.add(api.tenant, "off@simulator.test", "unsubscribe", "", "test", "news")
+    for inactive, to in (("true", "dead@simulator.test"), ("False", "off@simulator.test")):
+        (line,) = ask(api, "postmark", f"bounces?inactive={inactive}").json()["Bounces"]
+        assert (line["Email"], line["Inactive"]) == (to, inactive == "true")
     told = ask(api, "postmark", "deliverystats").json()["Bounces"]
     assert {line["Type"]: line["Count"] for line in told} == {"All": 2, "HardBounce": 1, "SoftBounce": 1}
     assert [line["email"] for line in ask(api, "sendgrid", "v3/suppression/blocks").json()] == ["off@simulator.test"]

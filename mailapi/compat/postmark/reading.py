@@ -45,7 +45,7 @@ _EVENTS = {
 _PAGE = ("count", "offset")
 _TIME = ("fromdate", "todate")
 _MAIL = (*_PAGE, *_TIME, "recipient", "fromemail", "subject", "tag", "status", "messagestream", "metadata_*")
-_BOUNCE = (*_PAGE, *_TIME, "type", "emailFilter", "tag", "messageID", "messagestream")
+_BOUNCE = (*_PAGE, *_TIME, "type", "inactive", "emailFilter", "tag", "messageID", "messagestream")
 
 
 def _paged(query: Query) -> tuple[int, int]:
@@ -191,6 +191,7 @@ class Bounces(Refusals):
             until=query.moment("todate"),
             categories=[str(c) for c in Category if words.postmark_type(c, "", "") == kind] or ["-"] if kind else (),
             unproven=kind == "SoftBounce",
+            barred=query.flag("inactive"),
         )
         found, total = outbound.bounces(self.caller().tenant_id, wanted, *_paged(query))
         lines = self.lines(found)
