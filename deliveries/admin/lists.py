@@ -49,6 +49,8 @@ class InboundMessageAdmin(TenantAdmin):
     list_display = ("received_at", "state_word", "kind", "reverse_path", "forward_path", "short_note")
     list_display_links = ("received_at", "forward_path")
     list_filter = (InboundFilter,)
+    search_fields = ("reverse_path__istartswith", "forward_path__istartswith")
+    search_help_text = "From or to whom in the envelope, or its beginning"
     fields = (
         "received_at", "state_word", "kind", "note", "peer", "helo", "reverse_path", "forward_path", "tries",
         "size", "source",

@@ -23,6 +23,8 @@ from deliveries.models import WebhookDelivery, WebhookEndpoint, WebhookTry
 from deliveries.notify import ask, replay
 from deliveries.states import EventType
 
+#: how a post is shown in lists
+_STATUS = {"success": "success", "pending": "info", "attempting": "warning", "failed": "danger"}
 #: posts shown on the page of an endpoint, with their last tries
 MAX_POSTS = 30
 
@@ -201,10 +203,10 @@ class WebhookEndpointAdmin(TenantAdmin):
 
 
 class StateFilter(admin.SimpleListFilter):
-    title = parameter_name = "state"
+    title, parameter_name = "status", "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(s.value, s.value) for s in WebhookDelivery.State]
+        return [("pending", "pending or attempting"), ("delivered", "success"), ("failed", "failed")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset.filter(state=self.value()) if self.value() else queryset
@@ -240,9 +242,9 @@ class WebhookDeliveryAdmin(TenantAdmin):
     change_form_outer_after_template = "panel/post_tries.html"
     actions = ("send_again",)
 
-    @display(description="State", label={"delivered": "success", "pending": "info", "failed": "danger"})
+    @display(description="Status", label=_STATUS)
     def state_word(self, row: WebhookDelivery) -> str:
-        return row.state
+        return row.status
 
     @display(description="Body, as it is signed")
     def signed_body(self, row: WebhookDelivery) -> str:

@@ -103,7 +103,14 @@ class WebhookDelivery(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.type}: {self.state}"
+        return f"{self.type}: {self.status}"
+
+    @property
+    def status(self) -> str:
+        """In the words of the API: pending, attempting (it failed and is tried again), success or failed."""
+        if self.state == self.State.PENDING:
+            return "attempting" if self.tries else "pending"
+        return "success" if self.state == self.State.DELIVERED else "failed"
 
 
 class WebhookTry(models.Model):

@@ -67,12 +67,11 @@ def _row(tenant_id: UUID, endpoint_id: UUID, event_id: UUID) -> WebhookDelivery 
 
 def _line(row: WebhookDelivery) -> dict[str, Any]:
     waits = row.state == State.PENDING
-    status = {State.DELIVERED.value: "success", State.FAILED.value: "failed"}.get(row.state)
     return {
         "id": str(row.event_id),
         "type": row.type,
         "created_at": iso(row.created_at),
-        "status": status or ("attempting" if row.tries else "pending"),
+        "status": row.status,
         "tries": row.tries,
         "next_attempt_at": iso(row.next_try_at) if waits else None,
     }

@@ -136,7 +136,7 @@ def test_a_webhook_is_made_fails_is_mended_and_told_again(open_page, house):
         ids = [came.headers["webhook-id"] for came in told.came]
         assert len(set(ids)) < len(ids), "told again under the same id"
         page.goto("/admin/deliveries/webhookdelivery/")
-        page.wait_for_selector("text=delivered")
+        page.wait_for_selector("text=success")
         assert complaints == []
 
 

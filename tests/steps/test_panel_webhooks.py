@@ -78,6 +78,14 @@ def test_what_failed_is_sent_again(tenant) -> None:
             tenant_id=tenant.id, endpoint=row, event_id=uuid7(), type="email.sent", body="{}", state=state, tries=8,
             next_try_at=now, created_at=now,
         )  # fmt: skip
+    WebhookDelivery.objects.create(
+        tenant_id=tenant.id, endpoint=row, event_id=uuid7(), type="email.sent", body="{}", state="pending", tries=2,
+        next_try_at=now, created_at=now,
+    )  # fmt: skip
+    words = sorted(post.status for post in WebhookDelivery.objects.all())
+    assert words == ["attempting", "failed", "failed", "success"], "the words of the API"
+    page = client.get(reverse("admin:deliveries_webhookendpoint_change", args=(row.pk,))).content.decode()
+    assert all(f">{word}</span>" in page for word in words) and ">delivered<" not in page
     assert "2 will be sent again" in do(client, "send_failed", row).content.decode()
     assert WebhookDelivery.objects.filter(endpoint=row, state="pending", tries=0).count() == 2
 

@@ -235,3 +235,6 @@ def test_received_text_is_never_html_in_the_panel() -> None:
     row = InboundMessage.objects.get()
     page = browser.get(f"/admin/deliveries/inboundmessage/{row.pk}/change/").content.decode()
     assert "&lt;script&gt;alert(1)" in page and "<script>alert(1)" not in page
+    for query, found in (("Support@", [row]), (row.reverse_path[:4], [row]), ("nobody@", [])):
+        listed = browser.get(f"/admin/deliveries/inboundmessage/?q={query}")
+        assert list(listed.context["cl"].result_list) == found, query
