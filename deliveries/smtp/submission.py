@@ -7,6 +7,7 @@ no Received line here: it is the same mail as by the other doors, and where an a
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import ipaddress
@@ -76,6 +77,8 @@ class Submission(Conversation):
             login = await self._login(mechanism.upper(), initial.strip())
         except (binascii.Error, UnicodeDecodeError, ValueError):
             return await self.push("501 5.5.2 Malformed or cancelled")
+        except asyncio.LimitOverrunError:
+            return None  # aiosmtpd's loop reads the line to its end, and refuses it
         if login is None:
             return await self.push("504 5.5.4 Mechanism not offered")
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 import resource
 import smtplib
 import socket
@@ -315,7 +316,7 @@ def test_what_came_in_clear_before_the_handshake_is_forgotten_and_tls_is_begun_o
     assert [r.getMessage() for r in caplog.records if r.name.startswith("deliveries") and r.levelname == "ERROR"] == []
 
 
-def test_submission_needs_tls_or_loopback_and_the_right_password() -> None:
+def test_submission_needs_tls_or_loopback_and_the_right_password(caplog: pytest.LogCaptureFixture) -> None:
     async def authenticate(username: str, password: str, peer: str) -> str | None:
         return "tenant" if (username, password) == ("user", "right") else None
 
@@ -341,6 +342,10 @@ def test_submission_needs_tls_or_loopback_and_the_right_password() -> None:
             replies = await say(address, HELLO + f"AUTH PLAIN {wrong}\r\n" * 4)
             assert [r[:3] for r in replies[-3:]] == ["535", "535", "421"]
             assert (await say(address, HELLO + "AUTH PLAIN !!\r\nAUTH PLAIN\r\n*\r\nAUTH X\r\n"))[-4][:3] == "334"
+            replies = await say(address, HELLO + "AUTH LOGIN\r\n" + "A" * 100_000 + "\r\n")
+            assert [r[:3] for r in replies] == ["334", "500", "221"]
+            # a stranger's nonsense is no bug of ours
+            assert not [r for r in caplog.records if r.levelno >= logging.ERROR]
 
     asyncio.run(work())
 
