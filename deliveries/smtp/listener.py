@@ -68,8 +68,8 @@ class Listener:
         self._guesses = Guesses(self.bounds.max_auth_failures, self.bounds.auth_window_s)
         self._servers: list[asyncio.Server] = []
         self._empty: asyncio.Event | None = None  #: set when the last conversation has ended, while stopping
-        # aiosmtpd logs every line of every client at INFO
-        logging.getLogger("mail.log").setLevel(logging.WARNING)
+        # aiosmtpd logs every line of every client at INFO, and at WARNING whatever is no command, as it came
+        logging.getLogger("mail.log").setLevel(logging.CRITICAL)
 
     async def start(self, host: str, port: int, *, implicit_tls: bool = False) -> tuple[str, int]:
         """Listen; gives the address (port 0: chosen by the kernel). `implicit_tls` is RFC 8314's 465.
