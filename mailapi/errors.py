@@ -46,6 +46,7 @@ def answer(
     faults: Sequence[Fault] = (),
     headers: dict[str, str] | None = None,
 ) -> JsonResponse:
+    """The error body in its one shape: `name` is a stable word, Resend's where it has one; `message` is for people."""
     body = {
         "statusCode": status,
         "name": name,

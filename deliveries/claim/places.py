@@ -92,6 +92,7 @@ def _roof(lane: int, limit: int) -> int:
 
 
 def within_rates(wants: Sequence[Want], shaper: Shaper) -> list[Want]:
+    """What providers' messages per minute allow of `wants`, lanes in their order; it counts as used from now on."""
     asked: dict[str, tuple[int, int]] = {}
     for c, count in wants:
         if rate := profile_of(c.name).rate_per_minute:
@@ -110,6 +111,7 @@ def within_rates(wants: Sequence[Want], shaper: Shaper) -> list[Want]:
 
 
 def give_back(granted: Sequence[Want], taken: Mapping[tuple[int, str], int], shaper: Shaper) -> None:
+    """Take off the rates again what was granted and not taken; `taken` is by (lane, destination)."""
     unused: dict[str, tuple[int, int]] = {}
     for c, count in granted:
         rate, n = profile_of(c.name).rate_per_minute, count - taken[c.lane, c.name]

@@ -91,6 +91,8 @@ def stop() -> None:
 
 
 class Pump:
+    """One run of the loop, in the thread of the Celery task: rounds of renew, claim, collect until it may end."""
+
     def __init__(self, engine: Engine, linger_s: float = 0.0) -> None:
         self.engine = engine
         self.recorder = Recorder(engine.watchdog, busy=lambda: engine.in_flight > FEW, told=engine.wake)

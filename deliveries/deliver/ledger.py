@@ -39,6 +39,8 @@ class LeaseLost(Exception):
 
 
 class Ledger:
+    """One per process. `ask` is for the event loop; a thread of the ledger's own writes, and answers in the loop."""
+
     def __init__(self, loop: asyncio.AbstractEventLoop, watchdog: Watchdog) -> None:
         self._loop = loop
         self._watchdog = watchdog

@@ -44,6 +44,7 @@ def key_of(tenant_id: UUID, message_id: UUID) -> str:
 
 
 def fetched(message: Message) -> Kept:
+    """The content, from Postgres or from the store. Never raises for the store: `why` says what is wrong with it."""
     row = MessageContent.objects.filter(id=message.id).first()
     if row is not None and row.html is None and row.text is None and row.raw is None:
         _look_again(message)
@@ -76,6 +77,7 @@ def _look_again(message: Message) -> None:
 
 
 def packed(row: MessageContent, attached: Sequence[Attachment]) -> bytes:
+    """The object of one mail; the same octets for the same content."""
     body = {
         "html": row.html,
         "text": row.text,
@@ -92,6 +94,7 @@ def packed(row: MessageContent, attached: Sequence[Attachment]) -> bytes:
 
 
 def unpacked(message: Message, row: MessageContent, octets: bytes) -> Kept:
+    """`row` filled from its object, which it alters, and the files."""
     try:
         body: dict[str, Any] = json.loads(gzip.decompress(octets))
         row.html, row.text = body["html"], body["text"]

@@ -186,6 +186,7 @@ class Rule:
         object.__setattr__(self, "_unwanted", _by_first(self.unless))
 
     def fits(self, text: str, code: int | None, enhanced: str, stage: Stage | None) -> bool:
+        """`text` normalised; `code` and `stage` None, `enhanced` "" where they are not known."""
         if self.codes and (code is None or not (code in self.codes or code // 100 in self.codes)):
             return False
         if self.enhanced and not any(_same(enhanced, wanted) for wanted in self.enhanced):
