@@ -154,6 +154,10 @@ def test_a_variable_that_breaks_the_mail_is_refused(api, text):
     assert message_count(api) == 0
 
 
+def test_a_whole_mail_is_told_all_that_it_lacks(api):
+    assert "message: " in (told := post(api, {"to": " "}, path="messages.mime").json()["message"]) and "to: " in told
+
+
 def test_the_test_mode_checks_and_sends_nothing(api):
     assert post(api, mail(api, **{"o:testmode": "yes"})).json()["message"].startswith("Queued")
     assert message_count(api) == 0

@@ -88,8 +88,11 @@ def test_what_would_leave_more_or_less_than_it_says_is_refused(api):
 def test_postmarks_place_is_the_link_and_a_broadcast_can_be_left(api):
     text = "Bye: {{{ pm:unsubscribe }}} {{{pm:unsubscribe_url}}}"
     link = f"Bye: {LEAVE_PLACE} {LEAVE_PLACE}"
-    assert postmark.post(api, "/email", postmark.mail(api, TextBody=text, MessageStream="broadcast")).status_code == 200
-    assert newest(api)[:4] == ("broadcast", True, None, link)
+    html = "<a href='{{{ pm:unsubscribe }}}'>Bye</a> or {{{pm:unsubscribe}}}"
+    sent = postmark.mail(api, TextBody=text, HtmlBody=html, MessageStream="broadcast")
+    assert postmark.post(api, "/email", sent).status_code == 200
+    shown = f"<a href='{LEAVE_PLACE}'>Bye</a> or <a href=\"{LEAVE_PLACE}\">Unsubscribe</a>"
+    assert newest(api)[:4] == ("broadcast", True, shown, link)
     template(api, "bye", "mustachio", text=text)
     bare = {k: v for k, v in postmark.mail(api).items() if k not in ("Subject", "TextBody")}
     named = {**bare, "TemplateAlias": "bye", "TemplateModel": {"name": "Ann"}}

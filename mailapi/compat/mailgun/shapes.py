@@ -179,7 +179,7 @@ def whole(form: Form, reading: Reading) -> list[Draft]:
     envelope = reading.addresses("to", form.fields.get("to"))
     if octets is None:
         reading.wrong("message", "missing_required_field", "Need the mail in the file `message`.")
-    if not envelope and not reading.faults:
+    if not envelope and not any(fault.field == "to" for fault in reading.faults):
         reading.wrong("to", "missing_required_field", "to parameter is missing")
     if len(envelope) > MAX_RECIPIENTS:
         why = f"to has {len(envelope)} addresses; {MAX_RECIPIENTS} are allowed."

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from deliveries.accept import Draft
 from deliveries.mime.compose import Attachment
 from deliveries.mime.foreign import POSTMARK_STREAM
+from deliveries.mime.links import LEAVE_PLACE
 from deliveries.states import ORDINARY_STREAM, REDACT_WORDS, Lane, Redact, Tracking
 from mailapi.compat.leaving import with_way_out
 from mailapi.compat.reading import Fields, Reading
@@ -41,6 +43,7 @@ _STREAMS_BACK = {ours: theirs for theirs, ours in _STREAMS.items()}
 #: the streams of newsletters, which must not overtake anything, and can be left
 _BULK = frozenset({"broadcast", "broadcasts"})
 _PLACE = re.compile(r"\{\{\{[ \t]*pm:unsubscribe(?:_url)?[ \t]*\}\}\}")
+_AMONG_WORDS = re.compile(rf"(?<![\"'=]){re.escape(LEAVE_PLACE)}")
 
 
 def ours(stream: str) -> str:
@@ -94,7 +97,13 @@ def draft(value: Any, reading: Reading) -> Draft | None:
     if sum(len(a.content) for a in mail.attachments) > MAX_OCTETS:
         why = f"The attachments are larger than {MAX_OCTETS >> 20} MB together; send less or link to them."
         reading.wrong("Attachments", "too_large", why)
-    return None if reading.faults else with_way_out(mail, _PLACE)
+    return None if reading.faults else _with_link(with_way_out(mail, _PLACE))
+
+
+def _with_link(mail: Draft) -> Draft:
+    """In html, a place that stands among words is a whole link at Postmark."""
+    html = mail.html and _AMONG_WORDS.sub(f'<a href="{LEAVE_PLACE}">Unsubscribe</a>', mail.html)
+    return replace(mail, html=html)
 
 
 def template_of(value: dict[str, Any]) -> Any:
