@@ -122,7 +122,8 @@ class Shaping:
             return
         self._signed = now
         try:
-            at = time.time()
+            seconds, micros = client.time()  # hosts' clocks differ
+            at = seconds + micros / 1e6
             pipe = client.pipeline(transaction=False)
             pipe.zadd(self._all, {self.name: at})
             pipe.zremrangebyscore(self._all, "-inf", at - ALIVE_S)

@@ -39,7 +39,7 @@ app.conf.update(
     worker_cancel_long_running_tasks_on_connection_loss=False,
     beat_scheduler="mailapi.clocks:Scheduler",
     beat_schedule={
-        # every bell expires before the next ones pile up behind a stopped worker
+        # every bell expires before many pile up behind a stopped worker (forget_the_unheard)
         "deliver": {"task": "deliveries.deliver", "schedule": 1.0, "options": {"queue": "deliver", "expires": 5}},
         "sweep": {"task": "deliveries.sweep", "schedule": 5.0, "options": {"expires": 5}},
         "notify": {"task": "deliveries.notify", "schedule": 1.0, "options": {"expires": 5}},

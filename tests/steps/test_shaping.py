@@ -346,6 +346,17 @@ def test_the_parts_of_processes_that_pump_add_up_and_a_leaver_gives_his_to_the_o
     assert sum(one.share("google.com", 1) for one in crew[1:]) == 1
 
 
+def test_hosts_whose_clocks_differ_share_a_site_all_the_same(valkey, monkeypatch) -> None:
+    crew = [shaping.Shaping(name="ahead"), shaping.Shaping(name="behind")]
+    now = time.time()
+    for _ in range(2):
+        for process, apart in zip(crew, (3600, 0), strict=True):
+            monkeypatch.setattr(shaping.time, "time", lambda at=now + apart: at)
+            process._signed = -shaping.ALIVE_S
+            process.share("one.test", 10)
+    assert sum(process.share("one.test", 10) for process in crew) == 10
+
+
 def test_a_rate_holds_for_all_processes_together_and_what_was_not_used_comes_back(valkey) -> None:
     one, two = shaping.Shaping(name="p1"), shaping.Shaping(name="p2")
     begun = time.monotonic()
