@@ -42,7 +42,8 @@ class _Kept(OperatorAdmin):
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: Any) -> None:
-        super().save_model(request, obj, form, change)
+        # workers count in the same row: what the person left alone is not written
+        obj.save(update_fields=form.changed_data if change else None)
         self.audit(request, f"{self.word}.{'changed' if change else 'added'}", str(obj), None)
 
     @admin.action(description="Remove", permissions=["act"])

@@ -18,6 +18,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from deliveries import claim, deliver, queue
+from deliveries.admin.sources import AddressForm
 from deliveries.alerts import look
 from deliveries.deliver import jobs
 from deliveries.deliver.sweep import sweep
@@ -374,7 +375,7 @@ def test_the_queue_says_which_pool_waits_and_why(lab: Lab, capsys) -> None:
     assert [(row["pool"], row["word"]) for row in rows] == [("lost", "waits"), ("tired", "overflows")]
 
 
-def test_an_operator_makes_pools_and_rules_and_changes_an_address(operator: Client) -> None:
+def test_an_operator_makes_pools_and_rules_and_changes_an_address(operator: Client, monkeypatch) -> None:
     SourceAddress.objects.create(address=ONE, seen_at=timezone.now(), seen_on="h1")
     add = reverse("admin:deliveries_sourcepool_add")
     assert operator.post(add, {"name": " Own  pool "}).status_code == 302
@@ -389,9 +390,16 @@ def test_an_operator_makes_pools_and_rules_and_changes_an_address(operator: Clie
     page = reverse("admin:deliveries_sourceaddress_change", args=[ONE])
     fields = {"pool": own.pk, "helo": "Out1.example.net.", "warm_from": "2026-01-01", "rests_until_0": "",
               "rests_until_1": "", "rests_why": ""}  # fmt: skip
-    assert operator.post(page, fields).status_code == 302
+
+    def counts(_: AddressForm) -> str:  # its host, while the form is looked at
+        SourceAddress.objects.update(used=7)
+        return ""
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(AddressForm, "clean_rests_why", counts)
+        assert operator.post(page, fields).status_code == 302
     row = SourceAddress.objects.get(address=ONE)
-    assert (row.pool_id, row.helo, row.seen_on) == (own.pk, "out1.example.net", "h1")
+    assert (row.pool_id, row.helo, row.seen_on, row.used) == (own.pk, "out1.example.net", "h1", 7)
     for bad in ("out1", "a b.example", "x.example\r\nMAIL", "-.example"):
         assert operator.post(page, {**fields, "helo": bad}).status_code == 200
     assert SourceAddress.objects.get(address=ONE).helo == "out1.example.net"
