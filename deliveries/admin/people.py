@@ -24,7 +24,7 @@ from deliveries.admin.access import Access, access
 from deliveries.admin.accounts import rate_words, secret_page
 from deliveries.admin.keyset import Rows
 from deliveries.admin.operate import actor, said
-from deliveries.admin.tenant import MAX_CHOICES, OperatorAdmin, TenantAdmin
+from deliveries.admin.tenant import MAX_CHOICES, OperatorAdmin, TenantAdmin, ticked
 from deliveries.errors import BadInput
 from deliveries.models import ApiKey, AuditEntry, Membership, Tenant, User
 from deliveries.record import brakes
@@ -280,6 +280,11 @@ class PeopleAdmin(DjangoUserAdmin, ModelAdmin):
         if not change:
             obj.is_staff = True  # a login of this service is a login to the panel
         super().save_model(request, obj, form, change)
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        if request.method == "POST":
+            ticked(request, self.opts.pk)
+        return super().changelist_view(request, extra_context)
 
     def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
         self._audit(request, "login.created", obj.username)

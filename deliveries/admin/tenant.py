@@ -12,7 +12,7 @@ from django.contrib import admin
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.utils import quote
 from django.core.exceptions import ValidationError
-from django.db.models import ForeignKey, Model, QuerySet
+from django.db.models import Field, ForeignKey, Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.html import format_html
@@ -62,6 +62,22 @@ def as_uuid(value: str) -> UUID:
 #: a row's box with a hole for its key: made by the widget's template once, not fifty times a page
 _HOLE = "00000000-row"
 _BOX = checkbox.render(ACTION_CHECKBOX_NAME, _HOLE)
+
+
+def ticked(request: HttpRequest, key: Field[Any, Any]) -> None:
+    """Leave to an action the rows that the person saw and ticked, never a table of unknown size; and what is a key."""
+    data = request.POST.copy()
+    data["select_across"] = "0"
+    data.setlist(ACTION_CHECKBOX_NAME, [k for k in map(str, data.getlist(ACTION_CHECKBOX_NAME)) if _is_key(k, key)])
+    request.POST = data  # type: ignore[assignment]
+
+
+def _is_key(text: str, key: Field[Any, Any]) -> bool:
+    try:
+        key.to_python(text)
+    except ValidationError:
+        return False
+    return "\0" not in text
 
 
 class ReadOnly(ModelAdmin):
@@ -134,12 +150,7 @@ class ReadOnly(ModelAdmin):
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         if request.method == "POST":
-            data = request.POST.copy()
-            # an action is for the rows that the person saw and ticked, never for a table of unknown size
-            data["select_across"] = "0"
-            chosen = [str(key) for key in data.getlist(ACTION_CHECKBOX_NAME) if self._is_key(str(key))]
-            data.setlist(ACTION_CHECKBOX_NAME, chosen)
-            request.POST = data  # type: ignore[assignment]
+            ticked(request, self.opts.pk)
         context = {"title": capfirst(self.opts.verbose_name_plural), **(extra_context or {})}
         answer = super().changelist_view(request, context)
         if isinstance(answer, HttpResponseRedirect) and "on_page" in request.POST:
@@ -149,13 +160,6 @@ class ReadOnly(ModelAdmin):
                 at = reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_change", args=[quote(row.pk)])
                 return HttpResponseRedirect(at)
         return answer
-
-    def _is_key(self, text: str) -> bool:
-        try:
-            self.opts.pk.to_python(text)
-        except ValidationError:
-            return False
-        return "\0" not in text
 
     def audit(self, request: HttpRequest, action: str, subject: str, tenant_id: UUID | None) -> None:
         """Who did what; for the verbs that do not write it themselves."""
