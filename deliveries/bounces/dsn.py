@@ -33,11 +33,22 @@ def status_parts(mail: Mail) -> list[Part]:
     if typed := mail.of_type(*TYPES):
         return typed
     for part in mail.parts[:6]:
-        if part.type.startswith(("text/", "message/")) and part.type not in ("message/rfc822", "text/rfc822-headers"):
+        if _may_be_text(part):
             text = part.text.lower()
             if "\nstatus:" in text and ("final-recipient:" in text or "original-recipient:" in text):
                 return [part]
     return []
+
+
+#: of a file without a type that is looked into: a report holds a few lines for each recipient
+_MAX_UNTYPED_OCTETS = 20_000
+
+
+def _may_be_text(part: Part) -> bool:
+    """Whether a part may be the fields under another name: gateways that know no report call it a text or a file."""
+    if part.type == "application/octet-stream":
+        return len(part.raw) <= _MAX_UNTYPED_OCTETS
+    return part.type.startswith(("text/", "message/")) and part.type not in ("message/rfc822", "text/rfc822-headers")
 
 
 def read_status(mail: Mail) -> list[Finding]:

@@ -56,7 +56,14 @@ class Prose:
 
     @cached_property
     def lines(self) -> list[str]:
-        return self.text.split("\n")[:MAX_LINES]
+        """The text's lines, without those that only say who sent the mail."""
+        lines = self.text.split("\n")[:MAX_LINES]
+        for at, line in enumerate(lines):
+            if label := _OF_SENDER.match(line):
+                last = at if line[label.end() :].strip() else at + 1  # a label alone stands above
+                if any(ADDRESS.search(one[:2_000]) for one in lines[last : last + 1]):
+                    lines[at : last + 1] = [""] * (last + 1 - at)
+        return lines
 
     @cached_property
     def shared(self) -> str:
@@ -199,7 +206,7 @@ def _inline_headers(text: str) -> Headers:
 def read_prose(mail: Mail, prose: Prose) -> list[Finding]:
     """Findings from the human text: the addresses it blames, each with what was said of it."""
     lines = prose.lines
-    whole = " ".join(prose.text.split())
+    whole = " ".join(_ungreeted("\n".join(lines)).split())
     own = _not_recipients(mail, prose)
     failed = [a for a in addresses(", ".join(mail.headers.all("x-failed-recipients"))) if a]
     named: dict[str, str] = {}  # address in lower case → as written
@@ -233,10 +240,10 @@ def read_prose(mail: Mail, prose: Prose) -> list[Finding]:
     elif sent_to & named.keys():
         chosen = {key: value for key, value in named.items() if key in sent_to}
     elif named:
-        first = next(iter(named))
-        sentence = _before(lines[spots[first][0][0]], named[first])
+        before = {key: _before(lines[spots[key][0][0]], address) for key, address in named.items()}
+        first = next((key for key in named if before[key].endswith(_SENT_TO)), next(iter(named)))
         # the same may be said of others
-        chosen = {k: v for k, v in named.items() if k == first or _before(lines[spots[k][0][0]], v) == sentence}
+        chosen = {key: value for key, value in named.items() if key == first or before[key] == before[first]}
     elif len(sent_to) == 1:
         address = next(iter(sent_to))
         chosen = {address: address}
@@ -253,7 +260,12 @@ def read_prose(mail: Mail, prose: Prose) -> list[Finding]:
 
 
 def _before(line: str, address: str) -> str:
-    return line.partition(address)[0].strip()
+    """What a line says before it names an address, or several in a row."""
+    text = ADDRESS.sub("", line.partition(address)[0][-400:])
+    for _ in range(3):
+        text = text.rstrip(" \t,;&<>\"'")
+        text = next((text.removesuffix(word) for word in _AND if text.endswith(word)), text)
+    return f" {text.strip()}"
 
 
 _LABEL = re.compile(
@@ -261,11 +273,31 @@ _LABEL = re.compile(
     r"[^:<@]{0,20}[:=<]",
     re.I,
 )
-_GREETING = re.compile(
-    r"\s{0,8}(hello|hi|dear|hallo|guten tag|sehr geehrter?|bonjour|cher|hola|estimado|ciao|gentile|olá|prezado|beste|"
-    r"geachte|hej|witaj|здравствуйте)[ ,<]{1,4}",
-    re.I,
+#: what stands before the sender's address, and after it
+_SENDS = (" from", " von", " de la part de", " sent by", "sender", "absender")
+_SENT = ("sent ", "wrote", ": sender ", "から", "より")
+_ID = re.compile(r"\b(message|message-?id|identifier|id)\s{0,3}[:=]?\s{0,3}<$", re.I)
+#: the label of a line that holds the sender's address, or the next one does
+_OF_SENDER = re.compile(
+    r"\W{0,8}(sender|from|return-path|absender|exp[ée]diteur|remitente|mittente|发件人|差出人) {0,8}[:：]", re.I
 )
+#: what stands before a recipient's in a sentence
+_SENT_TO = (" to", " an", " à", " para", " aan", " do", " til", " för", " pro", " către", " na adres", " на адрес")
+_AND = (" and", " und", " et", " y", " e", " en", " i", " и")
+_GREETS = (
+    r"\s{0,200}(hello|hi|dear|hallo|guten tag|sehr geehrter?|bonjour|cher|hola|estimado|ciao|gentile|olá|prezado|beste|"
+    r"geachte|hej|witaj|здравствуйте)"
+)
+_GREETING = re.compile(_GREETS + r"[ ,<]{1,4}", re.I)
+#: "Sehr geehrter Absender," blames no sender
+_SALUTATION = re.compile(_GREETS + r"\b[^\n@:]{0,60}[,!]\s{0,8}\n", re.I)
+
+
+def _ungreeted(text: str) -> str:
+    found = _SALUTATION.match(text)
+    return text[found.end() :] if found else text
+
+
 _TO = re.compile(r"[\s*>-]{0,8}(to|cc) {0,4}:", re.I)
 _CODES = re.compile(r"[<>*\[\-\s]{0,6}([245]\d\d[ -]{1,3})?([245]\.\d\.\d{1,2}[ ]{1,3})?[<\"'(*\[>\s-]{0,6}")
 
@@ -283,13 +315,12 @@ def weigh(line: str) -> list[tuple[str, int]]:
         address = tidy(match[0])
         if not address:
             continue
-        before = line[: match.start()]
+        before, rest = line[: match.start()], line[match.end() :].strip(" >\"')]\t")
         tail = before[-20:].lower().rstrip(" <\"':")
-        if tail.endswith((" from", " von", " de la part de")) and not tail.endswith("expanded from"):
+        if tail.endswith(_SENDS) and not tail.endswith("expanded from"):
             continue  # the sender's own
-        if _GREETING.fullmatch(before):
-            continue  # whoever reads it
-        rest = line[match.end() :].strip(" >\"')]\t")
+        if rest.lower().startswith(_SENT) or _GREETING.fullmatch(before) or _ID.search(before[-20:]):
+            continue  # the same, whoever reads it, or no address
         weight = 1
         if _CODES.fullmatch(before):
             alone = not rest or rest.startswith((":", "...", "on ", "- ", "(", ";", ","))

@@ -503,8 +503,26 @@ def test_what_only_sounds_like_a_failure_is_none(sender: str, subject: str, text
     assert read_report(f"{sender}Subject: {subject}\n\n{text}\n".encode()).kind is kind
 
 
+#: a letter that names others beside the one whom it did not reach
+AMONG_OTHERS = [
+    "Your message <2026.a@mail.sender.example> from app@sender.example to kim@example.net could not be delivered: no such mailbox.\n\nAsk help.me@mx.example",
+    "The mail that app@sender.example sent to\n\"Kim Lee\" <kim@example.net>\nwas returned: 550 5.1.1 User unknown",
+    "Recipient:\n  kim@example.net\nDiagnostic:\n  550 5.1.1 <kim@example.net>: User unknown\nSender:\n  app@sender.example",
+    "Sehr geehrter Absender,\n\ndie Nachricht von app@sender.example an kim@example.net konnte nicht zugestellt werden, da der Empfänger unbekannt ist.",
+    "app@sender.example から kim@example.net 宛のメールは、宛先不明のため配信できませんでした。",
+    "This message was undeliverable due to the following reason:\n\nThese destination addresses were unknown:\n\nSMTP <kim@example.net>\n\nPlease reply to Postmaster@mx.example",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", AMONG_OTHERS, ids=range(len(AMONG_OTHERS)))
+def test_of_those_whom_a_letter_names_the_recipient_is_found(text: str) -> None:
+    said = read_report(f"{DAEMON}Subject: Undelivered mail\n\n{text}\n".encode()).recipients
+    assert [(r.address, r.kind) for r in said] == [("kim@example.net", "hard")], said
+
+
 #: a letter about two, of whom the first is unknown and the second is full, gone astray or reached too late
 OF_TWO = {
+    "a row": "It could not be delivered to kim@a.example and pat@b.example.\n\nkim@a.example: 550 5.1.1 User unknown\npat@b.example: 552 5.2.2 full\n",
     "a list, then a transcript": "<kim@a.example>\n<pat@b.example>\n\n --- Transcript of session follows ---\n>>> RCPT To:<kim@a.example>\n<<< 550 5.1.1 <kim@a.example>... User unknown\n550 5.1.1 <kim@a.example>... User unknown\n>>> RCPT To:<pat@b.example>\n<<< 552 5.2.2 mailbox full\n",
     "one of them without a reply": "kim@a.example\n   Remote server replied: 550 5.1.1 Unknown user\n\npat@b.example\n   Connection to recipients server failed.\n",
     "the same sentence twice": "The following message to <kim@a.example> was undeliverable.\n5.1.1 - Unknown address error\n\nThe following message to <pat@b.example> was undeliverable.\n5.4.7 - Delivery expired\n",
