@@ -270,7 +270,7 @@ def _mended(field: bytes) -> bytes:
     if name not in _ADDRESS_FIELDS:
         return field if headers.is_structured(word) else headers.unstructured(word, _text(field))
     unread: list[str] = []
-    mailboxes = list(_mailboxes([field], name, unread))
+    mailboxes = _mailboxes([field], name, unread, most=None)  # written anew with all of them
     return headers.addresses(word, mailboxes) if mailboxes and not unread else field
 
 
@@ -296,10 +296,10 @@ def _items(value: bytes) -> list[str]:
     return [item for item in items if item]
 
 
-def _mailboxes(header: list[bytes], name: bytes, unread: list[str]) -> list[Address]:
+def _mailboxes(header: list[bytes], name: bytes, unread: list[str], most: int | None = MAX_ADDRESSES) -> list[Address]:
     """The addresses that a field names; those that cannot be read go to `unread`."""
     found = []
-    for item in _items(value_of(header, name))[:MAX_ADDRESSES]:
+    for item in _items(value_of(header, name))[:most]:
         try:
             found.append(_mailbox(item))
         except ValueError:

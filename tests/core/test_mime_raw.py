@@ -157,6 +157,9 @@ def test_utf8_in_the_header_becomes_encoded_words_and_an_address_keeps_it() -> N
     assert parsed(read.octets)["from"] == "Jörg <app@one.test>"
     kept = raw.read("From: app@one.test\r\nTo: jörg@two.test\r\nSubject: x\r\n\r\nx\r\n".encode())
     assert raw.composed(kept.octets, "i@one.test", NOW).smtputf8
+    many = "".join(f",\r\n Jörg <a{n}@two.test>" for n in range(raw.MAX_ADDRESSES))
+    crowd = raw.read(f"From: app@one.test\r\nCc: b@two.test{many}\r\n\r\nx\r\n".encode())
+    assert crowd.octets.isascii() and len(parsed(crowd.octets)["cc"].addresses) == raw.MAX_ADDRESSES + 1
 
 
 def built() -> bytes:
