@@ -236,7 +236,9 @@ def wake() -> int:
         if pool not in able:
             continue
         left = room[by := able[pool]]
-        most = 0 if time.monotonic() > until else share if left is None else min(left, share)
+        most = share if left is None else min(left, share)
+        if time.monotonic() > until:
+            most = 0
         done = queue.due_now(sources.RULE, tenant, lane, most) if most else 0
         if done == most:
             more.add(pool)
@@ -253,18 +255,20 @@ def wake() -> int:
     return woken
 
 
-#: changes that this process has seen, and when
+#: changes in the panel, and when this process saw them first
 _seen: dict[UUID, float] = {}
 
 
 def _changes(now: datetime) -> list[UUID]:
-    """Those of pools, rules and addresses in the panel, which the audit log has, that were seen a moment ago at first.
+    """The changes of pools, rules and addresses in the panel, as the audit log has them, that are new to this process.
 
-    Not those that were made a moment ago: a web host's clock made their ids, and nobody may have looked at that time.
+    They are so for _SETTLED_S after they were seen, whenever they were made: their ids are by a web host's clock, and
+    nobody may have looked at that time.
     """
     since = uuid7_floor(int((now - _CLOCKS).timestamp() * 1000))
     made = AuditEntry.objects.filter(id__gt=since, tenant=None)  # a tenant's addresses are others
-    found, seen = made.filter(action__regex=r"^(pool|rule|address)\.").values_list("id", flat=True), time.monotonic()
+    found = made.filter(action__regex=r"^(pool|rule|address)\.").values_list("id", flat=True)
+    seen = time.monotonic()
     before = {ident: _seen.get(ident, seen) for ident in found}
     _seen.clear()
     _seen.update(before)
