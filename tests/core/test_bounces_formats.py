@@ -537,6 +537,12 @@ def test_each_of_several_is_judged_by_what_is_said_of_it(text: str) -> None:
     assert [(r.address, r.kind == "hard") for r in said] == [("kim@a.example", True), ("pat@b.example", False)], said
 
 
+def test_what_was_put_off_before_it_was_returned_is_no_delay() -> None:
+    text = "<kim@example.net>: delivery temporarily suspended: connect to mx[192.0.2.1]:25: No route to host"
+    report = read_report(f"{DAEMON}Subject: Undelivered Mail Returned to Sender\n\n{text}\n".encode())
+    assert (report.kind, report.recipients[0].kind) == (ReportKind.BOUNCE, "soft")
+
+
 def test_a_delay_that_ended_is_a_failure() -> None:
     text = "<kim@example.net>:\nhas been delayed for 5 days. I'm giving up: 550 5.1.1 User unknown"
     report = read_report(f"{DAEMON}Subject: failure notice\n\n{text}\n".encode())

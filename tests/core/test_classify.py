@@ -119,6 +119,10 @@ def test_an_unknown_recipient_at_rcpt_bounces_and_suppresses(who: str, line: str
         ("550 The recipient has been removed", C.INACTIVE),
         ("550 5.2.1 This user is not accepting mail: account was terminated", C.INACTIVE),
         ("550 Kim is no longer employed by us", C.INACTIVE),
+        ("550 The mailbox kim@example.net has been deleted", C.INACTIVE),
+        ("550 Ce compte a été supprimé", C.INACTIVE),
+        ("550 该帐号已被注销", C.INACTIVE),
+        ("550 Casella postale inesistente", C.BAD_MAILBOX),
     ],
 )
 def test_a_mailbox_that_is_not_there_or_is_gone_is_known_by_the_sense_of_the_words(line: str, category: C) -> None:
@@ -202,6 +206,9 @@ def test_a_mailbox_that_is_not_there_or_is_gone_is_known_by_the_sense_of_the_wor
         "550 4.1.1 User unknown",
         # some may write, others not
         "550 this account is closed for external mail",
+        "550 user was removed from the allow list",
+        "550 Mailbox unavailable due to abuse from your network",
+        "550 due to policy, unknown users are refused from your network",
         "550 user does not exist or you are not permitted to mail them",
         "550 The user does not accept email in non-Western character sets",
     ],
