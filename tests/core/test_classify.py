@@ -207,6 +207,9 @@ def test_a_mailbox_that_is_not_there_or_is_gone_is_known_by_the_sense_of_the_wor
         # some may write, others not
         "550 this account is closed for external mail",
         "550 user was removed from the allow list",
+        "550 user session was terminated",
+        "550 Das Postfach ist vorübergehend geschlossen",
+        "550 Verbindung zum Postfach wurde geschlossen",
         "550 Mailbox unavailable due to abuse from your network",
         "550 due to policy, unknown users are refused from your network",
         "550 user does not exist or you are not permitted to mail them",
