@@ -218,10 +218,12 @@ def test_a_table_that_somebody_holds_costs_a_bounce_no_try() -> None:
     with psycopg.connect(**connection.get_connection_params() | {"cursor_factory": psycopg.Cursor}) as other:
         other.execute("LOCK TABLE delivery IN ACCESS EXCLUSIVE MODE")
         execute("SET lock_timeout = '50ms'")
-        for _ in range(feedback.MAX_TRIES + 1):
-            with pytest.raises(OperationalError):
-                feedback.run()
-        execute("RESET lock_timeout")
+        try:
+            for _ in range(feedback.MAX_TRIES + 1):
+                with pytest.raises(OperationalError):
+                    feedback.run()
+        finally:
+            execute("RESET lock_timeout")
         other.rollback()
     feedback.run()
     assert (state(mail), mail.tries, Delivery.objects.get(id=delivery.id).status) == ("acted", 1, "bounced")
