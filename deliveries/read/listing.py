@@ -37,8 +37,7 @@ class Filters:
     recipient: str | None = None  #: as it was given, or in lower case
     status: Status | None = None  #: of any recipient
     happened: str | None = None  #: to any recipient: one of HAPPENED
-    tag: str | None = None
-    tag_value: str | None = None  #: with `tag`
+    tag: str | None = None  #: `name` or `name:value`; or the whole of a face's tag, which may hold colons
     stream: str | None = None
     since: datetime | None = None
     until: datetime | None = None
@@ -55,9 +54,10 @@ class Found:
 def page(tenant_id: UUID, filters: Filters, limit: int, after: UUID | None, before: UUID | None) -> Found:
     """`after` an id come older messages, `before` it the next newer ones."""
     newer = before is not None
+    name, _, value = (filters.tag or "").partition(":")
     p = {
         "tenant": tenant_id, "tenants": [tenant_id], "limit": limit + 1, "walk": WALK, "stream": filters.stream,
-        "status": str(filters.status or ""), "tag": filters.tag, "value": filters.tag_value,
+        "status": str(filters.status or ""), "tag": filters.tag, "name": name, "value": value or None,
         "above": _highest(before, _floor(filters.since)),
         "below": _lowest(after, _floor(filters.until)),
         "recipients": sorted({filters.recipient or "", (filters.recipient or "").lower()}),
@@ -94,7 +94,8 @@ def _source(filters: Filters, p: dict[str, Any], order: str) -> tuple[str, list[
 _ROW_BY_ROW = {
     "status": "(SELECT bool_or(d.status = %(status)s::text) FROM delivery d WHERE d.message_id = c.id)",
     "tag": """(SELECT m.tags @> jsonb_build_array(jsonb_strip_nulls(
-                   jsonb_build_object('name', %(tag)s::text, 'value', %(value)s::text)))
+                   jsonb_build_object('name', %(name)s::text, 'value', %(value)s::text)))
+                      OR m.tags @> jsonb_build_array(jsonb_build_object('name', %(tag)s::text, 'value', ''))
                  FROM message m WHERE m.id = c.id)""",
     "stream": "(SELECT m.stream = %(stream)s::text FROM message m WHERE m.id = c.id)",
 }

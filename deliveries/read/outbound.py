@@ -138,10 +138,14 @@ def suppressed(
     *,
     streams: Sequence[str] = (),
     address: str = "",
+    addresses: Sequence[str] = (),
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> list[Suppression]:
-    """Of the list what has one of these reasons, newest first; all reasons where none is named."""
+    """Of the list what has one of these reasons, newest first; all reasons where none is named.
+
+    `addresses`: any of them, each without NUL.
+    """
     if "\0" in address:  # no text of Postgres holds it
         return []
     rows = Suppression.objects.filter(tenant_id=tenant_id)
@@ -149,6 +153,7 @@ def suppressed(
         "reason__in": reasons,
         "stream__in": streams,
         "address": folded(address),
+        "address__in": [folded(one) for one in addresses],
         "created_at__gte": since,
         "created_at__lte": until,
     }

@@ -7,7 +7,7 @@ variables are written. What grows is bounded before it is made.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from deliveries.accept import Draft
@@ -15,7 +15,7 @@ from mailapi.schemas.emails import MAX_MERGED
 
 
 class TooMuch(ValueError):
-    """The filled text would have more than a request may have."""
+    """The filled text, or all mails together, would have more than a request may have."""
 
 
 def filled(text: str, words: Mapping[str, str]) -> str:
@@ -39,6 +39,18 @@ def fill(draft: Draft, words: Mapping[str, str]) -> Draft:
         headers=tuple((name, filled(value, words)) for name, value in draft.headers),
         metadata=tuple((key, filled(value, words)) for key, value in draft.metadata),
     )
+
+
+def together(drafts: Iterable[Draft | None]) -> list[Draft]:
+    """Those that there are. TooMuch before the next is made: a thousand copies of a large body fit into no memory."""
+    found, total = [], 0
+    for draft in drafts:
+        if draft is None:
+            continue
+        found.append(draft)
+        if (total := total + octets(draft)) > MAX_MERGED:
+            raise TooMuch
+    return found
 
 
 def octets(draft: Draft) -> int:

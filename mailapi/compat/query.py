@@ -7,10 +7,12 @@ that is not known is refused. Clients write words in cases of their own (`fromda
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from uuid import UUID
+
+from django.http import QueryDict
 
 from deliveries.errors import BadInput, Fault
 
@@ -18,15 +20,18 @@ from deliveries.errors import BadInput, Fault
 class Query:
     """`known` are the words that the list has; `metadata_*` stands for all that begin so, which `beginning` gives."""
 
-    def __init__(self, words: Mapping[str, str], known: Collection[str]) -> None:
+    def __init__(self, words: QueryDict, known: Collection[str]) -> None:
         folded = {name.lower(): name for name in known}
         self._words: dict[str, str] = {}
         self._rest: dict[str, str] = {}
         for name, value in words.items():
-            if own := folded.get(name.lower()):
-                self._words[own] = value
+            own = folded.get(name.lower())
+            if own in self._words or len(words.getlist(name)) > 1:
+                raise _refused(name[:100], "Stands twice in the query; keep one.")
+            if own:
+                self._words[own] = str(value)
             elif any(one.endswith("*") and name.startswith(one[:-1]) for one in known):
-                self._rest[name] = value
+                self._rest[name] = str(value)
             else:
                 near = difflib.get_close_matches(name.lower()[:100], folded, n=1)
                 hint = (

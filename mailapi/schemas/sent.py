@@ -33,13 +33,12 @@ def _status(value: str) -> str:
     return value
 
 
-_LONGEST_TAG = 256
+_LONGEST_TAG = 2 * 256 + 1  # name:value
 
 
 def _tag_filter(value: str) -> str:
     """A face's tag is a text of any characters, and has to be found by it too."""
-    parts = value.split(":")
-    if len(parts) > 2 or not any(parts) or not all(len(part) <= _LONGEST_TAG for part in parts) or "\0" in value:
+    if not value.partition(":")[0] or len(value) > _LONGEST_TAG or "\0" in value:
         raise fault("invalid_parameter", "Write a tag as name or name:value.")
     return value
 
@@ -60,13 +59,11 @@ class ListEmails(Shape):
     created_before: Annotated[datetime, PlainValidator(moment), WithJsonSchema(_TIME)] | None = None
 
     def filters(self) -> Filters:
-        name, _, value = (self.tag or "").partition(":")
         return Filters(
             recipient=self.recipient.addr_spec if self.recipient else None,
             status=Status(self.status) if self.status and self.status not in HAPPENED else None,
             happened=self.status if self.status in HAPPENED else None,
-            tag=name or None,
-            tag_value=value or None,
+            tag=self.tag,
             stream=self.stream,
             since=self.created_after,
             until=self.created_before,

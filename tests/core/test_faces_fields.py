@@ -1,5 +1,6 @@
 """Each face's table of fields stands in docs/migrating.md, name by name: nothing is honoured or ignored in silence."""
 
+import tracemalloc
 from pathlib import Path
 from uuid import UUID
 
@@ -11,6 +12,8 @@ from mailapi.compat.postmark import shapes as postmark
 from mailapi.compat.reading import Fields, Reading
 from mailapi.compat.sendgrid import leaving
 from mailapi.compat.sendgrid import shapes as sendgrid
+from mailapi.compat.templates import Templates
+from mailapi.schemas.emails import MAX_MERGED
 
 DOCS = (Path(__file__).resolve().parents[2] / "docs" / "migrating.md").read_text()
 
@@ -60,3 +63,18 @@ def test_a_bounce_number_leads_back_to_its_delivery() -> None:
     ident = UUID("01a2133a-9e66-7abc-a416-86b7f5092377")
     first, last = words.span(words.number(ident))
     assert words.number(ident) < 2**53 and first <= int(ident) <= last
+
+
+def test_a_thousand_copies_of_a_large_body_are_refused_before_they_are_made() -> None:
+    people = [{"to": [{"email": f"{n}@b.example"}]} for n in range(100)]
+    content = [{"type": "text/html", "value": "<%asm_group_unsubscribe_raw_url%>" + "a" * (MAX_MERGED // 20)}]
+    request = {"from": {"email": "a@b.example"}, "subject": "x", "content": content, "personalizations": people}
+    reading = Reading()
+    tracemalloc.start()
+    try:
+        assert sendgrid.drafts(request, Templates(UUID(int=0), []), reading) == []
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [(f.field, f.code) for f in reading.faults] == [("personalizations", "too_large")]
+    assert most < 2 * MAX_MERGED

@@ -124,6 +124,9 @@ def test_a_scheduled_mail_is_found_by_its_category_and_canceled(api):
     for one in waiting:
         assert api.post(f"/emails/{one['id']}/cancel", {}).status_code == 200
     assert api.get("/emails?tag=Spring%20sale&status=scheduled").json()["data"] == []
+    assert post(api, mail(api, categories=["order:17:x"])).status_code == 202
+    for tag, count in (("order:17:x", 1), ("order:17", 0), ("order", 0)):
+        assert len(api.get(f"/emails?tag={tag}").json()["data"]) == count, tag
 
 
 def test_the_sandbox_mode_checks_and_sends_nothing(api):

@@ -6,6 +6,9 @@ import json
 
 from deliveries.mime.links import LEAVE_PLACE
 from deliveries.models import Message, MessageContent
+from deliveries.models.sql import execute
+from deliveries.read import outbound
+from deliveries.record import suppressions
 from deliveries.states import Tracking
 from tests.steps import test_face_mailgun as mailgun
 from tests.steps import test_face_postmark as postmark
@@ -48,6 +51,15 @@ def test_a_group_of_sendgrids_is_a_stream_that_is_left_alone(api):
     assert groups(api, "", method="get").json() == people["recipient_emails"]
     assert groups(api, "/delivered@simulator.test", method="delete").status_code == 204
     assert groups(api, "", method="get").json() == []
+    suppressions.add(api.tenant, "first@c.example", "unsubscribe", "", "test", "group-17")
+    execute(
+        "INSERT INTO suppression (id, tenant_id, stream, address, reason, detail, rule, category, site, created_at) "
+        "SELECT make_uuid7(), %(tenant)s, 'group-17', n || '@d.example', 'unsubscribe', '', '', '', '', now() "
+        "FROM generate_series(1, %(many)s::int) n",
+        {"tenant": api.tenant.pk, "many": outbound.MOST},
+    )
+    asked = {"recipient_emails": ["first@c.example", "none@c.example"]}
+    assert groups(api, "/search", asked).json() == ["first@c.example"], "behind as many as a list shows"
     assert ask(api, "sendgrid", f"v3/asm/groups/{10**300}/suppressions").status_code == 404
 
 
@@ -64,6 +76,8 @@ def test_sendgrids_subscription_tracking_adds_its_words_and_two_header_fields(ap
     link = f'<a href="{LEAVE_PLACE}">leave & go</a>'
     assert sent(**words) == (True, f"<body>Hi [out]<p>{link}</p></body>", f"Hi [out]\n\nTo leave: {LEAVE_PLACE}\n")
     assert sent(**words, substitution_tag="[out]") == (True, f"<body>Hi {LEAVE_PLACE}</body>", f"Hi {LEAVE_PLACE}")
+    open_ended = f"<%{' ' * 50_000}"
+    assert sent(text=open_ended)[2] == f"Hi [out]\n\n{open_ended}\n", "what never ends is no place, and soon known"
     assert sent(enable=False) == (False, "<body>Hi [out]</body>", "Hi [out]")
 
 
@@ -73,6 +87,9 @@ def test_what_would_leave_more_or_less_than_it_says_is_refused(api):
         ({"content": everything}, "content"),
         ({"asm": {"group_id": "17"}}, "asm.group_id"),
         ({"asm": {"group": 17}}, "asm.group"),
+        ({"content": [{"type": "text/plain", "value": "i" * 3_000_000}],
+          "tracking_settings": {"subscription_tracking": {"enable": True, "substitution_tag": "i"}}},
+         "tracking_settings.subscription_tracking.substitution_tag"),
         ({"tracking_settings": {"subscription_tracking": {"enable": True, "text": 1}}},
          "tracking_settings.subscription_tracking.text"),
     ):  # fmt: skip

@@ -75,6 +75,10 @@ def test_a_list_is_narrowed_by_each_word_and_an_unknown_one_is_refused(api, face
     assert len(rows) == (face == "sendgrid")
     refused = ask(api, face, f"{path}&{known}=x")
     assert refused.status_code == (422 if face == "postmark" else 400) and known.encode() in refused.content
+    first = path.partition("?")[2].partition("&")[0]
+    for again in (first, first.upper()):
+        twice = ask(api, face, f"{path}&{again}")
+        assert twice.status_code == refused.status_code and b"Stands twice" in twice.content
 
 
 def test_the_pages_of_mailguns_events_keep_what_was_asked(api):

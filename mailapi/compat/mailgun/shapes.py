@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -16,7 +16,7 @@ from deliveries.mime import foreign, raw
 from deliveries.mime.compose import Attachment, refused_header, refused_subject
 from deliveries.mime.control import read_control
 from deliveries.states import Tracking
-from mailapi.compat.filling import TooMuch, fill, octets
+from mailapi.compat.filling import TooMuch, fill, together
 from mailapi.compat.leaving import with_way_out
 from mailapi.compat.mailgun.form import File, Form
 from mailapi.compat.reading import Fields, Reading
@@ -83,11 +83,13 @@ def drafts(form: Form, templates: Templates, reading: Reading) -> list[Draft]:
     values = {**_header_variables(form, reading), **(_object("t:variables", form.last("t:variables"), reading) or {})}
     if reading.faults or draft is None:
         return []
-    found = [draft] if variables is None else _each(draft, variables, reading)
+    made: Iterable[Draft] = [draft] if variables is None else _each(draft, variables, reading)
     if form.last("template"):
-        found = [_from_template(one, form, values, templates, reading) for one in found]
-    found = [with_way_out(one, _PLACE) for one in found]
-    if sum(map(octets, found)) > MAX_MERGED:
+        made = (_from_template(one, form, values, templates, reading) for one in made)
+    try:
+        found = together(with_way_out(one, _PLACE) for one in made)
+    except TooMuch:
+        found = []
         reading.wrong(
             "to", "too_large", f"The mails have more than {MAX_MERGED >> 20} MB together; send them in parts."
         )
@@ -297,10 +299,9 @@ def _from_template(
     )
 
 
-def _each(draft: Draft, variables: Mapping[str, dict[str, Any]], reading: Reading) -> list[Draft]:
+def _each(draft: Draft, variables: Mapping[str, dict[str, Any]], reading: Reading) -> Iterator[Draft]:
     """A mail for each address in `to`, alone there, with its words in the places `%recipient.key%`."""
     known = {address.lower(): words for address, words in variables.items()}
-    made = []
     for address in {a.addr_spec: a for a in draft.to}.values():
         given = reading.metadata(f"recipient-variables.{address.addr_spec}", known.get(address.addr_spec.lower(), {}))
         words = {f"%recipient.{key}%": text for key, text in given}
@@ -309,10 +310,9 @@ def _each(draft: Draft, variables: Mapping[str, dict[str, Any]], reading: Readin
             one = fill(replace(draft, to=(address,)), words | {"%recipient%": address.header()})
         except TooMuch:
             reading.wrong("recipient-variables", "too_large", "The mail grows beyond what a request may have.")
-            return []
+            return
         for why in (refused_subject(one.subject), *(refused_header(*pair) for pair in one.headers)):
             if why:
                 reading.wrong(f"recipient-variables.{address.addr_spec}", "invalid_header", f"With these words: {why}")
         # of a header whose words are empty nothing is left to send
-        made.append(replace(one, headers=tuple((n, v) for n, v in one.headers if v)))
-    return made
+        yield replace(one, headers=tuple((n, v) for n, v in one.headers if v))

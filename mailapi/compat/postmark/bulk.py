@@ -5,6 +5,7 @@ Its id finds it for as long as idempotency keys are kept.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -18,7 +19,7 @@ from deliveries.errors import BadInput, BadTemplate, Fault
 from deliveries.mime.template import Dialect, compiled
 from deliveries.read import outbound
 from deliveries.read.emails import iso
-from mailapi.compat.filling import octets
+from mailapi.compat.filling import TooMuch, together
 from mailapi.compat.postmark import shapes
 from mailapi.compat.postmark.door import Postmark, Said
 from mailapi.compat.reading import Reading
@@ -45,8 +46,10 @@ class Bulk(Postmark):
             why = f"Must be a list of 1 to {MAX_MESSAGES} objects."
             raise BadInput([Fault("Messages", "wrong_type", why)])
         reading = Reading()
-        drafts = [] if body.faults else self._drafts(body.value, people, reading)
-        if sum(map(octets, drafts)) > MAX_MERGED:
+        try:
+            drafts = together([] if body.faults else self._drafts(body.value, people, reading))
+        except TooMuch:
+            drafts = []
             why = f"The mails have more than {MAX_MERGED >> 20} MB together; send them in parts."
             reading.wrong("Messages", "too_large", why)
         if faults := [*body.faults, *reading.faults]:
@@ -59,19 +62,16 @@ class Bulk(Postmark):
         told = {"TotalMessages": len(drafts), "PercentageCompleted": 0, "Subject": body.value.get("Subject") or ""}
         return Said({**said, **told}, 200, reading.ignored)
 
-    def _drafts(self, value: dict[str, Any], people: list[Any], reading: Reading) -> list[Draft]:
+    def _drafts(self, value: dict[str, Any], people: list[Any], reading: Reading) -> Iterator[Draft | None]:
         common = {name: part for name, part in value.items() if name != "Messages"}
         templates = Templates(self.caller().tenant_id, [shapes.template_of(value)])
-        found = []
         for place, one in enumerate(people):
             mine = Reading()
             mail = _draft(common, one, templates, mine)
             reading.ignored += mine.ignored
             for fault in mine.faults:
                 reading.wrong(f"Messages[{place}].{fault.field}", fault.code, fault.message)
-            if mail is not None:
-                found.append(mail)
-        return found
+            yield mail
 
 
 class BulkStatus(Postmark):

@@ -16,10 +16,11 @@ from deliveries.mime.links import LEAVE_PLACE
 from deliveries.states import ORDINARY_STREAM, Tracking
 from mailapi.compat.leaving import with_way_out
 from mailapi.compat.reading import Fields, Reading
+from mailapi.schemas.emails import MAX_MERGED
 
 _PLACE = re.compile(r"<%[ \t]*asm_(?:group_unsubscribe|preferences)_(?:raw_)?url[ \t]*%>")
 _EVERYTHING = re.compile(r"<%[ \t]*asm_global_unsubscribe_(?:raw_)?url[ \t]*%>")
-_WORDS = re.compile(r"<%[ \t]*([^%<>]{0,1000}?)[ \t]*%>")
+_WORDS = re.compile(r"<%([^%<>]{0,1000})%>")  # blanks of its own would be tried in every split
 _BODY_END = re.compile(r"</body\s*>", re.I)
 _SWITCHES = {"open_tracking": Tracking.OPENS, "click_tracking": Tracking.CLICKS}
 ASM = Fields(
@@ -68,14 +69,18 @@ def draft_with_links(draft: Draft, whole: Mapping[str, Any], reading: Reading) -
     if settings is None:
         return draft
     if tag := settings.get("substitution_tag"):
+        if any(part and part.count(tag) * len(LEAVE_PLACE) > MAX_MERGED for part in (draft.html, draft.text)):
+            why = "The mail grows beyond what a request may have."
+            reading.wrong("tracking_settings.subscription_tracking.substitution_tag", "too_large", why)
+            return draft
         return with_way_out(draft, re.compile(re.escape(tag)))
     html, text = draft.html, draft.text
     if html and (words := settings.get("html")):
-        line = _WORDS.sub(lambda found: f'<a href="{LEAVE_PLACE}">{found[1] or LEAVE_PLACE}</a>', words)
+        line = _WORDS.sub(lambda found: f'<a href="{LEAVE_PLACE}">{found[1].strip() or LEAVE_PLACE}</a>', words)
         ends = [found.start() for found in _BODY_END.finditer(html)] or [len(html)]
         html = f"{html[: ends[-1]]}{line}{html[ends[-1] :]}"
     if text and (words := settings.get("text")):
-        text = f"{text}\n\n{_WORDS.sub(lambda found: f'{found[1]} {LEAVE_PLACE}'.strip(), words)}\n"
+        text = f"{text}\n\n{_WORDS.sub(lambda found: f'{found[1].strip()} {LEAVE_PLACE}'.strip(), words)}\n"
     return replace(draft, html=html, text=text)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from deliveries.accept import Draft
 from deliveries.mime.address import Address
 from deliveries.mime.compose import Attachment, refused_header, refused_subject
-from mailapi.compat.filling import TooMuch, fill, octets
+from mailapi.compat.filling import TooMuch, fill, together
 from mailapi.compat.reading import Fields, Reading
 from mailapi.compat.sendgrid.leaving import draft_with_group, draft_with_links, untracked
 from mailapi.compat.templates import Templates
@@ -81,18 +81,19 @@ def drafts(value: Mapping[str, Any], templates: Templates, reading: Reading) -> 
     common = _common(value, reading)
     if not people and value.get("from") is None:
         reading.wrong("from", "missing_required_field", _NO_SENDER)
-    found = [
-        _personal(f"personalizations[{i}]", one, common, value, templates, reading) for i, one in enumerate(people)
-    ]
+    try:
+        made = together(
+            _personal(f"personalizations[{i}]", one, common, value, templates, reading) for i, one in enumerate(people)
+        )
+    except TooMuch:
+        why = f"The mails have more than {MAX_MERGED >> 20} MB together; send them in parts."
+        reading.wrong("personalizations", "too_large", why)
+        made = []
     reading.faults = list(dict.fromkeys(reading.faults))  # what all of them lack is one fault
-    made = [draft for draft in found if draft]
     count = sum(len(draft.to) + len(draft.cc) + len(draft.bcc) for draft in made)
     if count > MAX_RECIPIENTS:
         why = f"The personalizations have {count} recipients together; {MAX_RECIPIENTS} are allowed."
         reading.wrong("personalizations", "too_many_recipients", why)
-    elif sum(map(octets, made)) > MAX_MERGED:
-        why = f"The mails have more than {MAX_MERGED >> 20} MB together; send them in parts."
-        reading.wrong("personalizations", "too_large", why)
     return [] if reading.faults else made
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.http import HttpResponse, JsonResponse
@@ -10,7 +11,7 @@ from rest_framework.request import Request
 
 from deliveries.errors import BadInput, Fault
 from deliveries.keys import Caller
-from deliveries.mime.address import folded, parse_address
+from deliveries.mime.address import parse_address
 from deliveries.mime.foreign import MOST_GROUP, group_stream
 from deliveries.read import outbound
 from deliveries.record import suppressions
@@ -59,8 +60,10 @@ class Unsubscribed(SendGrid):
             raise NotFound("No group has such a number.")
         return group_stream(group)
 
-    def found(self, *streams: str, address: str = "") -> list[Any]:
-        return outbound.suppressed(self.caller().tenant_id, REASONS, streams=streams, address=address)
+    def found(self, *streams: str, address: str = "", addresses: Sequence[str] = ()) -> list[Any]:
+        return outbound.suppressed(
+            self.caller().tenant_id, REASONS, streams=streams, address=address, addresses=addresses
+        )
 
 
 class Global(Unsubscribed):
@@ -93,8 +96,8 @@ class GroupSearch(Unsubscribed):
     """Those of the addresses that are on the group's list."""
 
     def post(self, request: Request, group: int) -> HttpResponse:
-        asked = {folded(address) for address in self.asked(request)}
-        return JsonResponse([r.address for r in self.found(self.stream(group)) if r.address in asked], safe=False)
+        rows = self.found(self.stream(group), addresses=self.asked(request))
+        return JsonResponse([row.address for row in rows], safe=False)
 
 
 class GroupOne(Unsubscribed):
