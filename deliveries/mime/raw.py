@@ -49,7 +49,7 @@ _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _COMMENT = re.compile(r"\([^()]*\)")
 #: what the column of a message holds; a longer one stays in the mail, and the message is known by ours
 _MSG_ID = re.compile(r"<([^<>\s@]{1,200}@[^<>\s]{1,118})>")
-_ANY_MSG_ID = re.compile(rb"<[^<>\s]+@[^<>\s]+>")
+_ANY_MSG_ID = re.compile(rb"<[^<>\s@]+@[^<>\s]+>")
 #: RFC 5322 §3.3 and, of old mails, §4.3; between words white space and comments
 _DATE = re.compile(
     rb"(?:(?:mon|tue|wed|thu|fri|sat|sun)~,)?~\d{1,2}~(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)~\d{2,4}"
