@@ -51,7 +51,7 @@ _WORD_ENDS = re.compile(r"[-_+]|%20")
 #: the first code of a reply of several lines; relays run the lines together with their codes
 _FIRST_LINE = re.compile(r"\b([245]\d\d)-")
 #: the label of a form's field begins a clause: `Recipient: <@> Reason: it does not exist` means no recipient's reason
-_LABEL = re.compile(r"\b(?:Reason|Status):\s")
+_LABEL = re.compile(r"\b(?:Reason|Status|due\s+to\s+the\s+following\s+reason):\s")
 #: of a pattern: a gap, a family, or literal words
 _TOKEN = re.compile(r"[*~]|\{[a-z]+\}|[^*~{]+[^*~{\s]|[^*~{\s]")
 
