@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 
-from deliveries.bounces.finding import enhanced_codes
+from deliveries.bounces.finding import REPLY_CODE, addresses, enhanced_codes
 from deliveries.bounces.mail import Mail
-from deliveries.bounces.paragraphs import coded
 from deliveries.bounces.prose import Prose
 from deliveries.bounces.wordings import wordings
 from deliveries.smtp.rules import fold
@@ -19,6 +19,8 @@ _AT_ONCE_CHARS = 30
 #: RFC 7489 §7.2.1.1, RFC 8460 §5.3: reports about our mail that postmasters send, no bounces
 _AGGREGATE = re.compile(r"\s{0,4}report domain: ?\S{1,255} +submitter:", re.I)
 _TEXT_CHARS = 8_000
+#: what follows a code that is none
+_NUMBER = re.compile(r"[-\s]\d{2,4}(?:[-\s]|$)")
 
 
 def from_daemon(mail: Mail) -> bool:
@@ -48,8 +50,8 @@ def looks_like_bounce(mail: Mail, prose: Prose) -> bool:
     # subject that tells it first hand, or passes on the fields of RFC 3464, and a mail returned or an address blamed
     first_hand = "final-recipient:" in text or not _passes_on(subject)
     blames = _blames(prose)
-    # a reply, and whom it refused: no words are needed beside it
-    refused = blames and coded(prose.text)
+    # a reply, and whom it refused, not who signs: no words are needed beside it
+    refused = _blames(prose, {a.lower() for a in addresses(headers.get("from"), 10)}) and _replied(prose.text)
     blamed = first_hand and told and (returned or (said and blames))
     more = (*wordings().delay_texts, *wordings().success_texts)
     if not (told or said or returned or blames or _any(more, text) or enhanced_codes(prose.text)):
@@ -95,9 +97,21 @@ def _passes_on(subject: str) -> bool:
     return found is not None and titled_bounce(fold(subject[found.end() :])[:_AT_ONCE_CHARS])
 
 
-def _blames(prose: Prose) -> bool:
+def _blames(prose: Prose, but: Container[str] = ()) -> bool:
     lines = zip(prose.lines[:60], prose.weighed, strict=False)
-    return any(weight >= 2 for line, blamed in lines for _, weight in blamed if not line.lstrip().startswith(">"))
+    return any(
+        weight >= 2 and address.lower() not in but
+        for line, blamed in lines
+        for address, weight in blamed
+        if not line.lstrip().startswith(">")
+    )
+
+
+def _replied(text: str) -> bool:
+    """Whether a text quotes a reply: numbers alone are a telephone's, in the signature of who is away."""
+    return bool(enhanced_codes(text)) or any(
+        found[1] >= "4" and not _NUMBER.match(text, found.end()) for found in REPLY_CODE.finditer(text[:_TEXT_CHARS])
+    )
 
 
 def looks_delayed(mail: Mail, prose: Prose) -> bool:

@@ -482,6 +482,8 @@ NOT_FAILED = [
     ("From: postmaster@corp.example\nReturn-Path: <>\n", "Out of office", "I am away.", ReportKind.AUTO_REPLY),
     (BOB, "FW: Undeliverable: x", "Look!\n\n-----Original Message-----\nFrom: postmaster@corp.example\nTo: bob@example.org\nSubject: Undeliverable: x\n\nkim@example.net\n550 5.1.1 User unknown", ReportKind.ORDINARY),
     ("From: Postmaster <postmaster@isp.example>\n", "Re: [#551] delisting", "Mail could not be delivered before.", ReportKind.ORDINARY),
+    ("From: Kim <kim@example.net>\nReturn-Path: <>\n", "I am away", "Urgent:\npat@example.net\nPhone: (212) 450-1234", ReportKind.ORDINARY),
+    ("From: Kim <kim@example.net>\nReturn-Path: <>\n", "Holidays", "Back in May.\nKim@example.net\n550 Main Street", ReportKind.ORDINARY),
     (BOB, "Re: Undelivered Mail", "> <kim@example.net>: 550 5.1.1 User unknown\n>\n> could not be delivered\n>\n> Received: from a\n> From: b\n\nAgain?", ReportKind.ORDINARY),
     (BOB, "What a report looks like", "Final-Recipient: rfc822; kim@example.net\nAction: failed\nStatus: 5.1.1", ReportKind.ORDINARY),
     (DAEMON, "Automatic reply: Undelivered Mail", "I am away. User unknown? Ask noc@example.net.", ReportKind.AUTO_REPLY),
