@@ -14,6 +14,8 @@ from django.db import connection
 
 log = logging.getLogger(__name__)
 
+#: how long `client` waits for an answer
+PATIENCE_S = 0.5
 #: after a failure Valkey is left alone for so long: whoever can do without it must not wait for its time-outs
 AWAY_S = 5.0
 
@@ -29,7 +31,7 @@ def client() -> redis.Redis | None:
     """None where there is none (REDIS_URL)."""
     if not settings.REDIS_URL:
         return None
-    return redis.Redis.from_url(settings.REDIS_URL, socket_timeout=0.5, socket_connect_timeout=0.5)
+    return redis.Redis.from_url(settings.REDIS_URL, socket_timeout=PATIENCE_S, socket_connect_timeout=PATIENCE_S)
 
 
 class BestEffort:

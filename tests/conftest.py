@@ -19,6 +19,7 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.test import TransactionTestCase
 
+from deliveries import valkey
 from tests.fakes.stack import HAS_TEMPLATE, TEMPLATE, Stack
 
 CORE = Path(__file__).parent / "core"
@@ -43,6 +44,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mailapi.settings")
 django.setup()
 # a test's threads stand for clients or processes, each with its own connection: none may wait for another to end
 settings.DATABASES["default"]["OPTIONS"]["pool"]["max_size"] = 20
+# on a busy machine Valkey is slow to answer, and away only where a test says so
+valkey.PATIENCE_S = 60.0
 
 
 def pytest_configure(config: pytest.Config) -> None:

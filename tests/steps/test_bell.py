@@ -8,7 +8,6 @@ import time
 from uuid import uuid4
 
 import pytest
-import redis
 from django.conf import settings
 from django.test import override_settings
 
@@ -25,8 +24,7 @@ def unheard(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(bells, "channel", lambda: name)
     # Valkey is not away, only slow to answer
     monkeypatch.setattr(bells, "_PATIENCE_S", 60.0)
-    client = redis.Redis.from_url(settings.REDIS_URL)
-    monkeypatch.setattr(valkey, "client", lambda: client)
+    client = valkey.client()
     client.delete(name)
     yield lambda: client.llen(name)
     client.delete(name)
