@@ -19,6 +19,7 @@ from deliveries import feedback
 from deliveries.management.commands import smtpd
 from deliveries.mime import verp
 from deliveries.models import Event, InboundMessage, InboundRoute, SendingDomain, WebhookDelivery, WebhookEndpoint
+from deliveries.models.fields import uuid7_floor
 from deliveries.notify.body import bodies
 from deliveries.record.receptions import received as record
 from deliveries.record.reports import Reading
@@ -235,6 +236,9 @@ def test_received_text_is_never_html_in_the_panel() -> None:
     row = InboundMessage.objects.get()
     page = browser.get(f"/admin/deliveries/inboundmessage/{row.pk}/change/").content.decode()
     assert "&lt;script&gt;alert(1)" in page and "<script>alert(1)" not in page
-    for query, found in (("Support@", [row]), (row.reverse_path[:4], [row]), ("nobody@", [])):
-        listed = browser.get(f"/admin/deliveries/inboundmessage/?q={query}")
-        assert list(listed.context["cl"].result_list) == found, query
+    for query, found in (("q=Support@", [row.pk]), (f"q={row.reverse_path[:4]}", [row.pk]), ("q=nobody@", [])):
+        listed = browser.get(f"/admin/deliveries/inboundmessage/?period=week&{query}")
+        assert [one.pk for one in listed.context["cl"].result_list] == found, query
+    InboundMessage.objects.filter(pk=row.pk).update(id=uuid7_floor(1_700_000_000_000))
+    listed = browser.get("/admin/deliveries/inboundmessage/?period=month")
+    assert list(listed.context["cl"].result_list) == [], "that came in 2023"
