@@ -67,6 +67,8 @@ app.Task.Request = "mailapi.clocks:Bell"
 #: bells that are kept, the newest; each stands for all before it, and 2,000 are rung in eight minutes
 MOST_UNHEARD = {"deliver": 100, "jobs": 2_000}
 FORGET_S = 5.0
+#: how long beat waits for the broker with that
+PATIENCE_S = 1.0
 _forget_at = 0.0
 # tasks see to their connections (tasks._fresh); Celery would end the pool and its threads before and after each
 app.conf["CELERY_DB_REUSE_MAX"] = 10_000
@@ -121,7 +123,7 @@ def forget_the_unheard() -> None:
     if time.monotonic() < _forget_at or not settings.BROKER_URL.startswith("redis"):
         return
     _forget_at = time.monotonic() + FORGET_S
-    patience = {"socket_timeout": 1, "socket_connect_timeout": 1}
+    patience = {"socket_timeout": PATIENCE_S, "socket_connect_timeout": PATIENCE_S}
     # as everywhere, nothing depends on it
     with contextlib.suppress(redis.RedisError), redis.Redis.from_url(settings.BROKER_URL, **patience) as broker:
         for queue, most in MOST_UNHEARD.items():

@@ -57,6 +57,7 @@ def test_beat_forgets_celerys_bells_that_nobody_took_but_for_the_newest(monkeypa
     name = f"unheard-{uuid4()}"
     monkeypatch.setattr(engine, "MOST_UNHEARD", {name: 3})
     monkeypatch.setattr(engine, "_forget_at", 0.0)
+    monkeypatch.setattr(engine, "PATIENCE_S", 60.0)
     monkeypatch.setattr(settings, "ROLE", "beat")
     monkeypatch.setattr(engine, "say_that_we_live", lambda: None)  # other tests would hear of it
     with engine.app.connection_for_write() as connection:
