@@ -26,7 +26,8 @@ class Query:
         self._rest: dict[str, str] = {}
         for name, value in words.items():
             own = folded.get(name.lower())
-            if own in self._words or len(words.getlist(name)) > 1:
+            # Mailgun's client repeats its words beside those of a page's link, each as it was
+            if len(set(words.getlist(name))) > 1 or (own and self._words.get(own, value) != value):
                 raise _refused(name[:100], "Stands twice in the query; keep one.")
             if own:
                 self._words[own] = str(value)
