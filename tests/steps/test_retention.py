@@ -124,7 +124,10 @@ def test_months_are_made_table_by_table_and_a_table_in_use_keeps_nobody_waiting(
     with psycopg.connect(**connection.get_connection_params() | {"cursor_factory": psycopg.Cursor}) as other:
         other.execute("SELECT 1 FROM webhook_try LIMIT 1")
         assert retention.make_months(2) == 0
-    assert retention.make_months(2) == 1 and name in partitions("webhook_try")
+    ends = time.monotonic() + 60  # autovacuum, or a session that is just ending, may have the table as well
+    while not (made := retention.make_months(2)) and time.monotonic() < ends:
+        pass
+    assert made == 1 and name in partitions("webhook_try")
     assert retention.make_months(2) == 0
 
 
