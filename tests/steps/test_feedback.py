@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -41,6 +41,16 @@ def delivered(house: House, to: str = "ann@one.test", **fields) -> Delivery:
     queue.claim(lease, 100, 1 << 26, {})
     record([result(delivery.id, lease, DELIVERED)])
     return delivery
+
+
+def bounced_under_way(house: House) -> tuple[Delivery, UUID]:
+    """Its worker has not recorded the 250 when the bounce comes."""
+    (delivery,) = house.send("ann@one.test")
+    lease = uuid4()
+    queue.claim(lease, 100, 1 << 26, {})
+    queue.start(lease, [delivery.id])
+    came(address(delivery), dsn("ann@one.test"))
+    return delivery, lease
 
 
 def told(house: House) -> list[str]:
@@ -170,11 +180,7 @@ def test_a_vacation_note_changes_nothing() -> None:
 
 def test_a_bounce_read_before_its_250_was_recorded_stays_bounced_and_is_not_sent_again() -> None:
     house = build()
-    (delivery,) = house.send("ann@one.test")
-    lease = uuid4()
-    queue.claim(lease, 100, 1 << 26, {})
-    queue.start(lease, [delivery.id])
-    came(address(delivery), dsn("ann@one.test"))
+    delivery, lease = bounced_under_way(house)
     feedback.run()
     assert Queued.objects.filter(delivery_id=delivery.id).exists()  # its worker still has it
     record([result(delivery.id, lease, DELIVERED)])
@@ -187,11 +193,7 @@ def test_a_bounce_read_before_its_250_was_recorded_stays_bounced_and_is_not_sent
 
 def test_a_bounce_that_is_written_while_its_250_waits_to_be_recorded_stays_bounced() -> None:
     house = build()
-    (delivery,) = house.send("ann@one.test")
-    lease = uuid4()
-    queue.claim(lease, 100, 1 << 26, {})
-    queue.start(lease, [delivery.id])
-    came(address(delivery), dsn("ann@one.test"))
+    delivery, lease = bounced_under_way(house)
 
     def recorder() -> None:
         try:

@@ -85,13 +85,11 @@ def draft_with_links(draft: Draft, whole: Mapping[str, Any], reading: Reading) -
 
 
 def _group(value: Any, reading: Reading) -> int | None:
-    if value is None:
+    given = _object("asm", value, "Must be an object with group_id.", reading)
+    if given is None:
         return None
-    if not isinstance(value, dict):
-        reading.wrong("asm", "wrong_type", "Must be an object with group_id.")
-        return None
-    reading.sort(value, ASM, "asm.")
-    group = value.get("group_id")
+    reading.sort(given, ASM, "asm.")
+    group = given.get("group_id")
     if not isinstance(group, int) or isinstance(group, bool) or not 0 <= group <= MOST_GROUP:
         reading.wrong("asm.group_id", "wrong_type", "Must be the group's number.")
         return None
@@ -100,19 +98,22 @@ def _group(value: Any, reading: Reading) -> int | None:
 
 def _tracking(value: Any, reading: Reading) -> dict[str, str] | None:
     """Subscription tracking where it is switched on; None where it is not."""
-    if value is None:
+    given = _object("tracking_settings", value, "Must be an object.", reading)
+    if given is None:
         return None
-    if not isinstance(value, dict):
-        reading.wrong("tracking_settings", "wrong_type", "Must be an object.")
-        return None
-    reading.sort(value, TRACKING, "tracking_settings.")
-    asked = value.get("subscription_tracking")
+    reading.sort(given, TRACKING, "tracking_settings.")
     place = "tracking_settings.subscription_tracking"
-    if asked is not None and not isinstance(asked, dict):
-        reading.wrong(place, "wrong_type", "Must be an object.")
-        return None
+    asked = _object(place, given.get("subscription_tracking"), "Must be an object.", reading)
     if not asked or not asked.get("enable"):
         return None
     reading.sort(asked, SUBSCRIPTION, f"{place}.")
     names = ("text", "html", "substitution_tag")
     return {name: text for name in names if (text := reading.string(f"{place}.{name}", asked.get(name)))}
+
+
+def _object(place: str, value: Any, why: str, reading: Reading) -> dict[str, Any] | None:
+    """None where there is none, or where it is something else, which is a fault."""
+    if value is None or isinstance(value, dict):
+        return value
+    reading.wrong(place, "wrong_type", why)
+    return None
